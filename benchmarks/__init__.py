@@ -1,0 +1,1 @@
+"""Measurements that print ratios against a reference taken in the same run."""

@@ -1,0 +1,65 @@
+"""Roles: owners that nobody logs in as, and one login for each kind of caller.
+
+Roles belong to the whole cluster, so the downgrade takes back what they hold in this database and leaves them be.
+"""
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+OWNERS = ("trading_owner", "trading_procedures", "trading_readers")
+# Login role -> settings that bound what one statement of it may take. Milliseconds.
+LOGINS = {
+    "function_trader": {"statement_timeout": 5000, "lock_timeout": 4000},
+    "function_relay": {"statement_timeout": 5000, "lock_timeout": 2000},
+    "function_prices": {"statement_timeout": 5000, "lock_timeout": 2000},
+    "function_risk": {"statement_timeout": 20000, "lock_timeout": 4000},
+    "compliance": {"statement_timeout": 60000, "lock_timeout": 2000},
+    "backup": {"statement_timeout": 0, "lock_timeout": 0},
+}
+IDLE_IN_TRANSACTION_MS_MAX = 5000
+CONNECTION_CHECK_MS = 1000
+
+
+def upgrade() -> None:
+    for role in OWNERS:
+        _create_role(role, "NOLOGIN")
+    for role, limits in LOGINS.items():
+        _create_role(role, "LOGIN")
+        settings = limits | {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_MS_MAX}
+        if role.startswith("function_"):
+            settings |= {"client_connection_check_interval": CONNECTION_CHECK_MS}
+        for name, milliseconds in settings.items():
+            op.execute(f"ALTER ROLE {role} SET {name} = {milliseconds}")
+    logins = ", ".join(LOGINS)
+    op.execute(f"""
+    GRANT USAGE ON SCHEMA public TO {", ".join(OWNERS)}, {logins};
+    GRANT CREATE ON SCHEMA public TO trading_owner;
+    -- A function is nobody's to call until it is granted by name.
+    ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+    """)
+
+
+def downgrade() -> None:
+    logins = ", ".join(LOGINS)
+    op.execute(f"""
+    ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC;
+    REVOKE ALL ON SCHEMA public FROM {", ".join(OWNERS)}, {logins};
+    """)
+
+
+def _create_role(role: str, login: str) -> None:
+    # The creator holds the ADMIN option; INHERIT and SET let it own and replace what the role owns.
+    op.execute(f"""
+    DO $$
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+            CREATE ROLE {role} {login} NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION;
+        END IF;
+        IF NOT pg_has_role(current_user, '{role}', 'USAGE') THEN
+            GRANT {role} TO CURRENT_USER WITH INHERIT TRUE, SET TRUE;
+        END IF;
+    END
+    $$;
+    """)

@@ -1,0 +1,73 @@
+-- What an account is worth: computed from its rows and the quotes, never from a stored figure.
+
+-- Open positions with their mark (longs at bid, shorts at ask) and P&L in quote and in account currency.
+-- `stale` says that the quote is too old at p_at while its market is open. p_at NULL: any age will do (display).
+CREATE OR REPLACE FUNCTION valued_positions(p_user_id uuid, p_account_id uuid, p_at timestamptz DEFAULT NULL)
+RETURNS TABLE (
+    position_id uuid, order_id uuid, symbol text, side text, quantity numeric, entry_price numeric,
+    current_price numeric, quote_currency text, pnl numeric, unrealized_pnl numeric, margin_used numeric,
+    stop_loss numeric, take_profit numeric, commission_paid numeric, realized_pnl numeric, created_at timestamptz,
+    updated_at timestamptz, stale boolean
+)
+LANGUAGE sql STABLE AS $$
+    SELECT
+        m.id, m.order_id, m.symbol, m.side, m.quantity, m.entry_price, m.mark, m.quote_currency, m.pnl,
+        m.pnl * CASE
+            WHEN m.quote_currency = a.currency THEN 1
+            ELSE conversion_rate(m.quote_currency, a.currency, m.pnl > 0, p_at)
+        END,
+        m.margin_used, m.stop_loss, m.take_profit, m.commission_paid, m.realized_pnl, m.created_at, m.updated_at,
+        m.stale
+    FROM accounts AS a
+    CROSS JOIN LATERAL (
+        SELECT
+            p.*,
+            i.quote_currency,
+            CASE p.side WHEN 'long' THEN q.bid ELSE q.ask END AS mark,
+            CASE p.side WHEN 'long' THEN q.bid - p.entry_price ELSE p.entry_price - q.ask END
+            * p.quantity * i.contract_size AS pnl,
+            p_at IS NOT NULL AND coalesce(
+                quote_is_stale(q.quoted_at, q.received_at, i.quote_age_ms_max, i.calendar, p_at), true
+            ) AS stale
+        FROM positions AS p
+        INNER JOIN instruments AS i USING (symbol)
+        LEFT JOIN quotes AS q USING (symbol)
+        WHERE p.user_id = a.user_id AND p.account_id = a.id AND p.status = 'open'
+    ) AS m
+    WHERE a.user_id = p_user_id AND a.id = p_account_id
+$$;
+
+-- margin_level is NULL while no margin is used. `stale` names a symbol whose quote is too old, else NULL.
+CREATE OR REPLACE FUNCTION account_valuation(p_user_id uuid, p_account_id uuid, p_at timestamptz DEFAULT NULL)
+RETURNS TABLE (
+    balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric, free_margin numeric,
+    margin_level numeric, open_positions bigint, stale text
+)
+LANGUAGE sql STABLE AS $$
+    SELECT
+        a.balance,
+        v.unrealized_pnl,
+        a.balance + v.unrealized_pnl,
+        v.margin_used,
+        a.balance + v.unrealized_pnl - v.margin_used,
+        (a.balance + v.unrealized_pnl) * 100 / nullif(v.margin_used, 0),
+        v.open_positions,
+        v.stale
+    FROM accounts AS a
+    CROSS JOIN LATERAL (
+        SELECT
+            coalesce(sum(p.unrealized_pnl), 0) AS unrealized_pnl,
+            coalesce(sum(p.margin_used), 0) AS margin_used,
+            count(*) AS open_positions,
+            min(p.symbol) FILTER (WHERE p.stale) AS stale
+        FROM valued_positions(a.user_id, a.id, p_at) AS p
+    ) AS v
+    WHERE a.user_id = p_user_id AND a.id = p_account_id
+$$;
+
+ALTER FUNCTION valued_positions(uuid, uuid, timestamptz) OWNER TO trading_procedures;
+ALTER FUNCTION account_valuation(uuid, uuid, timestamptz) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION valued_positions(uuid, uuid, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION account_valuation(uuid, uuid, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION valued_positions(uuid, uuid, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION account_valuation(uuid, uuid, timestamptz) TO trading_readers;

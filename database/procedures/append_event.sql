@@ -1,0 +1,31 @@
+-- The outbox row of an account transaction. The caller holds the account's lock, has put the next sequence on the
+-- account's row and hands it over; the relay pushes it after commit.
+CREATE OR REPLACE FUNCTION append_event(
+    p_account accounts, p_sequence bigint, p_event_type text, p_payload jsonb, p_request_id text, p_at timestamptz
+) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO events (user_id, account_id, sequence, event_type, payload, request_id, created_at)
+    VALUES (p_account.user_id, p_account.id, p_sequence, p_event_type, p_payload, p_request_id, p_at)
+$$;
+
+-- The account as its owner is told about it, in account currency.
+CREATE OR REPLACE FUNCTION account_fact(
+    p_account accounts, p_balance numeric, p_unrealized_pnl numeric, p_margin_used numeric
+) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object(
+        'account_id', p_account.id,
+        'currency', p_account.currency,
+        'balance', p_balance,
+        'unrealized_pnl', round_money(p_unrealized_pnl, p_account.currency),
+        'equity', round_money(p_balance + p_unrealized_pnl, p_account.currency),
+        'margin_used', p_margin_used,
+        'free_margin', round_money(p_balance + p_unrealized_pnl - p_margin_used, p_account.currency),
+        'margin_level', round((p_balance + p_unrealized_pnl) * 100 / nullif(p_margin_used, 0), 2)
+    )
+$$;
+
+ALTER FUNCTION append_event(accounts, bigint, text, jsonb, text, timestamptz) OWNER TO trading_procedures;
+ALTER FUNCTION account_fact(accounts, numeric, numeric, numeric) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION append_event(accounts, bigint, text, jsonb, text, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION account_fact(accounts, numeric, numeric, numeric) FROM PUBLIC;

@@ -1,0 +1,241 @@
+-- Executes a market order in one call and one transaction; returns the stored answer of its key.
+--
+-- request {version: 1, user_id, account_id?, idempotency_key, request_hash, idempotency_key_days, symbol, side,
+--   order_type: 'market', quantity, time_in_force, stop_loss?, take_profit?, max_slippage?, reduce_only?,
+--   client_order_id?, parent_order_id?, strategy_id?, signal_id?, component_name?, metadata?,
+--   execution_instructions?, position_size_check?, request_id?, ip_address?, user_agent?, email?}
+-- -> {replayed, answer: {outcome: 'filled' | 'denied', order_id, ...}}, the answer as book_filled_order and
+--   book_denied_order make it.
+-- Raises TR001 no such account, TR002 unknown symbol, TR003 key reused, TR004 no fresh price, TR005 client_order_id
+-- taken, TR006 a value out of its bounds. A raise keeps nothing and leaves the key free.
+CREATE OR REPLACE FUNCTION execute_order_atomic(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_user_id uuid := (request ->> 'user_id')::uuid;
+    v_account_id uuid;
+    v_account accounts;
+    v_answer jsonb;
+BEGIN
+    PERFORM check_request_version(request);
+    v_account_id := resolve_account(v_user_id, (request ->> 'account_id')::uuid);
+    v_answer := replayed_answer(
+        v_user_id, v_account_id, request ->> 'idempotency_key', request ->> 'request_hash'
+    );
+    IF v_answer IS NULL THEN
+        v_account := lock_account(v_user_id, v_account_id);
+        -- Again, because the racer that held the lock may have used the key.
+        v_answer := replayed_answer(
+            v_user_id, v_account_id, request ->> 'idempotency_key', request ->> 'request_hash'
+        );
+    END IF;
+    IF v_answer IS NOT NULL THEN
+        RETURN jsonb_build_object('replayed', true, 'answer', v_answer);
+    END IF;
+    v_answer := execute_market_order(request, v_account, clock_timestamp());
+    RETURN jsonb_build_object('replayed', false, 'answer', v_answer);
+END
+$$;
+
+-- The order under its account's lock, at p_at: judged, priced, booked.
+CREATE OR REPLACE FUNCTION execute_market_order(request jsonb, p_account accounts, p_at timestamptz) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_side text := request ->> 'side';
+    v_quantity numeric := (request ->> 'quantity')::numeric;
+    v_reduce_only boolean := coalesce((request ->> 'reduce_only')::boolean, false);
+    v_terms order_terms;
+    v_position positions;
+    v_reducing boolean := false;
+    v_open boolean;
+    v_fill order_fill;
+    v_worth record;
+    v_refusal jsonb;
+BEGIN
+    v_terms := terms_of_order(request, p_account);
+    IF p_account.position_mode = 'netting' THEN
+        SELECT * INTO v_position FROM positions AS p
+        WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
+            AND p.symbol = v_terms.symbol
+        FOR NO KEY UPDATE;
+        v_reducing := coalesce(
+            v_position.side = CASE v_side WHEN 'buy' THEN 'short' ELSE 'long' END
+            AND v_quantity <= v_position.quantity, false
+        );
+    END IF;
+    v_open := market_is_open(v_terms.calendar, p_at);
+    v_refusal := coalesce(
+        eligibility_refusal(p_account, v_terms, v_reducing, v_open, p_at),
+        position_refusal(p_account, v_position, v_side, v_quantity, v_reduce_only)
+    );
+    IF v_refusal IS NOT NULL THEN
+        RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);
+    END IF;
+
+    PERFORM check_quote_age(v_terms, p_at);
+    v_fill := price_order(
+        v_terms, v_side, v_quantity, p_account.id || ':' || (request ->> 'idempotency_key'), NOT v_open
+    );
+    IF v_fill.slippage > (request ->> 'max_slippage')::numeric THEN
+        RETURN book_denied_order(request, p_account, v_terms, slippage_refusal(request, v_fill), p_at);
+    END IF;
+    PERFORM check_exit_prices(request, v_terms, v_fill.price, v_reducing);
+    v_fill.commission := round_money(order_commission(v_terms, v_quantity) * CASE
+        WHEN v_terms.quote_currency = p_account.currency THEN 1
+        ELSE conversion_rate(v_terms.quote_currency, p_account.currency, false, p_at)
+    END, p_account.currency);
+    IF v_reducing THEN
+        RETURN book_filled_order(request, p_account, v_terms, v_fill, v_position, NULL, p_at);
+    END IF;
+
+    v_fill.margin := order_margin(p_account, v_terms, v_quantity, v_fill.price, p_at);
+    v_fill.unrealized_pnl := opening_pnl(p_account, v_terms, v_side, v_quantity, v_fill.price, p_at);
+    SELECT * INTO v_worth FROM account_valuation(p_account.user_id, p_account.id, p_at);
+    IF v_worth.stale IS NOT NULL THEN
+        PERFORM refuse_stale_quote(v_worth.stale);
+    END IF;
+    v_refusal := coalesce(
+        limit_refusal(
+            p_account, v_terms, v_side, v_quantity, v_position.id IS NULL, v_worth.open_positions,
+            v_worth.unrealized_pnl, p_at
+        ),
+        margin_refusal(p_account, v_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
+    );
+    IF v_refusal IS NOT NULL THEN
+        RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);
+    END IF;
+    RETURN book_filled_order(
+        request, p_account, v_terms, v_fill, v_position, account_fact(
+            p_account, p_account.balance - v_fill.commission, v_worth.unrealized_pnl + v_fill.unrealized_pnl,
+            v_worth.margin_used + v_fill.margin
+        ), p_at
+    );
+END
+$$;
+
+-- Instrument, quote, user and limits, with the bounds of the quantity checked once more behind the API's own check.
+CREATE OR REPLACE FUNCTION terms_of_order(request jsonb, p_account accounts) RETURNS order_terms
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_terms order_terms;
+    v_quantity numeric := (request ->> 'quantity')::numeric;
+BEGIN
+    IF request ->> 'order_type' IS DISTINCT FROM 'market' THEN
+        PERFORM refuse_value('order_type', request ->> 'order_type', 'market');
+    END IF;
+    IF request ->> 'side' IS NULL OR request ->> 'side' NOT IN ('buy', 'sell') THEN
+        PERFORM refuse_value('side', request ->> 'side', 'buy or sell');
+    END IF;
+    SELECT * INTO v_terms FROM order_terms AS t
+    WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = request ->> 'symbol';
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'There is no instrument %. GET /api/v1/prices lists what is traded.', request ->> 'symbol'
+        USING ERRCODE = 'TR002', DETAIL = jsonb_build_object(
+            'field', 'symbol', 'value', request ->> 'symbol', 'constraint', 'a known symbol'
+        )::text;
+    END IF;
+    IF v_quantity IS NULL OR NOT v_quantity BETWEEN v_terms.quantity_min AND v_terms.quantity_max
+        OR v_quantity % v_terms.quantity_step <> 0 THEN
+        PERFORM refuse_value('quantity', request ->> 'quantity', format(
+            '%s to %s in steps of %s', v_terms.quantity_min, v_terms.quantity_max, v_terms.quantity_step
+        ));
+    END IF;
+    IF EXISTS (
+        SELECT FROM client_order_ids AS c
+        WHERE c.user_id = p_account.user_id AND c.account_id = p_account.id
+            AND c.client_order_id = request ->> 'client_order_id'
+    ) THEN
+        RAISE EXCEPTION 'client_order_id was used for another order. Send a new one.'
+        USING ERRCODE = 'TR005', DETAIL = jsonb_build_object(
+            'field', 'client_order_id', 'value', request ->> 'client_order_id', 'constraint', 'unique in the account'
+        )::text;
+    END IF;
+    RETURN v_terms;
+END
+$$;
+
+-- The traded symbol's quote must be fresh whether or not its market keeps hours.
+CREATE OR REPLACE FUNCTION check_quote_age(p_terms order_terms, p_at timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_terms.bid IS NULL
+        OR least(p_terms.quoted_at, p_terms.received_at) < p_at - p_terms.quote_age_ms_max * interval '1 ms' THEN
+        PERFORM refuse_stale_quote(p_terms.symbol);
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION slippage_refusal(request jsonb, p_fill order_fill) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT refusal(
+        'SLIPPAGE_EXCEEDED', format('The price slips by %s; you allow %s. Allow more or reduce the quantity.',
+            p_fill.slippage, request ->> 'max_slippage'),
+        'max_slippage', request ->> 'max_slippage', 'at least ' || p_fill.slippage
+    )
+$$;
+
+-- Stop loss and take profit lie on their own sides of the fill price; an order that only reduces takes none.
+CREATE OR REPLACE FUNCTION check_exit_prices(
+    request jsonb, p_terms order_terms, p_price numeric, p_reducing boolean
+) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_exit record;
+BEGIN
+    FOR v_exit IN
+        SELECT x.field, x.price, (x.field = 'stop_loss') = (request ->> 'side' = 'buy') AS below
+        FROM (VALUES
+            ('stop_loss', (request ->> 'stop_loss')::numeric),
+            ('take_profit', (request ->> 'take_profit')::numeric)
+        ) AS x (field, price)
+        WHERE x.price IS NOT NULL
+    LOOP
+        IF p_reducing THEN
+            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'left out of an order that reduces a position');
+        END IF;
+        IF v_exit.price % p_terms.tick_size <> 0 THEN
+            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'a multiple of ' || p_terms.tick_size);
+        END IF;
+        IF v_exit.below AND v_exit.price >= p_price THEN
+            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'below the fill price ' || p_price);
+        ELSIF NOT v_exit.below AND v_exit.price <= p_price THEN
+            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'above the fill price ' || p_price);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- The new position marked at the other side of the quote that filled it, in account currency, not rounded.
+CREATE OR REPLACE FUNCTION opening_pnl(
+    p_account accounts, p_terms order_terms, p_side text, p_quantity numeric, p_price numeric, p_at timestamptz
+) RETURNS numeric
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_pnl numeric := p_quantity * p_terms.contract_size
+        * CASE p_side WHEN 'buy' THEN p_terms.bid - p_price ELSE p_price - p_terms.ask END;
+BEGIN
+    IF p_terms.quote_currency = p_account.currency THEN
+        RETURN v_pnl;
+    END IF;
+    RETURN v_pnl * conversion_rate(p_terms.quote_currency, p_account.currency, v_pnl > 0, p_at);
+END
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'execute_order_atomic(jsonb)',
+        'execute_market_order(jsonb, accounts, timestamptz)',
+        'terms_of_order(jsonb, accounts)',
+        'check_quote_age(order_terms, timestamptz)',
+        'slippage_refusal(jsonb, order_fill)',
+        'check_exit_prices(jsonb, order_terms, numeric, boolean)',
+        'opening_pnl(accounts, order_terms, text, numeric, numeric, timestamptz)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;
+GRANT EXECUTE ON FUNCTION execute_order_atomic(jsonb) TO function_trader;

@@ -1,0 +1,32 @@
+-- One order of a user with its fills in their order; NULL when the user has no such order.
+CREATE OR REPLACE FUNCTION get_order(p_user_id uuid, p_order_id uuid) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    PERFORM set_config('app.user_id', p_user_id::text, true);
+    RETURN (
+        SELECT readable_order(o) || jsonb_build_object('fills', (
+            SELECT coalesce(jsonb_agg(jsonb_build_object(
+                'id', f.id,
+                'order_id', f.order_id,
+                'position_id', f.position_id,
+                'side', f.side,
+                'quantity', f.quantity::text,
+                'price', f.price::text,
+                'commission', f.commission::text,
+                'realized_pnl', f.realized_pnl::text,
+                'venue', f.venue,
+                'trade_id', f.trade_id,
+                'transact_time', utc_text(f.transact_time)
+            ) ORDER BY f.transact_time, f.id), '[]')
+            FROM fills AS f
+            WHERE f.user_id = o.user_id AND f.order_id = o.id
+        ))
+        FROM orders AS o
+        WHERE o.user_id = p_user_id AND o.id = p_order_id
+    );
+END
+$$;
+
+ALTER FUNCTION get_order(uuid, uuid) OWNER TO trading_readers;
+REVOKE ALL ON FUNCTION get_order(uuid, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION get_order(uuid, uuid) TO function_trader;

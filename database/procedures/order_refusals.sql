@@ -1,0 +1,208 @@
+-- Why an order is denied. Each function returns NULL for a fine order, else {code, message, details}.
+
+CREATE OR REPLACE FUNCTION refusal(
+    p_code text, p_message text, p_field text, p_value text, p_constraint text, p_more jsonb DEFAULT '{}'
+) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT jsonb_build_object('code', p_code, 'message', p_message, 'details', jsonb_build_object(
+        'field', p_field, 'value', p_value, 'constraint', p_constraint
+    ) || p_more)
+$$;
+
+-- Who may trade what now. A client who may not open may still reduce.
+CREATE OR REPLACE FUNCTION eligibility_refusal(
+    p_account accounts, p_terms order_terms, p_reducing boolean, p_open boolean, p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_states text [] := ARRAY[
+        p_terms.platform_trading_state, p_terms.instrument_trading_state, p_account.trading_state
+    ];
+BEGIN
+    IF NOT p_reducing AND p_terms.kyc_status <> 'verified' THEN
+        RETURN refusal(
+            'KYC_REQUIRED', 'Your identity is not verified yet. Finish the verification, then trade.',
+            'kyc_status', p_terms.kyc_status, 'verified'
+        );
+    END IF;
+    IF NOT p_reducing AND p_terms.account_status <> 'active' THEN
+        RETURN refusal(
+            'ACCOUNT_NOT_ACTIVE', format('Your account is %s. You may close positions; to trade again, contact support.',
+                p_terms.account_status), 'account_status', p_terms.account_status, 'active'
+        );
+    END IF;
+    IF NOT p_reducing AND v_states && ARRAY['halted', 'reducing'] THEN
+        RETURN refusal(
+            'TRADING_HALTED', format('New exposure in %s is halted at the moment. You may close positions.',
+                p_terms.symbol), 'trading_state', array_to_string(v_states, '/'), 'active'
+        );
+    END IF;
+    IF NOT p_open AND NOT p_terms.trade_always THEN
+        RETURN refusal(
+            'MARKET_CLOSED', format('The market of %s is closed. Send the order again when it opens.', p_terms.symbol),
+            'symbol', p_terms.symbol, 'an open market',
+            jsonb_build_object('opens_at', utc_text(next_open(p_terms.calendar, p_at)))
+        );
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- What a netting or cash account cannot do without the position it would take from.
+CREATE OR REPLACE FUNCTION position_refusal(
+    p_account accounts, p_position positions, p_side text, p_quantity numeric, p_reduce_only boolean
+) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_opposite boolean := coalesce(p_position.side = CASE p_side WHEN 'buy' THEN 'short' ELSE 'long' END, false);
+    v_held numeric := CASE WHEN v_opposite THEN p_position.quantity ELSE 0 END;
+BEGIN
+    IF p_quantity <= v_held THEN
+        RETURN NULL;
+    END IF;
+    IF v_opposite OR p_reduce_only OR (p_account.kind = 'cash' AND p_side = 'sell') THEN
+        RETURN refusal(
+            'INSUFFICIENT_POSITION', format('You can %s at most %s here, which closes what you hold.', p_side, v_held),
+            'quantity', p_quantity::text, 'at most ' || v_held,
+            jsonb_build_object('held_quantity', v_held)
+        );
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- The limits of risk_settings that bind an order which adds exposure. p_opens: it makes a position of its own.
+CREATE OR REPLACE FUNCTION limit_refusal(
+    p_account accounts, p_terms order_terms, p_side text, p_quantity numeric, p_opens boolean,
+    p_open_positions bigint, p_unrealized_pnl numeric, p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_day timestamptz := date_trunc('day', p_at, 'UTC');
+    v_size numeric;
+    v_trades bigint;
+    v_loss numeric;
+BEGIN
+    IF p_opens AND p_open_positions >= p_terms.max_positions THEN
+        RETURN limit_violation('max_positions', p_open_positions, p_terms.max_positions,
+            'open positions; close one first');
+    END IF;
+    IF p_terms.max_position_size IS NOT NULL THEN
+        SELECT coalesce(sum(p.quantity), 0) + p_quantity INTO v_size
+        FROM positions AS p
+        WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
+            AND p.symbol = p_terms.symbol AND p.side = CASE p_side WHEN 'buy' THEN 'long' ELSE 'short' END;
+        IF v_size > p_terms.max_position_size THEN
+            RETURN limit_violation('max_position_size', v_size, p_terms.max_position_size,
+                'lots of ' || p_terms.symbol || '; reduce the quantity');
+        END IF;
+    END IF;
+    IF p_terms.daily_trade_limit IS NOT NULL THEN
+        SELECT count(*) INTO v_trades FROM (
+            SELECT FROM orders AS o
+            WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id AND o.status = 'filled'
+                AND o.executed_at >= v_day
+            LIMIT p_terms.daily_trade_limit
+        ) AS today;
+        IF v_trades >= p_terms.daily_trade_limit THEN
+            RETURN limit_violation('daily_trade_limit', v_trades, p_terms.daily_trade_limit,
+                'trades a day (UTC); trade again tomorrow');
+        END IF;
+    END IF;
+    IF p_terms.max_daily_loss IS NOT NULL THEN
+        v_loss := -(least(p_unrealized_pnl, 0) + realized_since(p_account.user_id, p_account.id, v_day));
+        IF v_loss >= p_terms.max_daily_loss THEN
+            RETURN limit_violation('max_daily_loss', round_money(v_loss, p_account.currency), p_terms.max_daily_loss,
+                p_account.currency || ' of loss a day (UTC); you may close positions');
+        END IF;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION limit_violation(p_limit text, p_value numeric, p_bound numeric, p_unit text) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT refusal(
+        'RISK_LIMIT_VIOLATION', format('Your limit is %s %s.', p_bound, p_unit), p_limit, p_value::text,
+        'at most ' || p_bound
+    )
+$$;
+
+-- Realized P&L, commission and financing booked since p_from, in account currency. The bound on the id, which starts
+-- with its time, lets the primary key find the day's entries; created_at decides.
+CREATE OR REPLACE FUNCTION realized_since(p_user_id uuid, p_account_id uuid, p_from timestamptz) RETURNS numeric
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(sum(e.amount), 0)
+    FROM ledger_entries AS e
+    WHERE e.user_id = p_user_id AND e.account_id = p_account_id
+        AND e.id >= uuidv7_floor(p_from) AND e.created_at >= p_from
+        AND e.entry_type IN ('realized_pnl', 'commission', 'financing')
+$$;
+
+-- What is short: free margin must not fall below zero after commission and with the new position marked at the other side of the same quote.
+CREATE OR REPLACE FUNCTION margin_refusal(
+    p_account accounts, p_fill order_fill, p_free_margin numeric, p_margin_used numeric, p_margin_level numeric
+) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_required numeric := p_fill.margin + p_fill.commission - p_fill.unrealized_pnl;
+    v_available numeric := p_free_margin;
+BEGIN
+    -- Unrealized profit is not cash, so a cash account cannot spend it.
+    IF p_account.kind = 'cash' THEN
+        v_available := least(p_free_margin, p_account.balance - p_margin_used);
+    END IF;
+    IF v_required <= v_available THEN
+        RETURN NULL;
+    END IF;
+    v_required := round_money(v_required, p_account.currency);
+    v_available := round_money(v_available, p_account.currency);
+    IF p_account.kind = 'cash' THEN
+        RETURN refusal(
+            'INSUFFICIENT_FUNDS', format('Insufficient funds for %s order; available: %s',
+                money_text(p_fill.margin, p_account.currency), money_text(v_available, p_account.currency)),
+            'quantity', NULL, 'cost within the available balance', jsonb_build_object(
+                'required_balance', v_required, 'available_balance', v_available
+            )
+        );
+    END IF;
+    RETURN refusal(
+        'INSUFFICIENT_MARGIN', format('This order needs %s %s of free margin; you have %s. Reduce the quantity, close a '
+            'position or deposit.', v_required, p_account.currency, v_available),
+        'quantity', NULL, 'margin within the free margin', jsonb_build_object(
+            'required', v_required::text, 'available', v_available::text,
+            'margin_level', round(p_margin_level, 2)::text
+        )
+    );
+END
+$$;
+
+-- $15,000 or $15,000.50
+CREATE OR REPLACE FUNCTION money_text(p_amount numeric, p_currency text) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_amount < 0 THEN '-' ELSE '' END
+        || CASE p_currency WHEN 'USD' THEN '$' WHEN 'EUR' THEN '€' WHEN 'GBP' THEN '£' ELSE p_currency || ' ' END
+        || to_char(abs(round(p_amount, 2)), CASE
+            WHEN round(p_amount, 2) = trunc(p_amount) THEN 'FM999,999,999,999,999,990' ELSE 'FM999,999,999,999,999,990.00'
+        END)
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'refusal(text, text, text, text, text, jsonb)',
+        'eligibility_refusal(accounts, order_terms, boolean, boolean, timestamptz)',
+        'position_refusal(accounts, positions, text, numeric, boolean)',
+        'limit_refusal(accounts, order_terms, text, numeric, boolean, bigint, numeric, timestamptz)',
+        'limit_violation(text, numeric, numeric, text)',
+        'realized_since(uuid, uuid, timestamptz)',
+        'margin_refusal(accounts, order_fill, numeric, numeric, numeric)',
+        'money_text(numeric, text)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;

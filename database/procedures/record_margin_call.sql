@@ -1,0 +1,80 @@
+-- One account's margin call: valued again under the account's lock, then the episode opened or closed, with audit and
+-- event, in one transaction. Safe to repeat, and at once from two places: who comes second finds nothing due.
+-- request {version: 1, user_id, account_id, request_id?}
+-- -> {state: entered | left | unchanged | skipped, margin_level, threshold, sequence}
+-- `skipped`: a quote that the valuation needs is missing or too old. `sequence` is that of the event, else NULL.
+CREATE OR REPLACE FUNCTION record_margin_call(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_account accounts;
+    v_at timestamptz;
+    v_level record;
+BEGIN
+    PERFORM check_request_version(request);
+    v_account := lock_account((request ->> 'user_id')::uuid, (request ->> 'account_id')::uuid);
+    v_at := clock_timestamp();
+    SELECT * INTO STRICT v_level FROM margin_levels(ARRAY[v_account.id], v_at);
+
+    IF v_level.due = 'entered' THEN
+        v_level.episode_id := uuidv7();
+        INSERT INTO margin_call_episodes (
+            user_id, id, account_id, threshold, release_level, entered_at, entered_level, entered_equity,
+            entered_margin_used
+        ) VALUES (
+            v_account.user_id, v_level.episode_id, v_account.id, v_level.threshold, v_level.release_level, v_at,
+            v_level.margin_level, v_level.equity, v_level.margin_used
+        );
+    ELSIF v_level.due = 'left' THEN
+        UPDATE margin_call_episodes SET left_at = v_at, left_level = v_level.margin_level, left_equity = v_level.equity
+        WHERE user_id = v_account.user_id AND id = v_level.episode_id;
+    END IF;
+
+    IF v_level.due IS NOT NULL THEN
+        PERFORM tell_margin_call(v_account, jsonb_build_object(
+            'type', 'margin_call', 'state', v_level.due, 'episode_id', v_level.episode_id,
+            'margin_level', round(v_level.margin_level, 2), 'threshold', v_level.threshold
+        ), v_level.unrealized_pnl, v_level.margin_used, request ->> 'request_id', v_at);
+    END IF;
+    RETURN jsonb_build_object(
+        'state', coalesce(v_level.due, CASE WHEN v_level.unpriced IS NULL THEN 'unchanged' ELSE 'skipped' END),
+        'margin_level', round(v_level.margin_level, 2), 'threshold', v_level.threshold,
+        'sequence', CASE WHEN v_level.due IS NOT NULL THEN v_account.last_sequence + 1 END
+    );
+END
+$$;
+
+-- Audit row, account row and event row of a margin call; p_risk {type, state, episode_id, margin_level, threshold}.
+-- The caller holds the account's lock.
+CREATE OR REPLACE FUNCTION tell_margin_call(
+    p_account accounts, p_risk jsonb, p_unrealized_pnl numeric, p_margin_used numeric, p_request_id text,
+    p_at timestamptz
+) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_fact jsonb := account_fact(p_account, p_account.balance, p_unrealized_pnl, p_margin_used);
+    v_head bytea;
+BEGIN
+    v_head := append_audit(p_account, NULL, jsonb_build_array(jsonb_build_object(
+        'action', 'MARGIN_CALL_' || upper(p_risk ->> 'state'),
+        'details', (p_risk - 'type' - 'state') || jsonb_build_object(
+            'equity', v_fact -> 'equity', 'margin_used', p_margin_used
+        )
+    )), p_at);
+    UPDATE accounts SET
+        last_sequence = last_sequence + 1,
+        audit_version = audit_version + 1,
+        audit_head = v_head,
+        updated_at = p_at
+    WHERE user_id = p_account.user_id AND id = p_account.id;
+    PERFORM append_event(
+        p_account, p_account.last_sequence + 1, 'margin_call.' || (p_risk ->> 'state'),
+        jsonb_build_object('account', v_fact, 'risk', p_risk), p_request_id, p_at
+    );
+END
+$$;
+
+ALTER FUNCTION record_margin_call(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION tell_margin_call(accounts, jsonb, numeric, numeric, text, timestamptz) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION record_margin_call(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tell_margin_call(accounts, jsonb, numeric, numeric, text, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION record_margin_call(jsonb) TO function_risk;

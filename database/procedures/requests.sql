@@ -1,0 +1,98 @@
+-- What every state-changing procedure does first: version, account and lock, replay of the key.
+
+CREATE OR REPLACE FUNCTION check_request_version(request jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF request -> 'version' IS DISTINCT FROM '1' THEN
+        PERFORM refuse_value('version', request ->> 'version', '1');
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION refuse_value(p_field text, p_value text, p_constraint text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% must be: %.', p_field, p_constraint
+    USING ERRCODE = 'TR006', DETAIL = jsonb_build_object(
+        'field', p_field, 'value', p_value, 'constraint', p_constraint
+    )::text;
+END
+$$;
+
+-- The account that a request means: the one it names, else the user's only one.
+CREATE OR REPLACE FUNCTION resolve_account(p_user_id uuid, p_account_id uuid) RETURNS uuid
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_ids uuid [];
+BEGIN
+    IF p_account_id IS NOT NULL THEN
+        SELECT array_agg(id) INTO v_ids FROM accounts WHERE user_id = p_user_id AND id = p_account_id;
+    ELSE
+        SELECT array_agg(id) INTO v_ids FROM accounts WHERE user_id = p_user_id;
+    END IF;
+    IF v_ids IS NULL THEN
+        RAISE EXCEPTION 'There is no such account of yours. Name one that GET /api/v1/account shows.'
+        USING ERRCODE = 'TR001', DETAIL = jsonb_build_object(
+            'field', 'account_id', 'value', p_account_id, 'constraint', 'an account of yours'
+        )::text;
+    END IF;
+    IF cardinality(v_ids) > 1 THEN
+        PERFORM refuse_value('account_id', NULL, 'given, because you have several accounts');
+    END IF;
+    RETURN v_ids[1];
+END
+$$;
+
+-- A statement of its own: what is read after it is read with a snapshot taken after the lock.
+CREATE OR REPLACE FUNCTION lock_account(p_user_id uuid, p_account_id uuid) RETURNS accounts
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_account accounts;
+    v_account_id uuid := resolve_account(p_user_id, p_account_id);
+BEGIN
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id AND id = v_account_id FOR NO KEY UPDATE;
+    RETURN v_account;
+END
+$$;
+
+-- The stored answer of a key, NULL for a new one; a key that came with other content is refused.
+CREATE OR REPLACE FUNCTION replayed_answer(p_user_id uuid, p_account_id uuid, p_key text, p_hash text) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_kept record;
+BEGIN
+    SELECT k.request_hash, k.answer INTO v_kept
+    FROM idempotency_keys AS k
+    WHERE k.user_id = p_user_id AND k.account_id = p_account_id AND k.idempotency_key = p_key;
+    IF v_kept.request_hash <> p_hash THEN
+        RAISE EXCEPTION 'This idempotency key was used for another request. Send a new key with new content.'
+        USING ERRCODE = 'TR003', DETAIL = jsonb_build_object(
+            'field', 'idempotency_key', 'value', p_key, 'constraint', 'one key, one request'
+        )::text;
+    END IF;
+    RETURN v_kept.answer;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION keep_answer(
+    p_account accounts, p_key text, p_hash text, p_answer jsonb, p_days integer, p_at timestamptz
+) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO idempotency_keys (user_id, account_id, idempotency_key, request_hash, answer, created_at, expires_at)
+    VALUES (p_account.user_id, p_account.id, p_key, p_hash, p_answer, p_at, p_at + p_days * interval '1 day')
+$$;
+
+ALTER FUNCTION check_request_version(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION refuse_value(text, text, text) OWNER TO trading_procedures;
+ALTER FUNCTION resolve_account(uuid, uuid) OWNER TO trading_procedures;
+ALTER FUNCTION lock_account(uuid, uuid) OWNER TO trading_procedures;
+ALTER FUNCTION replayed_answer(uuid, uuid, text, text) OWNER TO trading_procedures;
+ALTER FUNCTION keep_answer(accounts, text, text, jsonb, integer, timestamptz) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION check_request_version(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION refuse_value(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION resolve_account(uuid, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION lock_account(uuid, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION replayed_answer(uuid, uuid, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION keep_answer(accounts, text, text, jsonb, integer, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION resolve_account(uuid, uuid) TO trading_readers;
+GRANT EXECUTE ON FUNCTION refuse_value(text, text, text) TO trading_readers;

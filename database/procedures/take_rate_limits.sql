@@ -1,0 +1,69 @@
+-- Counts one request against sliding-window limits while Redis is gone. The limits are taken in their order; the one
+-- that refuses ends it, and its own count does not grow.
+-- request {version: 1, window_seconds, limits: [{key, limit}, ...]}
+-- -> {now_us, refused: index or null, seen: [{used, oldest_us}, ...]}; times in µs since 1970.
+CREATE OR REPLACE FUNCTION take_rate_limits(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_window interval := (request ->> 'window_seconds')::integer * interval '1 second';
+    v_entry record;
+    v_taken timestamptz [];
+    v_now timestamptz;
+    v_seen jsonb := '[]';
+    v_refused integer;
+BEGIN
+    PERFORM check_request_version(request);
+    FOR v_entry IN
+        SELECT
+            (e.position - 1)::integer AS index,
+            e.value ->> 'key' AS key,
+            (e.value ->> 'limit')::integer AS limit
+        FROM jsonb_array_elements(request -> 'limits') WITH ORDINALITY AS e (value, position)
+        ORDER BY e.position
+    LOOP
+        -- The upsert makes the row or locks it and returns what stands there, in one statement: all racers queue here.
+        INSERT INTO rate_limit_counters AS c (key, taken_at, expires_at)
+        VALUES (v_entry.key, '{}', clock_timestamp() + v_window)
+        ON CONFLICT (key) DO UPDATE SET expires_at = clock_timestamp() + v_window
+        RETURNING c.taken_at INTO v_taken;
+        -- Read after the lock, so that the times in the row never go backwards.
+        v_now := clock_timestamp();
+        v_taken := array(SELECT t.at FROM unnest(v_taken) AS t (at) WHERE t.at > v_now - v_window ORDER BY t.at);
+        IF cardinality(v_taken) >= v_entry.limit THEN
+            v_refused := v_entry.index;
+        ELSE
+            v_taken := v_taken || v_now;
+        END IF;
+        UPDATE rate_limit_counters SET taken_at = v_taken WHERE key = v_entry.key;
+        v_seen := v_seen || jsonb_build_object(
+            'used', cardinality(v_taken), 'oldest_us', epoch_microseconds(v_taken[1])
+        );
+        EXIT WHEN v_refused IS NOT NULL;
+    END LOOP;
+    -- Last, because it waits for nobody: whoever waits here for a key holds none that we need.
+    PERFORM purge_rate_limits(v_now);
+    RETURN jsonb_build_object('now_us', epoch_microseconds(v_now), 'refused', v_refused, 'seen', v_seen);
+END
+$$;
+
+-- Removes a few keys that count for nothing any more, never one that another caller holds.
+CREATE OR REPLACE FUNCTION purge_rate_limits(p_at timestamptz) RETURNS void
+LANGUAGE sql AS $$
+    DELETE FROM rate_limit_counters WHERE key IN (
+        SELECT key FROM rate_limit_counters WHERE expires_at < p_at
+        ORDER BY expires_at LIMIT 10 FOR UPDATE SKIP LOCKED
+    )
+$$;
+
+CREATE OR REPLACE FUNCTION epoch_microseconds(p_at timestamptz) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (extract(epoch FROM p_at) * 1000000)::bigint
+$$;
+
+ALTER FUNCTION take_rate_limits(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION purge_rate_limits(timestamptz) OWNER TO trading_procedures;
+ALTER FUNCTION epoch_microseconds(timestamptz) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION take_rate_limits(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION purge_rate_limits(timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION epoch_microseconds(timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION take_rate_limits(jsonb) TO function_trader;

@@ -1,0 +1,1 @@
+"""The shared layer of the order-execution backend: domain, use cases and adapters."""

@@ -1,0 +1,154 @@
+"""Executing an order: the steps of the job, in order."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Protocol, cast
+from uuid import UUID
+
+from trading.errors import ErrorCode, TradingError, validation_failed
+from trading.instruments import Instrument
+from trading.json_text import json_text
+from trading.order_entry import OrderEntry
+
+# Part of the hash: a change in what is hashed is a new version, so that keys in flight are not taken for reused ones.
+HASH_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an order comes from; address, user agent and e-mail go to the audit's personal data alone."""
+
+    user_id: UUID
+    email: str
+    ip_address: str
+    user_agent: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """The stored outcome of an order; `refusal` is set when it was denied.
+
+    `answer` holds order_id, account_id, sequence, transact_time and, for a filled order, position_id, symbol, side,
+    order_type, quantity, execution_price, slippage (quote currency), commission, margin, realized_pnl, total_cost
+    (account currency), currency and transaction_id.
+    """
+
+    answer: Mapping[str, Any]
+    replayed: bool
+    refusal: TradingError | None
+
+
+class Instruments(Protocol):
+    """The allow-list of symbols."""
+
+    def find(self, symbol: str) -> Instrument | None:
+        """The instrument of `symbol`, or None."""
+        ...
+
+
+class OrderProcedure(Protocol):
+    """`execute_order_atomic` on the database at hand."""
+
+    def __call__(self, request: Mapping[str, object], /) -> dict[str, Any]:
+        """{replayed, answer}; TradingError as store.orders says."""
+        ...
+
+
+class RelayWaker(Protocol):
+    """Tells the relay that an account has events to push."""
+
+    def __call__(self, account_id: UUID, /) -> None:
+        """Never raises: a lost message is made good by the relay's sweep."""
+        ...
+
+
+def execute_order(
+    order: OrderEntry,
+    origin: Origin,
+    *,
+    request_hash: str,
+    key_days: int,
+    instruments: Instruments,
+    procedure: OrderProcedure,
+    wake_relay: RelayWaker,
+) -> Execution:
+    """Check `order` against its instrument, execute it, and wake the relay for its event.
+
+    Raises what store.orders.execute_order_atomic raises.
+    """
+    check_against_instrument(order, instruments.find(order.symbol))
+    kept = procedure(_procedure_request(order, origin, request_hash, key_days))
+    answer: dict[str, Any] = kept["answer"]
+    if not kept["replayed"]:
+        wake_relay(UUID(answer["account_id"]))
+    return Execution(answer, kept["replayed"], _refusal(answer))
+
+
+def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -> None:
+    """Raise UNKNOWN_SYMBOL, or VALIDATION_FAILED for what the instrument does not take.
+
+    Orders that rest in the book are not offered yet: they are checked in full, then refused by type.
+    """
+    if instrument is None:
+        raise TradingError(
+            ErrorCode.UNKNOWN_SYMBOL,
+            f"There is no instrument {order.symbol}.",
+            {"field": "symbol", "value": order.symbol, "constraint": "a known symbol"},
+        )
+    if not instrument.takes_quantity(order.quantity):
+        bounds = f"{instrument.quantity_min} to {instrument.quantity_max} in steps of {instrument.quantity_step}"
+        raise validation_failed("quantity", order.quantity, bounds, f"Send a quantity of {bounds} lots.")
+    for field in ("limit_price", "stop_price", "stop_loss", "take_profit"):
+        price = cast("Decimal | None", getattr(order, field))
+        if price is not None and not instrument.takes_price(price):
+            tick = f"a multiple of {instrument.tick_size}"
+            raise validation_failed(field, price, tick, f"Send {field} as {tick}.")
+    if order.order_type != "market":
+        raise validation_failed(
+            "order_type", order.order_type, "market", "Send a market order; others cannot rest yet."
+        )
+
+
+def hash_of_request(route: str, body: Mapping[str, Any]) -> str:
+    """The fingerprint under which an idempotency key is kept: route and fields as received, numbers normalised."""
+    content = {name: _normalised(value) for name, value in sorted(body.items()) if name != "idempotency_key"}
+    return hashlib.sha256(f"{HASH_VERSION}\n{route}\n{json_text(content)}".encode()).hexdigest()
+
+
+def _normalised(value: object) -> object:
+    """Equal numbers in equal form: 0.10 is 0.1; members in the order of their names."""
+    match value:
+        case bool() | str() | None:
+            return value
+        case Decimal() | int():
+            return f"number:{Decimal(value).normalize():f}"
+        case dict():
+            members = cast("dict[str, object]", value)
+            return {name: _normalised(member) for name, member in sorted(members.items())}
+        case list():
+            return [_normalised(item) for item in cast("list[object]", value)]
+        case _:
+            raise TypeError(f"{type(value).__name__} does not come from JSON")
+
+
+def _procedure_request(order: OrderEntry, origin: Origin, request_hash: str, key_days: int) -> dict[str, object]:
+    return {
+        **order.model_dump(mode="python", exclude_none=True),
+        "user_id": origin.user_id,
+        "email": origin.email,
+        "ip_address": origin.ip_address,
+        "user_agent": origin.user_agent,
+        "request_id": origin.request_id,
+        "request_hash": request_hash,
+        "idempotency_key_days": key_days,
+    }
+
+
+def _refusal(answer: Mapping[str, Any]) -> TradingError | None:
+    if answer["outcome"] != "denied":
+        return None
+    details = {**answer["details"], "order_id": answer["order_id"]}
+    return TradingError(ErrorCode(answer["code"]), answer["message"], details)

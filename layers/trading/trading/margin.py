@@ -1,0 +1,43 @@
+"""The margin that a position ties up, and what an order must find free: the formulas of `order_margin`.
+
+Booked figures are computed in SQL; these serve previews and messages, and a property test holds the two equal.
+"""
+
+from decimal import Decimal, localcontext
+
+from trading.accounts import Account, round_money
+from trading.conversion import Rates
+from trading.instruments import Instrument
+from trading.pricing import EXACT
+
+
+def effective_leverage(account: Account, instrument: Instrument) -> Decimal:
+    """The smaller of the account's and the instrument's leverage; 1 for a cash account."""
+    return Decimal(1) if account.kind == "cash" else min(account.leverage, instrument.leverage)
+
+
+def required_margin(
+    account: Account, instrument: Instrument, quantity: Decimal, open_price: Decimal, rates: Rates
+) -> Decimal:
+    """The margin of `quantity` lots opened at `open_price`, in account currency, rounded once.
+
+    Forex: lots x contract size / leverage in the base currency, converted base -> account (no rate when they are
+    equal, the open price itself when account = quote). Others: lots x contract size x open price / leverage,
+    converted quote -> account. Raises NoRateError.
+    """
+    with localcontext(EXACT):
+        factor = _account_price(account, instrument, open_price, rates)
+        margin = quantity * instrument.contract_size * factor / effective_leverage(account, instrument)
+        return round_money(margin, account.currency)
+
+
+def _account_price(account: Account, instrument: Instrument, open_price: Decimal, rates: Rates) -> Decimal:
+    """One unit of the instrument in account currency, as margin counts it."""
+    forex = instrument.asset_class == "forex"
+    if forex and instrument.base_currency == account.currency:
+        return Decimal(1)
+    if instrument.quote_currency == account.currency:
+        return open_price
+    if forex:
+        return rates.rate(instrument.base_currency, account.currency, positive=True)
+    return open_price * rates.rate(instrument.quote_currency, account.currency, positive=True)

@@ -1,0 +1,136 @@
+"""The order that a caller asks for: one model behind every dialect."""
+
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from trading.orders import OrderType, Side, TimeInForce
+
+DIGITS_MAX = 18
+PLACES_MAX = 12
+METADATA_MEMBERS_MAX = 32
+METADATA_CHARACTERS_MAX = 1024
+SYMBOL_PATTERN = r"^[A-Z0-9_]{1,20}$"
+
+_PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", re.ASCII)
+
+
+def _plain_number(value: object) -> object:
+    """A JSON number, or text that is a plain decimal; nothing else that Decimal() would take."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
+        raise ValueError("must be a number")
+    if isinstance(value, str) and _PLAIN_DECIMAL.fullmatch(value) is None:
+        raise ValueError("must be a plain decimal number, such as 0.1")
+    return Decimal(value)
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) and value.isascii() else value
+
+
+def _bounded_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    if len(value) > METADATA_MEMBERS_MAX:
+        raise ValueError(f"must have at most {METADATA_MEMBERS_MAX} members")
+    if any(len(str(member)) > METADATA_CHARACTERS_MAX or len(name) > 128 for name, member in value.items()):
+        raise ValueError(f"must have members of at most {METADATA_CHARACTERS_MAX} characters")
+    return value
+
+
+type Number = Annotated[
+    Decimal, BeforeValidator(_plain_number), Field(max_digits=DIGITS_MAX + PLACES_MAX, decimal_places=PLACES_MAX)
+]
+type PositiveNumber = Annotated[Number, Field(gt=0, lt=Decimal(10) ** DIGITS_MAX)]
+type Price = PositiveNumber
+# Printable ASCII: what a header can carry and every log shows.
+type Key = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
+type Label = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class ExecutionInstructions(BaseModel):
+    """How the order should be worked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    urgency: Literal["low", "normal", "high", "immediate"] | None = None
+    display_size: PositiveNumber | None = None
+    would_price_improve: bool | None = None
+    allow_partial_fills: bool | None = None
+
+
+class OrderEntry(BaseModel):
+    """A new order in our words; `edge.order_dialects` maps the words of each API to it.
+
+    Prices are in the instrument's quote currency, `quantity` in lots, `max_slippage` in price.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    symbol: Annotated[str, BeforeValidator(_upper), Field(pattern=SYMBOL_PATTERN)]
+    order_type: Annotated[OrderType, BeforeValidator(_lower)]
+    side: Annotated[Side, BeforeValidator(_lower)]
+    quantity: PositiveNumber
+    limit_price: Price | None = None
+    stop_price: Price | None = None
+    stop_loss: Price | None = None
+    take_profit: Price | None = None
+    time_in_force: Annotated[TimeInForce, BeforeValidator(_lower)] = "gtc"
+    expires_at: AwareDatetime | None = None
+    max_slippage: Annotated[Number, Field(ge=0)] | None = None
+    reduce_only: bool = False
+    account_id: UUID | None = None
+    idempotency_key: Key
+    client_order_id: Annotated[Key, Field(max_length=128)] | None = None
+    parent_order_id: UUID | None = None
+    # The size is always checked; a caller may say so, not waive it.
+    position_size_check: Literal[True] = True
+    execution_instructions: ExecutionInstructions | None = None
+    strategy_id: Label | None = None
+    signal_id: Label | None = None
+    component_name: Label | None = None
+    metadata: Annotated[dict[str, Any], AfterValidator(_bounded_metadata)] | None = None
+
+    @model_validator(mode="after")
+    def _prices_fit_the_type(self) -> Self:
+        wants_limit = self.order_type in ("limit", "stop_limit")
+        wants_stop = self.order_type in ("stop", "stop_limit")
+        _require("limit_price", self.limit_price, wants_limit, self.order_type)
+        _require("stop_price", self.stop_price, wants_stop, self.order_type)
+        _require("expires_at", self.expires_at, self.time_in_force == "gtd", f"time_in_force {self.time_in_force}")
+        return self
+
+    @model_validator(mode="after")
+    def _exits_fit_the_limit(self) -> Self:
+        """Against the fill price, where there is no limit, the procedure checks."""
+        if self.limit_price is not None:
+            lower, upper = ("stop_loss", "take_profit") if self.side == "buy" else ("take_profit", "stop_loss")
+            below, above = getattr(self, lower), getattr(self, upper)
+            if below is not None and below >= self.limit_price:
+                raise FieldError(lower, below, "below the limit price")
+            if above is not None and above <= self.limit_price:
+                raise FieldError(upper, above, "above the limit price")
+        return self
+
+
+class FieldError(ValueError):
+    """A rule between fields that is broken, laid at one field's door."""
+
+    def __init__(self, field: str, value: object, constraint: str) -> None:
+        super().__init__(f"{field} must be {constraint}")
+        self.field = field
+        self.value = value
+        self.constraint = constraint
+
+
+def _require(field: str, value: Decimal | datetime | None, wanted: bool, kind: str) -> None:
+    if wanted and value is None:
+        raise FieldError(field, None, f"given for {kind}")
+    if not wanted and value is not None:
+        raise FieldError(field, value, f"left out for {kind}")

@@ -1,0 +1,46 @@
+"""Orders: the words for what they are and the states that they may pass through."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+type Side = Literal["buy", "sell"]
+type OrderType = Literal["market", "limit", "stop", "stop_limit"]
+type TimeInForce = Literal["day", "gtc", "gtd", "ioc", "fok", "opg", "cls"]
+type OrderStatus = Literal[
+    "initialized",
+    "pending_new",
+    "new",
+    "triggered",
+    "partially_filled",
+    "filled",
+    "canceled",
+    "expired",
+    "replaced",
+    "denied",
+    "rejected",
+]
+
+# The same table stands in the database (order_transitions), whose guard refuses every other step; a test holds the
+# two equal. An order is `initialized` before its first row. `denied` is said by our own checks before it worked,
+# `rejected` by the venue, or by our checks when it triggers.
+TRANSITIONS: Mapping[OrderStatus, frozenset[OrderStatus]] = {
+    "initialized": frozenset({"denied", "pending_new", "rejected", "new", "canceled", "expired", "triggered"}),
+    "pending_new": frozenset({"new", "rejected", "canceled", "partially_filled", "filled"}),
+    "new": frozenset(
+        {"rejected", "canceled", "triggered", "expired", "replaced", "partially_filled", "filled"},
+    ),
+    "triggered": frozenset({"rejected", "canceled", "expired", "replaced", "partially_filled", "filled"}),
+    "partially_filled": frozenset({"canceled", "expired", "replaced", "partially_filled", "filled"}),
+    # A fill that arrives after the cancel is booked; with nothing left the order is filled after all.
+    "canceled": frozenset({"filled"}),
+    "filled": frozenset(),
+    "expired": frozenset(),
+    "replaced": frozenset(),
+    "denied": frozenset(),
+    "rejected": frozenset(),
+}
+
+
+def may_become(status: OrderStatus, following: OrderStatus) -> bool:
+    """Whether an order in `status` may step to `following`."""
+    return following in TRANSITIONS[status]

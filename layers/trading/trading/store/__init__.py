@@ -1,0 +1,1 @@
+"""The only package that calls the database's procedures and views."""

@@ -1,0 +1,140 @@
+"""One PostgreSQL connection an execution environment, reopened once when it has died."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NoReturn
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
+
+from trading.errors import CODE_BY_SQLSTATE, ErrorCode, TradingError
+from trading.json_text import json_text
+
+CONNECT_TIMEOUT_SECONDS = 3
+ATTEMPTS_MAX = 3
+BACKOFF_MS_MAX = 40
+
+# Deadlock, serialization failure, lock timeout: nothing was kept, so the same call may go again.
+RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
+
+type Parameters = Sequence[object] | Mapping[str, object]
+
+
+def _loads(text: str | bytes) -> Any:
+    return json.loads(text, parse_float=Decimal)
+
+
+set_json_dumps(json_text)
+set_json_loads(_loads)
+
+
+class Database:
+    """Runs statements on one autocommit connection.
+
+    Each statement is one transaction: a procedure call commits or rolls back by itself. `url` is asked for at the
+    first use, and again when the connection has to be reopened, so that a rotated password is picked up.
+    """
+
+    def __init__(self, url: Callable[[], str]) -> None:
+        self._url = url
+        self._connection: psycopg.Connection[dict[str, Any]] | None = None
+
+    def call(self, procedure: str, request: Mapping[str, object]) -> Any:
+        """Call a procedure that takes one jsonb request; its jsonb answer with numbers as Decimal.
+
+        Safe to repeat only for procedures that carry an idempotency key or are idempotent by nature, because it is
+        repeated after a lost connection.
+        """
+        row = self.fetch_one(_call_statement(procedure), (Jsonb(request),))
+        return row["answer"] if row else None
+
+    def fetch_one(self, statement: str, parameters: Parameters = ()) -> dict[str, Any] | None:
+        """The first row of `statement`, or None."""
+        rows = self.fetch_all(statement, parameters)
+        return rows[0] if rows else None
+
+    def fetch_all(self, statement: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
+        """All rows of `statement`; TradingError for the faults that the caller is told about."""
+        attempt = 1
+        while True:
+            reused = self._connection is not None
+            try:
+                return self._run(statement, parameters)
+            except psycopg.OperationalError as error:
+                if not _may_retry(error, attempt, reused=reused):
+                    _raise_unavailable(error)
+            except psycopg.Error as error:
+                if error.sqlstate == "25006":  # read-only: the connection still points at the old writer
+                    self.close()
+                    if attempt == 1:
+                        attempt += 1
+                        continue
+                    _raise_unavailable(error)
+                _raise_known(error)
+            time.sleep(random.uniform(0, BACKOFF_MS_MAX) * attempt / 1000)  # noqa: S311 - jitter, not a secret
+            attempt += 1
+
+    def close(self) -> None:
+        """Drop the connection; the next statement opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _run(self, statement: str, parameters: Parameters) -> list[dict[str, Any]]:
+        connection = self._connection or self._open()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement.encode(), parameters)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            if connection.closed or connection.broken:
+                self._connection = None
+
+    def _open(self) -> psycopg.Connection[dict[str, Any]]:
+        # Behind RDS Proxy a prepared statement or a session SET would pin the connection, so neither is used.
+        connection = psycopg.Connection[dict[str, Any]].connect(
+            self._url(),
+            autocommit=True,
+            prepare_threshold=None,
+            row_factory=dict_row,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        )
+        self._connection = connection
+        return connection
+
+
+def _call_statement(procedure: str) -> str:
+    if not procedure.isidentifier():
+        raise ValueError(f"not a procedure's name: {procedure}")
+    return f"SELECT {procedure}(%s) AS answer"
+
+
+def _may_retry(error: psycopg.OperationalError, attempt: int, *, reused: bool) -> bool:
+    """A dead connection is reopened once; a lost race for a lock goes again while attempts remain."""
+    if error.sqlstate in RETRYABLE_SQLSTATES:
+        return attempt < ATTEMPTS_MAX
+    lost = error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+    return lost and reused and attempt == 1
+
+
+def _raise_unavailable(error: psycopg.Error) -> NoReturn:
+    raise TradingError(
+        ErrorCode.DATABASE_UNAVAILABLE,
+        "The order database does not answer. Nothing is known to be lost: send the same request with the same "
+        "idempotency key again.",
+        retry_after=1,
+    ) from error
+
+
+def _raise_known(error: psycopg.Error) -> NoReturn:
+    code = CODE_BY_SQLSTATE.get(error.sqlstate or "")
+    if code is None:
+        raise error
+    details = json.loads(error.diag.message_detail, parse_float=str) if error.diag.message_detail else None
+    raise TradingError(
+        code, error.diag.message_primary or code, details, retry_after=1 if code.endswith("UNAVAILABLE") else None
+    ) from error
