@@ -3,9 +3,11 @@
 CREATE OR REPLACE FUNCTION append_event(
     p_account accounts, p_sequence bigint, p_event_type text, p_payload jsonb, p_request_id text, p_at timestamptz
 ) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO events (user_id, account_id, sequence, event_type, payload, request_id, created_at)
-    VALUES (p_account.user_id, p_account.id, p_sequence, p_event_type, p_payload, p_request_id, p_at)
+    VALUES (p_account.user_id, p_account.id, p_sequence, p_event_type, p_payload, p_request_id, p_at);
+END
 $$;
 
 -- The account as its owner is told about it, in account currency.

@@ -4,7 +4,8 @@
 CREATE OR REPLACE FUNCTION insert_order(
     request jsonb, p_account accounts, p_outcome orders, p_at timestamptz
 ) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO orders (
         user_id, id, account_id, client_order_id, parent_order_id, symbol, order_type, side, quantity, stop_loss,
         take_profit, time_in_force, max_slippage, reduce_only, execution_instructions, position_size_check, status,
@@ -24,9 +25,11 @@ LANGUAGE sql AS $$
         request ->> 'signal_id', request ->> 'component_name', request -> 'metadata',
         request ->> 'idempotency_key', request ->> 'request_id', p_at, p_at, p_outcome.executed_at
     );
-    INSERT INTO client_order_ids (user_id, account_id, client_order_id, order_id)
-    SELECT p_account.user_id, p_account.id, request ->> 'client_order_id', p_outcome.id
-    WHERE request ->> 'client_order_id' IS NOT NULL;
+    IF request ->> 'client_order_id' IS NOT NULL THEN
+        INSERT INTO client_order_ids (user_id, account_id, client_order_id, order_id)
+        VALUES (p_account.user_id, p_account.id, request ->> 'client_order_id', p_outcome.id);
+    END IF;
+END
 $$;
 
 -- The order as the events tell it.
@@ -288,22 +291,29 @@ $$;
 CREATE OR REPLACE FUNCTION write_fill_to_ledger(
     p_account accounts, p_order orders, p_fill_id uuid, p_realized numeric, p_reducing boolean, p_at timestamptz
 ) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_number bigint := p_account.ledger_version + 1;
+BEGIN
+    IF p_reducing THEN
+        INSERT INTO ledger_entries (
+            user_id, account_id, entry_number, entry_type, amount, balance_after, currency, order_id, fill_id,
+            position_id, created_at
+        ) VALUES (
+            p_account.user_id, p_account.id, v_number, 'realized_pnl', p_realized,
+            p_account.balance + p_realized, p_account.currency, p_order.id, p_fill_id, p_order.position_id, p_at
+        );
+        v_number := v_number + 1;
+    END IF;
     INSERT INTO ledger_entries (
         user_id, account_id, entry_number, entry_type, amount, balance_after, currency, order_id, fill_id,
         position_id, created_at
-    )
-    SELECT
-        p_account.user_id, p_account.id, p_account.ledger_version + e.number, e.entry_type, e.amount,
-        p_account.balance + e.moved, p_account.currency, p_order.id, p_fill_id, p_order.position_id, p_at
-    FROM (VALUES
-        (1, 'realized_pnl', p_realized, p_realized, p_reducing),
-        (
-            CASE WHEN p_reducing THEN 2 ELSE 1 END, 'commission', -p_order.commission,
-            p_realized - p_order.commission, true
-        )
-    ) AS e (number, entry_type, amount, moved, booked)
-    WHERE e.booked
+    ) VALUES (
+        p_account.user_id, p_account.id, v_number, 'commission', -p_order.commission,
+        p_account.balance + p_realized - p_order.commission, p_account.currency, p_order.id, p_fill_id,
+        p_order.position_id, p_at
+    );
+END
 $$;
 
 -- The four steps of an executed order, with what a rebuild from the audit alone needs.

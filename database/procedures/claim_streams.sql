@@ -12,10 +12,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         UNION
         SELECT c.account_id
         FROM connection_streams c
+        JOIN connections n ON n.connection_id = c.connection_id
         JOIN accounts a ON a.user_id = c.user_id AND a.id = c.account_id
         WHERE c.account_id = ANY (p_accounts)
           AND c.sent_sequence < a.last_sequence
           AND (c.retry_at IS NULL OR c.retry_at <= clock_timestamp())
+          AND n.token_expires_at > clock_timestamp()
     )
 $$;
 
@@ -127,9 +129,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         UNION
         SELECT c.account_id
         FROM connection_streams c
+        JOIN connections n ON n.connection_id = c.connection_id
         JOIN accounts a ON a.user_id = c.user_id AND a.id = c.account_id
         WHERE c.sent_sequence < a.last_sequence
           AND (c.retry_at IS NULL OR c.retry_at <= clock_timestamp())
+          AND n.token_expires_at > clock_timestamp()
         LIMIT (request ->> 'limit')::integer
     ) found
 $$;

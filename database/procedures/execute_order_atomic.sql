@@ -128,6 +128,10 @@ BEGIN
     SELECT * INTO v_terms FROM order_terms AS t
     WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = request ->> 'symbol';
     IF NOT FOUND THEN
+        PERFORM FROM risk_settings AS r WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'Account % has no risk settings, so it cannot trade.', p_account.id;
+        END IF;
         RAISE EXCEPTION 'There is no instrument %. GET /api/v1/prices lists what is traded.', request ->> 'symbol'
         USING ERRCODE = 'TR002', DETAIL = jsonb_build_object(
             'field', 'symbol', 'value', request ->> 'symbol', 'constraint', 'a known symbol'
@@ -139,7 +143,7 @@ BEGIN
             '%s to %s in steps of %s', v_terms.quantity_min, v_terms.quantity_max, v_terms.quantity_step
         ));
     END IF;
-    IF EXISTS (
+    IF request ->> 'client_order_id' IS NOT NULL AND EXISTS (
         SELECT FROM client_order_ids AS c
         WHERE c.user_id = p_account.user_id AND c.account_id = p_account.id
             AND c.client_order_id = request ->> 'client_order_id'

@@ -1,7 +1,7 @@
 -- A page of a user's orders, newest first: {orders: [...], next: id of the last one, or null at the end}.
 -- p_statuses NULL: all. p_before: the `next` of the page before. The key makes pages stable while orders come in.
 CREATE OR REPLACE FUNCTION list_orders(
-    p_user_id uuid, p_account_id uuid, p_statuses text [], p_before uuid, p_limit integer
+    p_user_id uuid, p_account_id uuid, p_statuses text[], p_before uuid, p_limit integer
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -27,6 +27,6 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION list_orders(uuid, uuid, text [], uuid, integer) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION list_orders(uuid, uuid, text [], uuid, integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION list_orders(uuid, uuid, text [], uuid, integer) TO function_trader;
+ALTER FUNCTION list_orders(uuid, uuid, text[], uuid, integer) OWNER TO trading_readers;
+REVOKE ALL ON FUNCTION list_orders(uuid, uuid, text[], uuid, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION list_orders(uuid, uuid, text[], uuid, integer) TO function_trader;

@@ -16,8 +16,10 @@ AS $$
 $$;
 
 -- Record a batch of quotes of one source.
---   request {"version": 1, "source": text, "quotes": [{"symbol", "bid", "ask", "quoted_at"}], "lease": {"name", "fence"}?}
---   answer  {"accepted": n, "ignored": n, "refused": [{"symbol", "reason"}], "held": [{"symbol", "bid", "ask", "source"}]}
+--   request {"version": 1, "source": text, "quotes": [{"symbol", "bid", "ask", "quoted_at"}],
+--            "lease": {"name", "fence"} or absent}
+--   answer  {"accepted": n, "ignored": n, "refused": [{"symbol", "reason"}],
+--            "held": [{"symbol", "bid", "ask", "source"}]}
 -- Quotes only move forward: one that is not newer than the row is ignored. quoted_at defaults to the database's clock.
 -- A symbol set by hand (source `manual`) is held against the simulator: its prices stay and only their time is renewed,
 -- so that a run can be made exact. Any other source takes it over.

@@ -77,9 +77,11 @@ $$;
 CREATE OR REPLACE FUNCTION keep_answer(
     p_account accounts, p_key text, p_hash text, p_answer jsonb, p_days integer, p_at timestamptz
 ) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO idempotency_keys (user_id, account_id, idempotency_key, request_hash, answer, created_at, expires_at)
-    VALUES (p_account.user_id, p_account.id, p_key, p_hash, p_answer, p_at, p_at + p_days * interval '1 day')
+    VALUES (p_account.user_id, p_account.id, p_key, p_hash, p_answer, p_at, p_at + p_days * interval '1 day');
+END
 $$;
 
 ALTER FUNCTION check_request_version(jsonb) OWNER TO trading_procedures;

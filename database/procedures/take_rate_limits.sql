@@ -7,7 +7,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_window interval := (request ->> 'window_seconds')::integer * interval '1 second';
     v_entry record;
-    v_taken timestamptz [];
+    v_taken timestamptz[];
     v_now timestamptz;
     v_seen jsonb := '[]';
     v_refused integer;

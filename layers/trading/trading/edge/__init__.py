@@ -1,0 +1,1 @@
+"""What every HTTP or WebSocket entry shares."""

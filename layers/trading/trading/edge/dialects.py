@@ -1,0 +1,56 @@
+"""The words of each API for what the domain calls by its own; one table a subject."""
+
+from collections.abc import Mapping
+
+from trading.edge.envelope import Dialect
+
+# inside: (/functions/v1, /api/v1)
+ORDER_STATES: Mapping[str, tuple[str, str]] = {
+    "pending_new": ("pending", "PENDING"),
+    "new": ("pending", "PENDING"),
+    "triggered": ("pending", "PENDING"),
+    "partially_filled": ("pending", "PARTIAL"),
+    "filled": ("executed", "FILLED"),
+    "canceled": ("cancelled", "CANCELLED"),
+    "expired": ("cancelled", "EXPIRED"),
+    "replaced": ("cancelled", "REPLACED"),
+    "denied": ("failed", "REJECTED"),
+    "rejected": ("failed", "REJECTED"),
+}
+
+# inside: /api/v1, the only one that shows the audit
+AUDIT_ACTIONS: Mapping[str, str] = {
+    "SUBMITTED": "SUBMITTED",
+    "APPROVED": "APPROVED",
+    "EXECUTED": "EXECUTED",
+    "FILLED": "FILLED",
+    "REJECTED": "REJECTED",
+    "CANCELED": "CANCELLED",
+    "RECOVERED": "RECOVERED",
+}
+
+
+def order_state(dialect: Dialect, inside: str) -> str:
+    """The word of `dialect` for an order's state; KeyError for a word that is not ours."""
+    return ORDER_STATES[inside][_column(dialect)]
+
+
+def order_states_inside(dialect: Dialect, outside: str) -> tuple[str, ...]:
+    """The states inside that `dialect` calls `outside`, whatever its case; none for an unknown word."""
+    column = _column(dialect)
+    return tuple(inside for inside, words in ORDER_STATES.items() if words[column].lower() == outside.lower())
+
+
+def order_state_words(dialect: Dialect) -> tuple[str, ...]:
+    """All words of `dialect` for states, without repeats."""
+    column = _column(dialect)
+    return tuple(dict.fromkeys(words[column] for words in ORDER_STATES.values()))
+
+
+def spoken(dialect: Dialect, inside: str) -> str:
+    """A side, order type or time in force as `dialect` writes it: /api/v1 in capitals."""
+    return inside.upper() if dialect == "rest" else inside
+
+
+def _column(dialect: Dialect) -> int:
+    return 1 if dialect == "rest" else 0

@@ -1,0 +1,164 @@
+"""The gate of every HTTP request: address limit, token, user limit, CSRF, in this order of outcomes."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from trading.cache import CacheUnavailableError, cache
+from trading.edge.authentication import Authenticator, Identity, TokenRules
+from trading.edge.csrf import check_csrf_token
+from trading.edge.http import Request
+from trading.edge.rate_limit import (
+    LIMIT_BY_TIER,
+    Limit,
+    RateLimit,
+    RateLimiter,
+    Taken,
+    address_key,
+    exceeded,
+    user_key,
+)
+from trading.errors import ErrorCode, TradingError
+from trading.observability import MetricUnit, logger, metrics
+from trading.secrets import csrf_secret, jwt_secret
+from trading.settings import ConfigurationError, required, settings
+from trading.store.connection import database
+from trading.store.rate_limits import take_rate_limits
+
+JWT_SECRET_BYTES_MIN = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who may go on. `rate_limit` is None for a tier that is not limited.
+
+    `relay_awake` says that events are being pushed right now, so that no message need wake the relay.
+    """
+
+    user_id: UUID
+    email: str
+    role: str
+    tier: str
+    permissions: frozenset[str]
+    session_id: str | None
+    client_id: str | None
+    rate_limit: RateLimit | None
+    relay_awake: bool
+
+
+def admit(request: Request, *, route_group: str, state_changing: bool) -> Caller:
+    """The caller of `request`, once it may go on.
+
+    Raises RATE_LIMIT_EXCEEDED, UNAUTHENTICATED, CSRF_FAILED, or DATABASE_UNAVAILABLE when nothing can count. The token
+    is verified first, because that needs no round trip; then one script counts the address and the user together.
+    """
+    identity: Identity | None = None
+    refusal: TradingError | None = None
+    try:
+        identity = authenticator().identify(request.headers.get("authorization"))
+    except TradingError as error:
+        refusal = error
+
+    limits = [Limit(address_key(request.source_ip), settings().ip_requests_per_minute)]
+    user_limit = LIMIT_BY_TIER[identity.tier] if identity else None
+    if identity is not None and user_limit is not None:
+        limits.append(Limit(user_key(identity.user_id, route_group), user_limit))
+    taken = limiter().take(limits)
+
+    _check_address(request, taken)
+    if refusal is not None or identity is None:
+        raise refusal or TradingError(ErrorCode.UNAUTHENTICATED, "Sign in.")
+    logger().append_keys(user_id=str(identity.user_id))
+    rate_limit = _check_user(request, taken) if user_limit is not None else None
+    if state_changing:
+        _check_csrf(request, identity)
+    return _caller(identity, rate_limit, relay_awake=taken.relay_awake)
+
+
+def admit_address(request: Request) -> None:
+    """Count a request that needs no token against its address; RATE_LIMIT_EXCEEDED."""
+    limit = Limit(address_key(request.source_ip), settings().ip_requests_per_minute)
+    _check_address(request, limiter().take([limit]))
+
+
+@lru_cache(maxsize=1)
+def authenticator() -> Authenticator:
+    """The verifier of tokens that the environment describes; the WebSocket uses it too."""
+    given = settings()
+    rules = TokenRules(
+        algorithm=given.jwt_algorithm,
+        issuer=required(given.jwt_issuer, "JWT_ISSUER"),
+        audiences=required(given.jwt_audience, "JWT_AUDIENCE"),
+        claim_names=given.jwt_claim_names,
+    )
+    if rules.algorithm == "HS256":
+        return Authenticator(rules, lambda _kid: _shared_key(), clock=time.time)
+    from trading.edge.signing_keys import SigningKeys
+
+    keys = SigningKeys(required(given.jwt_jwks_url, "JWT_JWKS_URL"), rules.algorithm)
+    return Authenticator(rules, keys.find, clock=time.time)
+
+
+@lru_cache(maxsize=1)
+def limiter() -> RateLimiter:
+    """The limiter on this environment's Redis, with its database to fall back on."""
+    return RateLimiter(
+        cache(),
+        lambda limits, seconds: take_rate_limits(database(), limits, seconds),
+        on_fallback=_note_fallback,
+    )
+
+
+def _note_fallback(error: CacheUnavailableError) -> None:
+    logger().warning("rate limits are counted in the database", extra={"cause": str(error)})
+    metrics().add_metric(name="RateLimitFallback", unit=MetricUnit.Count, value=1)
+
+
+def _shared_key() -> Any:
+    secret = jwt_secret()
+    if len(secret.encode()) < JWT_SECRET_BYTES_MIN:
+        raise ConfigurationError(f"JWT_SECRET must have at least {JWT_SECRET_BYTES_MIN} bytes")
+    return secret
+
+
+def _check_address(request: Request, taken: Taken) -> None:
+    if taken.refused == 0:
+        request.answer_headers.update(taken.standings[0].headers())
+        raise exceeded(taken.standings[0], "came from your address")
+
+
+def _check_user(request: Request, taken: Taken) -> RateLimit:
+    standing = taken.standings[1]
+    request.answer_headers.update(standing.headers())
+    if taken.refused == 1:
+        raise exceeded(standing, "came from you")
+    return standing
+
+
+def _check_csrf(request: Request, identity: Identity) -> None:
+    if identity.session_id is not None:
+        token = request.headers.get("x-csrf-token", "")
+        check_csrf_token(csrf_secret(), token, identity.user_id, identity.session_id, datetime.now(UTC))
+    elif identity.client_id is None or identity.client_id not in settings().api_client_ids:
+        raise TradingError(
+            ErrorCode.CSRF_FAILED,
+            "This token belongs to neither a browser session nor a known API client, so it may not change anything.",
+            {"field": "Authorization", "value": None, "constraint": "session or API client required"},
+        )
+
+
+def _caller(identity: Identity, rate_limit: RateLimit | None, *, relay_awake: bool) -> Caller:
+    return Caller(
+        user_id=identity.user_id,
+        email=identity.email,
+        role=identity.role,
+        tier=identity.tier,
+        permissions=identity.permissions,
+        session_id=identity.session_id,
+        client_id=identity.client_id,
+        rate_limit=rate_limit,
+        relay_awake=relay_awake,
+    )

@@ -1,0 +1,129 @@
+"""New orders in the words of each API: from a body to an OrderEntry, from its outcome to an answer."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from trading.edge.dialects import order_state, spoken
+from trading.edge.envelope import Dialect, timestamp
+from trading.edge.http import Request
+from trading.errors import TradingError, validation_failed
+from trading.execution import Execution
+from trading.order_entry import FieldError, OrderEntry
+
+DEFAULT_SIDE = "buy"
+
+
+def order_entry(request: Request, body: Mapping[str, Any], dialect: Dialect) -> OrderEntry:
+    """The order that `body` asks for; VALIDATION_FAILED names the first field that does not fit.
+
+    A null member counts as left out. `price` is the limit of a limit order and the trigger of a stop order. /api/v1
+    may leave `side` out (a buy) and the key, which is then made here, so that our own repeats are safe.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    key = _idempotency_key(request, given, dialect)
+    if "limit_price" in given and "price" in given:
+        raise validation_failed("price", given["price"], "left out beside limit_price", "Send price or limit_price.")
+    if "price" in given:
+        given[_price_field(given)] = given.pop("price")
+    if dialect == "rest":
+        given.setdefault("side", DEFAULT_SIDE)
+    given["idempotency_key"] = key
+    try:
+        return OrderEntry.model_validate(given)
+    except ValidationError as error:
+        raise _first_fault(error, body) from None
+
+
+def execution_data(execution: Execution, dialect: Dialect, trader_id: str) -> dict[str, object]:
+    """The data of an executed order; amounts are decimal strings."""
+    return _functions_data(execution.answer) if dialect == "functions" else _rest_data(execution.answer, trader_id)
+
+
+def _functions_data(answer: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "order_id": answer["order_id"],
+        "position_id": answer["position_id"],
+        "status": order_state("functions", answer["status"]),
+        "execution_details": {
+            **_amounts(answer, ("execution_price", "slippage", "commission", "total_cost")),
+            "timestamp": timestamp(datetime.fromisoformat(answer["transact_time"])),
+            "transaction_id": answer["transaction_id"],
+        },
+    }
+
+
+def _rest_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
+    executed_at = timestamp(datetime.fromisoformat(answer["transact_time"]))
+    return {
+        "id": answer["order_id"],
+        "trader_id": trader_id,
+        "status": order_state("rest", answer["status"]),
+        "created_at": executed_at,
+        "client_order_id": answer["client_order_id"],
+        "symbol": answer["symbol"],
+        "side": spoken("rest", answer["side"]),
+        "order_type": spoken("rest", answer["order_type"]),
+        "quantity": f"{answer['quantity']}",
+        "filled_quantity": f"{answer['quantity']}",
+        "average_price": f"{answer['execution_price']}",
+        **_amounts(answer, ("slippage", "commission", "total_cost")),
+        "position_id": answer["position_id"],
+        "transaction_id": answer["transaction_id"],
+        "executed_at": executed_at,
+    }
+
+
+def _amounts(answer: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, object]:
+    return {name: f"{answer[name]:f}" for name in names}
+
+
+def _price_field(given: Mapping[str, Any]) -> str:
+    is_stop = str(given.get("order_type")).lower() == "stop" and "stop_price" not in given
+    return "stop_price" if is_stop else "limit_price"
+
+
+def _idempotency_key(request: Request, given: Mapping[str, Any], dialect: Dialect) -> object:
+    header = request.headers.get("idempotency-key")
+    key = given.get("idempotency_key", header)
+    if header is not None and key != header:
+        raise validation_failed(
+            "idempotency_key", key, "the same in header and body", "Send the idempotency key once, or twice the same."
+        )
+    if key is None and dialect == "functions":
+        raise validation_failed(
+            "idempotency_key",
+            None,
+            "required",
+            "Send idempotency_key, a name of your own for this order, so that a repeat cannot execute twice.",
+        )
+    return str(uuid4()) if key is None else key
+
+
+def _first_fault(error: ValidationError, body: Mapping[str, Any]) -> TradingError:
+    fault = error.errors(include_url=False)[0]
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, FieldError):
+        field, value, constraint = cause.field, cause.value, cause.constraint
+    else:
+        field = ".".join(str(part) for part in fault["loc"]) or "body"
+        value = None if fault["type"] == "missing" else fault["input"]
+        constraint = _constraint(fault["type"], fault["msg"])
+    if field in ("limit_price", "stop_price") and field not in body:
+        field = "price"
+    return validation_failed(field, value, constraint, f"Check {field}: {constraint}.")
+
+
+def _constraint(kind: str, message: str) -> str:
+    match kind:
+        case "missing":
+            return "required"
+        case "extra_forbidden":
+            return "a field that this request knows"
+        case "string_pattern_mismatch":
+            return "of another form"
+        case _:
+            return message.removeprefix("Value error, ")

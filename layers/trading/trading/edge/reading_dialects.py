@@ -1,0 +1,178 @@
+"""Reading back in the words of /api/v1: from a query to what is asked for, from facts to a body."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from trading.edge.dialects import AUDIT_ACTIONS, order_state, order_state_words, order_states_inside, spoken
+from trading.edge.envelope import timestamp
+from trading.errors import validation_failed
+
+PAGE_ORDERS_MAX = 100
+PAGE_ORDERS_DEFAULT = 50
+
+type Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPage:
+    """Which orders are asked for; None does not narrow."""
+
+    account_id: UUID | None
+    statuses: tuple[str, ...] | None
+    before: UUID | None
+    limit: int
+
+
+def order_page(query: Mapping[str, str]) -> OrderPage:
+    """The page that `query` asks for by status (words with commas between them), account_id, limit and cursor.
+
+    The cursor is the next_cursor of the page before. VALIDATION_FAILED names what does not fit.
+    """
+    return OrderPage(
+        account_id=optional_id(query, "account_id"),
+        statuses=_statuses(query.get("status")),
+        before=optional_id(query, "cursor"),
+        limit=_limit(query.get("limit")),
+    )
+
+
+def parse_id(text: str, field: str) -> UUID:
+    """The id that `text` is in its usual form; VALIDATION_FAILED for everything else."""
+    try:
+        parsed = UUID(text)
+    except ValueError:
+        parsed = None
+    # UUID() also takes braces, urn:uuid: and no hyphens, under which two texts would name one thing.
+    if parsed is None or str(parsed) != text.lower():
+        raise validation_failed(field, text, "a UUID", f"{field} must be an id such as GET /api/v1/orders shows.")
+    return parsed
+
+
+def optional_id(query: Mapping[str, str], field: str) -> UUID | None:
+    """The id in a member of `query`; None when it is left out or empty."""
+    return parse_id(query[field], field) if query.get(field) else None
+
+
+def orders_body(page: Facts) -> dict[str, Any]:
+    """A page of orders, newest first: {data, next_cursor}."""
+    return {"data": [_order(order) for order in page["orders"]], "next_cursor": page["next"]}
+
+
+def order_body(order: Facts) -> dict[str, Any]:
+    """One order with its fills."""
+    return _order(order) | {"fills": [_fill(fill) for fill in order["fills"]]}
+
+
+def audit_body(rows: Sequence[Facts]) -> dict[str, Any]:
+    """What happened to an order, oldest first: {data, total}."""
+    return {"data": [_audit_row(row) for row in rows], "total": len(rows)}
+
+
+def positions_body(positions: Sequence[Facts]) -> dict[str, Any]:
+    """The open positions: {data, total}."""
+    return {"data": [_position(position) for position in positions], "total": len(positions)}
+
+
+def account_body(account: Facts) -> dict[str, Any]:
+    """An account and its worth."""
+    return {**account, "created_at": _time(account["created_at"])}
+
+
+def _limit(text: str | None) -> int:
+    if not text:
+        return PAGE_ORDERS_DEFAULT
+    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= PAGE_ORDERS_MAX):
+        constraint = f"1 to {PAGE_ORDERS_MAX}"
+        raise validation_failed("limit", text, constraint, f"limit must be a whole number from {constraint}.")
+    return int(text)
+
+
+def _statuses(text: str | None) -> tuple[str, ...] | None:
+    if not text:
+        return None
+    inside: list[str] = []
+    for word in text.split(","):
+        states = order_states_inside("rest", word.strip())
+        if not states:
+            known = ", ".join(order_state_words("rest"))
+            raise validation_failed("status", word, known, f"status must be one or more of {known}.")
+        inside.extend(states)
+    return tuple(inside)
+
+
+def _order(fact: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": fact["id"],
+        "trader_id": fact["user_id"],
+        "account_id": fact["account_id"],
+        "client_order_id": fact["client_order_id"],
+        "symbol": fact["symbol"],
+        "order_type": spoken("rest", fact["order_type"]),
+        "side": spoken("rest", fact["side"]),
+        "quantity": fact["quantity"],
+        "filled_quantity": fact["filled_quantity"],
+        "leaves_quantity": fact["leaves_quantity"],
+        "price": fact["limit_price"],
+        "stop_price": fact["stop_price"],
+        "stop_loss": fact["stop_loss"],
+        "take_profit": fact["take_profit"],
+        "time_in_force": spoken("rest", fact["time_in_force"]),
+        "status": order_state("rest", fact["status"]),
+        "average_price": fact["average_price"],
+        "slippage": fact["slippage"],
+        "commission": fact["commission"],
+        "total_cost": fact["total_cost"],
+        "position_id": fact["position_id"],
+        "transaction_id": fact["transaction_id"],
+        "failure_code": fact["failure_code"],
+        "failure_reason": fact["failure_reason"],
+        "created_at": _time(fact["created_at"]),
+        "updated_at": _time(fact["updated_at"]),
+        "executed_at": _time(fact["executed_at"]),
+    }
+
+
+def _fill(fact: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": fact["id"],
+        "order_id": fact["order_id"],
+        "position_id": fact["position_id"],
+        "side": spoken("rest", fact["side"]),
+        "quantity_filled": fact["quantity"],
+        "price_at_fill": fact["price"],
+        "commission": fact["commission"],
+        "realized_pnl": fact["realized_pnl"],
+        "venue": fact["venue"],
+        "trade_id": fact["trade_id"],
+        "timestamp": _time(fact["transact_time"]),
+    }
+
+
+def _audit_row(fact: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": fact["id"],
+        "order_id": fact["order_id"],
+        "trader_id": fact["user_id"],
+        "action": AUDIT_ACTIONS[fact["action"]],
+        "status": order_state("rest", fact["status"]) if fact["status"] else None,
+        "timestamp": _time(fact["created_at"]),
+        "reason": fact["reason"],
+        "retry_attempt": fact["retry_attempt"],
+    }
+
+
+def _position(fact: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **fact,
+        "side": spoken("rest", fact["side"]),
+        "status": "OPEN",
+        "created_at": _time(fact["created_at"]),
+        "updated_at": _time(fact["updated_at"]),
+    }
+
+
+def _time(text: str | None) -> str | None:
+    return timestamp(datetime.fromisoformat(text)) if text else None

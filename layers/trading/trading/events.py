@@ -1,0 +1,193 @@
+"""What a trader's stream says about an event of an account: the frames of each channel."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
+
+from trading.json_text import json_text
+
+ORDERS = "orders"
+POSITIONS = "positions"
+ACCOUNT = "account"
+RISK = "risk"
+MARKET_DATA = "market_data"
+CHANNELS = (POSITIONS, ORDERS, ACCOUNT, RISK, MARKET_DATA)
+
+FRAME_BYTES_MAX = 32 * 1024
+
+# The words of order_update, and those of the order.* events, for the state words inside.
+STATUS_OF_UPDATE: Mapping[str, str] = {
+    "pending_new": "pending",
+    "new": "pending",
+    "triggered": "pending",
+    "partially_filled": "pending",
+    "filled": "executed",
+    "canceled": "cancelled",
+    "expired": "cancelled",
+    "replaced": "cancelled",
+    "denied": "failed",
+    "rejected": "failed",
+}
+_SIDE_OF_POSITION: Mapping[str, str] = {"long": "buy", "short": "sell"}
+
+type Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A row of the outbox. `payload` holds the facts of the account's transaction by kind."""
+
+    user_id: UUID
+    account_id: UUID
+    sequence: int
+    event_type: str
+    payload: Facts
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One WebSocket message, and the channel that carries it."""
+
+    channel: str
+    text: str
+
+
+class UnrenderableError(Exception):
+    """An event whose facts cannot be told; the message says what is wrong with them."""
+
+
+def frames_of(event: Event) -> list[Frame]:
+    """The frames of `event` on all channels: orders and their fills first, then positions, account, risk.
+
+    Raises UnrenderableError when a fact is missing or malformed, or a frame would pass FRAME_BYTES_MAX.
+    """
+    payload = event.payload
+    try:
+        frames = [_frame(event, ORDERS, "order_update", _order_data(fact)) for fact in _facts(payload, "orders")]
+        frames += [_fill_frame(event, fact) for fact in _facts(payload, "fills")]
+        frames += [
+            _frame(event, POSITIONS, "position_update", _position_data(fact)) for fact in _facts(payload, "positions")
+        ]
+        if payload.get("account"):
+            frames.append(_frame(event, ACCOUNT, "account_update", _account_data(payload["account"])))
+        if payload.get("risk"):
+            frames.append(_frame(event, RISK, "risk_alert", _risk_data(payload["risk"])))
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise UnrenderableError(f"{type(error).__name__}: {error}") from error
+    if any(len(frame.text.encode()) > FRAME_BYTES_MAX for frame in frames):
+        raise UnrenderableError(f"a frame of more than {FRAME_BYTES_MAX} bytes")
+    return frames
+
+
+def texts_for(event: Event, frames: Sequence[Frame], channels: Collection[str]) -> list[str]:
+    """What a connection with `channels` is sent of `event`: at least its sequence."""
+    return [frame.text for frame in frames if frame.channel in channels] or [sequence_text(event)]
+
+
+def sequence_text(event: Event) -> str:
+    """The frame that says only that `event` happened, so that a reader can tell a gap from silence."""
+    return json_text({"type": "sequence", "account_id": event.account_id, "sequence": event.sequence})
+
+
+def _facts(payload: Facts, kind: str) -> Sequence[Facts]:
+    return cast("Sequence[Facts]", payload.get(kind) or ())
+
+
+def _frame(event: Event, channel: str, message_type: str, data: Mapping[str, object]) -> Frame:
+    return Frame(
+        channel,
+        json_text({"type": message_type, "account_id": event.account_id, "sequence": event.sequence, "data": data}),
+    )
+
+
+def _order_data(fact: Facts) -> dict[str, object]:
+    data = {
+        "order_id": str(fact["order_id"]),
+        "client_order_id": fact.get("client_order_id"),
+        "symbol": fact.get("symbol"),
+        "side": fact.get("side"),
+        "order_type": fact.get("order_type"),
+        "status": STATUS_OF_UPDATE[fact["status"]],
+        "quantity": _number(fact.get("quantity")),
+        "filled_quantity": _number(fact.get("filled_quantity")),
+        "execution_price": _number(fact.get("average_price")),
+        "executed_at": fact.get("executed_at"),
+        "failure_code": fact.get("failure_code"),
+        "failure_reason": fact.get("failure_reason"),
+    }
+    return _present(data)
+
+
+def _fill_frame(event: Event, fact: Facts) -> Frame:
+    whole = _required(fact["leaves_quantity"]) == 0
+    message = {
+        "event": "order.filled" if whole else "order.partial",
+        "account_id": event.account_id,
+        "sequence": event.sequence,
+        "order_id": str(fact["order_id"]),
+        "fill_id": fact.get("fill_id"),
+        "quantity_filled": _required(fact["quantity"]),
+        "price_at_fill": _required(fact["price"]),
+        "total_filled": _required(fact["total_filled"]),
+        "status": "FILLED" if whole else "PARTIAL",
+        "timestamp": fact["transact_time"],
+    }
+    return Frame(ORDERS, json_text(_present(message)))
+
+
+def _position_data(fact: Facts) -> dict[str, object]:
+    data = {
+        "position_id": str(fact["position_id"]),
+        "symbol": fact["symbol"],
+        "side": _SIDE_OF_POSITION[fact["side"]],
+        "quantity": _required(fact["quantity"]),
+        "entry_price": _number(fact.get("entry_price")),
+        "current_price": _number(fact.get("current_price")),
+        "unrealized_pnl": _number(fact.get("unrealized_pnl")),
+        "realized_pnl": _number(fact.get("realized_pnl")),
+        "margin_used": _number(fact.get("margin_used")),
+        "status": fact.get("status"),
+    }
+    return _present(data)
+
+
+def _account_data(fact: Facts) -> dict[str, object]:
+    # margin_level is null while no margin is used: its absence would read as "unchanged".
+    return {
+        "currency": fact["currency"],
+        "balance": _required(fact["balance"]),
+        "equity": _number(fact.get("equity")),
+        "unrealized_pnl": _number(fact.get("unrealized_pnl")),
+        "margin_used": _number(fact.get("margin_used")),
+        "free_margin": _number(fact.get("free_margin")),
+        "margin_level": _number(fact.get("margin_level")),
+    }
+
+
+def _risk_data(fact: Facts) -> dict[str, object]:
+    data = dict(fact)
+    data["margin_level"] = _number(fact.get("margin_level"))
+    data["threshold"] = _number(fact.get("threshold"))
+    return data
+
+
+def _present(data: Mapping[str, object]) -> dict[str, object]:
+    """`data` without what is not known; optional fields are absent, not null."""
+    return {name: value for name, value in data.items() if value is not None}
+
+
+def _number(value: object) -> Decimal | None:
+    return None if value is None else _required(value)
+
+
+def _required(value: object) -> Decimal:
+    """A number that the database wrote as a JSON number or as text; a float has already lost digits."""
+    if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
+        raise TypeError(f"not a number: {type(value).__name__}")
+    number = Decimal(value)
+    if not number.is_finite():
+        raise ValueError(f"not a finite number: {value}")
+    return number

@@ -1,0 +1,129 @@
+"""Prices for display: from the cache while it has them, else from the database. Never traded on."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, cast
+
+from trading.cache import Cache, CacheUnavailableError
+from trading.errors import ErrorCode, TradingError, validation_failed
+from trading.quotes.provider import Quote
+from trading.quotes.quote_cache import read_quotes, write_quotes
+from trading.store.database import Database
+from trading.store.quotes import StoredQuote, list_quotes
+
+SYMBOLS_MAX = 100
+RETRY_SECONDS = 1
+
+_SYMBOL = re.compile(r"[A-Z0-9_]{1,20}", re.ASCII)
+
+type CacheStatus = Literal["hit", "miss", "stale"]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A symbol's newest quote; `stale` when it is older than the instrument allows for trading."""
+
+    quote: Quote
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What was asked for, in that order.
+
+    `unavailable` are known symbols that never had a quote. `status`: `hit` when the cache had all of it, `stale` when
+    a price is stale or missing, else `miss`.
+    """
+
+    prices: list[Price]
+    unavailable: list[str]
+    status: CacheStatus
+
+
+def read_symbols(given: object, field: str) -> list[str]:
+    """The symbols in `given`, text with commas or a list of texts; capitals, in order, without repeats.
+
+    VALIDATION_FAILED on `field` for none, more than SYMBOLS_MAX, or what no symbol looks like.
+    """
+    constraint = f"1 to {SYMBOLS_MAX} symbols of letters, digits and underscores"
+    names = given.split(",") if isinstance(given, str) else given
+    if not isinstance(names, list):
+        raise validation_failed(field, given, constraint, f"Name {constraint} in {field}.")
+    symbols = list(dict.fromkeys(_symbol(name, field) for name in cast("list[object]", names)))
+    if not 1 <= len(symbols) <= SYMBOLS_MAX:
+        raise validation_failed(field, len(symbols), constraint, f"Name {constraint} in {field}.")
+    return symbols
+
+
+def current_prices(symbols: Sequence[str], now: datetime, *, cache: Cache, database: Database) -> Prices:
+    """The newest prices of `symbols` at `now`.
+
+    UNKNOWN_SYMBOL names the first symbol that there is not; MARKET_DATA_UNAVAILABLE when none of them ever had a
+    quote. Without Redis everything comes from the database.
+    """
+    cached = _cached(cache, symbols)
+    missing = [symbol for symbol in symbols if symbol not in cached]
+    stored = {each.symbol: each for each in list_quotes(database, missing)} if missing else {}
+    _refuse_unknown(symbols, known=cached.keys() | stored.keys())
+    _keep(cache, stored, now)
+
+    prices = {symbol: Price(quote, stale=False) for symbol, quote in cached.items()}
+    prices |= {each.symbol: Price(each.quote, each.stale) for each in stored.values() if each.quote is not None}
+    if not prices:
+        raise _unavailable(symbols)
+    found = [prices[symbol] for symbol in symbols if symbol in prices]
+    unavailable = [symbol for symbol in symbols if symbol not in prices]
+    return Prices(found, unavailable, _status(missing, stale=bool(unavailable) or any(each.stale for each in found)))
+
+
+def _symbol(name: object, field: str) -> str:
+    symbol = name.strip().upper() if isinstance(name, str) else ""
+    if not _SYMBOL.fullmatch(symbol):
+        constraint = "1 to 20 letters, digits and underscores"
+        raise validation_failed(field, name, constraint, f"A symbol has {constraint}, like EURUSD.")
+    return symbol
+
+
+def _cached(cache: Cache, symbols: Sequence[str]) -> dict[str, Quote]:
+    try:
+        return read_quotes(cache, symbols)
+    except CacheUnavailableError:
+        return {}
+
+
+def _keep(cache: Cache, stored: dict[str, StoredQuote], now: datetime) -> None:
+    """Save the next caller the way to the database."""
+    fresh = [each.quote for each in stored.values() if each.quote is not None and not each.stale]
+    if not fresh:
+        return
+    try:
+        write_quotes(cache, fresh, {each.symbol: each.age_ms_max for each in stored.values()}, now, replace=False)
+    except CacheUnavailableError:
+        return
+
+
+def _refuse_unknown(symbols: Sequence[str], known: set[str]) -> None:
+    for symbol in symbols:
+        if symbol not in known:
+            raise TradingError(
+                ErrorCode.UNKNOWN_SYMBOL,
+                f"There is no instrument {symbol}. Check the spelling.",
+                {"field": "symbol", "value": symbol, "constraint": "a known instrument"},
+            )
+
+
+def _unavailable(symbols: Sequence[str]) -> TradingError:
+    return TradingError(
+        ErrorCode.MARKET_DATA_UNAVAILABLE,
+        "There is no price yet. Ask again in a moment.",
+        {"field": "symbol", "value": ",".join(symbols)[:100], "constraint": "a quote"},
+        retry_after=RETRY_SECONDS,
+    )
+
+
+def _status(missing: Sequence[str], *, stale: bool) -> CacheStatus:
+    if stale:
+        return "stale"
+    return "miss" if missing else "hit"

@@ -1,0 +1,172 @@
+"""The feed: pulls quotes from a provider, records them, caches them and hands them to those who listen."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from trading.cache import Cache, CacheUnavailableError
+from trading.errors import ErrorCode, TradingError
+from trading.observability import logger
+from trading.quotes.fan_out import ROUND_SECONDS, FanOut
+from trading.quotes.provider import FeedInstrument, Quote, QuoteProvider
+from trading.quotes.quote_cache import write_quotes
+from trading.store.connections import ConnectionStore
+from trading.store.database import Database
+from trading.store.quotes import (
+    Lease,
+    Recorded,
+    acquire_lease,
+    list_market_data_connections,
+    record_quotes,
+    release_lease,
+)
+
+LEASE_NAME = "quotes"
+# Longer than a lease lasts that nobody renews (5 s), and than the copy before may still have to run.
+LEASE_WAIT_SECONDS = 15.0
+LEASE_POLL_SECONDS = 0.25
+SUBSCRIPTIONS_SECONDS = 1.0
+CONNECTIONS_MAX = 500
+DATABASE_PAUSE_SECONDS = 0.5
+# Left for the last posts and for giving back the lease, so that the function's time limit kills nothing.
+REMAINING_MS_MIN = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time for the feed: `now` is aware, `seconds` never goes back, `remaining_ms` is what the invocation has left."""
+
+    now: Callable[[], datetime]
+    seconds: Callable[[], float]
+    sleep: Callable[[float], None]
+    remaining_ms: Callable[[], int]
+
+    def time_is_left(self) -> bool:
+        """False once it is time to end."""
+        return self.remaining_ms() > REMAINING_MS_MIN
+
+
+class Feed:
+    """One provider's quotes on their way into the database, the cache and the listeners.
+
+    `steps` and `interruptions` count what was done, and how often the database did not answer.
+    """
+
+    def __init__(
+        self,
+        provider: QuoteProvider,
+        instruments: Sequence[FeedInstrument],
+        *,
+        database: Database,
+        cache: Cache,
+        fan_out: FanOut,
+        clock: Clock,
+        quotes_per_second: int,
+    ) -> None:
+        self._provider = provider
+        self._symbols = [each.symbol for each in instruments]
+        self._age_ms_max = {each.symbol: each.age_ms_max for each in instruments}
+        self._database = database
+        self._cache = cache
+        self._fan_out = fan_out
+        self._clock = clock
+        self._interval = 1 / quotes_per_second
+        # In steps, not by the clock, so that a step that comes a moment early is not skipped.
+        self._steps_a_round = math.ceil(quotes_per_second * ROUND_SECONDS)
+        self._newest: dict[str, Quote] = {}
+        self._subscribed_at = -math.inf
+        self.steps = 0
+        self.interruptions = 0
+
+    def run(self, lease: Lease) -> bool:
+        """Step after step until the time is up: True. False when another copy has taken the feed over."""
+        due = self._clock.seconds()
+        while self._clock.time_is_left():
+            try:
+                self.step(lease)
+            except TradingError as error:
+                if error.code is ErrorCode.CONFLICT:
+                    return False
+                if error.code is not ErrorCode.DATABASE_UNAVAILABLE:
+                    raise
+                self._note_interruption(error)
+            # A late step is not made up for: the next one comes on the beat.
+            due = max(due + self._interval, self._clock.seconds() - self._interval)
+            self._clock.sleep(max(0.0, due - self._clock.seconds()))
+        return True
+
+    def step(self, lease: Lease) -> None:
+        """Pull, record, cache, hand on. TradingError CONFLICT when the lease is lost."""
+        now = self._clock.now()
+        offered = self._provider.quotes(self._symbols, now)
+        recorded = record_quotes(self._database, self._provider.name, offered, lease)
+        standing = self._standing(offered, recorded)
+        self._newest |= {quote.symbol: quote for quote in standing}
+        self._keep(standing, now)
+        self.steps += 1
+        self._renew_subscriptions()
+        if self.steps % self._steps_a_round == 0:
+            self._fan_out.publish(self._newest)
+
+    def _standing(self, offered: Sequence[Quote], recorded: Recorded) -> list[Quote]:
+        """What the database now has: held prices in place of those offered, nothing that was refused."""
+        for symbol, reason in recorded.refused.items():
+            logger().warning("quote refused", extra={"symbol": symbol, "reason": reason, "source": self._provider.name})
+        standing: list[Quote] = []
+        for quote in offered:
+            if quote.symbol in recorded.refused:
+                continue
+            if held := recorded.held.get(quote.symbol):
+                bid, ask, source = held
+                self._provider.set_by_hand(quote.symbol, bid, ask)
+                standing.append(replace(quote, bid=bid, ask=ask, source=source))
+            else:
+                standing.append(quote)
+        return standing
+
+    def _keep(self, quotes: Sequence[Quote], now: datetime) -> None:
+        try:
+            write_quotes(self._cache, quotes, self._age_ms_max, now)
+        except CacheUnavailableError as error:
+            logger().debug("quotes were not cached", extra={"cause": str(error)})
+
+    def _renew_subscriptions(self) -> None:
+        if self._clock.seconds() - self._subscribed_at < SUBSCRIPTIONS_SECONDS:
+            return
+        if gone := self._fan_out.take_gone():
+            ConnectionStore(self._database).drop(gone)
+        self._fan_out.subscribe(list_market_data_connections(self._database, CONNECTIONS_MAX))
+        self._subscribed_at = self._clock.seconds()
+
+    def _note_interruption(self, error: TradingError) -> None:
+        self.interruptions += 1
+        logger().warning("the feed waits for the database", extra={"cause": str(error.__cause__)})
+        self._clock.sleep(DATABASE_PAUSE_SECONDS)
+
+
+def wait_for_lease(database: Database, clock: Clock) -> Lease | None:
+    """The lease of the feed, as soon as the copy before gives it back or is silent; None when it keeps it.
+
+    The time that the database does not answer does not count.
+    """
+    give_up = clock.seconds() + LEASE_WAIT_SECONDS
+    while clock.seconds() < give_up and clock.time_is_left():
+        try:
+            if lease := acquire_lease(database, LEASE_NAME):
+                return lease
+        except TradingError as error:
+            if error.code is not ErrorCode.DATABASE_UNAVAILABLE:
+                raise
+            logger().warning("the feed waits for the database", extra={"cause": str(error.__cause__)})
+            give_up = clock.seconds() + LEASE_WAIT_SECONDS
+        clock.sleep(LEASE_POLL_SECONDS)
+    return None
+
+
+def give_back(database: Database, lease: Lease) -> None:
+    """Let the next copy begin at once. Without the database it waits until the lease has run out."""
+    try:
+        release_lease(database, lease)
+    except TradingError as error:
+        logger().warning("the feed's lease was not given back", extra={"cause": str(error.__cause__)})

@@ -1,0 +1,107 @@
+"""What the environment of a function says, checked once and frozen."""
+
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+type Stage = Literal["local", "dev", "staging", "prod"]
+type LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+type Algorithm = Literal["HS256", "RS256", "ES256"]
+
+CLAIMS = ("sub", "email", "role", "tier", "permissions", "sid", "client_id")
+
+
+class ConfigurationError(Exception):
+    """The environment is wrong; the message names the variable."""
+
+
+def _names(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return value
+
+
+def _claim_names(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        names: Any = json.loads(value)
+    except ValueError as error:
+        raise ValueError("must be a JSON object") from error
+    if not isinstance(names, dict):
+        raise ValueError("must be a JSON object of our claim name -> the token's")
+    mapping = cast("dict[str, Any]", names)
+    unknown = sorted(set(mapping) - set(CLAIMS))
+    if unknown:
+        raise ValueError(f"unknown claim {unknown[0]!r}; known are {', '.join(CLAIMS)}")
+    return mapping
+
+
+type Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+
+
+class Settings(BaseModel):
+    """The variables that functions are configured by; secrets appear only as references (see `secrets`).
+
+    A variable that is empty counts as missing. Use `settings()` to read the process's own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    stage: Annotated[Stage, Field(alias="STAGE")] = "local"
+    log_level: Annotated[LogLevel, Field(alias="LOG_LEVEL")] = "INFO"
+    service: Annotated[str, Field(alias="POWERTOOLS_SERVICE_NAME")] = "trading"
+    metrics_namespace: Annotated[str, Field(alias="POWERTOOLS_METRICS_NAMESPACE")] = "Trading"
+    version: Annotated[str, Field(alias="RELEASE_VERSION")] = "development"
+
+    database_secret: Annotated[str | None, Field(alias="DATABASE_SECRET")] = None
+    redis_secret: Annotated[str | None, Field(alias="REDIS_SECRET")] = None
+    jwt_secret: Annotated[str | None, Field(alias="JWT_SECRET")] = None
+    csrf_secret: Annotated[str | None, Field(alias="CSRF_SECRET")] = None
+
+    jwt_algorithm: Annotated[Algorithm, Field(alias="JWT_ALGORITHM")] = "HS256"
+    jwt_jwks_url: Annotated[str | None, Field(alias="JWT_JWKS_URL", pattern=r"^https?://")] = None
+    jwt_issuer: Annotated[str | None, Field(alias="JWT_ISSUER")] = None
+    jwt_audience: Annotated[Names, Field(alias="JWT_AUDIENCE")] = ()
+    jwt_claim_names: Annotated[Mapping[str, str], BeforeValidator(_claim_names), Field(alias="JWT_CLAIM_NAMES")] = {}
+    api_client_ids: Annotated[Names, Field(alias="API_CLIENT_IDS")] = ()
+
+    relay_queue_url: Annotated[str | None, Field(alias="RELAY_QUEUE_URL")] = None
+    authentication_timeout_queue_url: Annotated[str | None, Field(alias="AUTHENTICATION_TIMEOUT_QUEUE_URL")] = None
+    connections_endpoint: Annotated[str | None, Field(alias="CONNECTIONS_ENDPOINT", pattern=r"^https?://")] = None
+
+    ip_requests_per_minute: Annotated[int, Field(alias="IP_REQUESTS_PER_MINUTE", ge=1, le=1_000_000)] = 600
+    redis_timeout_ms: Annotated[int, Field(alias="REDIS_TIMEOUT_MS", ge=1, le=5_000)] = 150
+    idempotency_key_days: Annotated[int, Field(alias="IDEMPOTENCY_KEY_DAYS", ge=1, le=3_650)] = 30
+    relay_linger_seconds: Annotated[int, Field(alias="RELAY_LINGER_SECONDS", ge=0, le=60)] = 5
+    quote_provider: Annotated[str, Field(alias="QUOTE_PROVIDER")] = "simulated"
+    quote_seed: Annotated[int, Field(alias="QUOTE_SEED")] = 1
+    quotes_per_second: Annotated[int, Field(alias="QUOTES_PER_SECOND", ge=1, le=50)] = 4
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Settings of `environment`; ConfigurationError names each variable with a wrong value."""
+        given = {name: value for name, value in environment.items() if value.strip()}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            # The value itself is left out: it may be a secret put into the wrong variable.
+            faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+            raise ConfigurationError(f"the environment is wrong: {faults}") from None
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read at the first call; `settings.cache_clear()` reads them again."""
+    return Settings.from_environment(os.environ)
+
+
+def required[T](value: T | None, variable: str) -> T:
+    """`value`, or ConfigurationError saying that `variable` is not set."""
+    if value is None or value == ():
+        raise ConfigurationError(f"the environment is wrong: {variable} is not set")
+    return value

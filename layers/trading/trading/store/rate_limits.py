@@ -1,0 +1,35 @@
+"""Counting requests in PostgreSQL, for the time that Redis is gone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from trading.store.database import Database
+
+
+class LimitedKey(Protocol):
+    """A key and how often it may be counted in a window."""
+
+    @property
+    def key(self) -> str:
+        """What is counted."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """Requests in a window."""
+        ...
+
+
+def take_rate_limits(database: Database, limits: Sequence[LimitedKey], window_seconds: int) -> Mapping[str, Any]:
+    """Count one request against `limits` in their order.
+
+    Answers {now_us, refused: index or None, seen: [{used, oldest_us}, ...]}, as of the first that refuses.
+    """
+    return database.call(
+        "take_rate_limits",
+        {
+            "version": 1,
+            "window_seconds": window_seconds,
+            "limits": [{"key": limit.key, "limit": limit.limit} for limit in limits],
+        },
+    )

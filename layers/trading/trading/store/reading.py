@@ -1,0 +1,60 @@
+"""The reading functions: what a user sees of their own orders, positions and account."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from trading.store.database import Database
+
+
+class ReadingStore:
+    """Calls the reading functions. Facts have the words of the inside, decimals as text, times as UTC text."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def orders(
+        self,
+        user_id: UUID,
+        *,
+        account_id: UUID | None,
+        statuses: Sequence[str] | None,
+        before: UUID | None,
+        limit: int,
+    ) -> dict[str, Any]:
+        """A page {orders, next}, newest first."""
+        return self._answer(
+            "SELECT list_orders(%s, %s, %s, %s, %s) AS answer",
+            (user_id, account_id, None if statuses is None else list(statuses), before, limit),
+        )
+
+    def order(self, user_id: UUID, order_id: UUID) -> dict[str, Any] | None:
+        """An order with its fills; None when the user has no such order."""
+        return self._answer("SELECT get_order(%s, %s) AS answer", (user_id, order_id))
+
+    def order_audit(self, user_id: UUID, order_id: UUID) -> list[dict[str, Any]] | None:
+        """What happened to an order; None when the user has no such order."""
+        return self._answer("SELECT get_order_audit(%s, %s) AS answer", (user_id, order_id))
+
+    def order_owner(self, order_id: UUID) -> UUID | None:
+        """The user whose order it is."""
+        return self._answer("SELECT get_order_owner(%s) AS answer", (order_id,))
+
+    def positions(self, user_id: UUID, account_id: UUID | None) -> list[dict[str, Any]]:
+        """The open positions with mark and unrealized P&L."""
+        return self._answer("SELECT list_positions(%s, %s) AS answer", (user_id, account_id))
+
+    def account(self, user_id: UUID, account_id: UUID | None) -> dict[str, Any]:
+        """An account and its worth now; NOT_FOUND when the user has no such account."""
+        return self._answer("SELECT get_account(%s, %s) AS answer", (user_id, account_id))
+
+    def _answer(self, statement: str, parameters: Sequence[object]) -> Any:
+        row = self._database.fetch_one(statement, parameters)
+        return row["answer"] if row else None
+
+
+def probe_health(database: Database) -> dict[str, int | None]:
+    """How the price feed stands: {open, fresh, newest_age_ms}."""
+    row = database.fetch_one("SELECT probe_health() AS answer")
+    assert row is not None
+    return row["answer"]

@@ -1,0 +1,152 @@
+"""Commands for people and scripts against a running local system: tokens, quotes, load accounts, checks.
+
+    python -m local.commands token --email gold@example.com [--session]
+    python -m local.commands quote --symbol EURUSD [--bid 1.1 --ask 1.1002]
+    python -m local.commands load-accounts --count 1000 [--balance 100000]
+    python -m local.commands verify audit|books
+
+Exit codes: 0 done; 1 no system is up, or a check found faults; 2 a value is wrong, with one line on standard error that
+says which.
+"""
+
+import argparse
+import os
+import sys
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from database import verify as books
+from local import tokens
+from local.demo_accounts import LOAD_ACCOUNTS_MAX, LOAD_BALANCE, make_load_accounts
+from local.environment import State
+from local.processes import StartError
+
+QUOTE_ATTEMPTS = 20
+DEFAULT_EMAIL = "gold@example.com"
+
+
+class WrongValueError(Exception):
+    """A value given on the command line is wrong; the text is the one line that the caller gets."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; the exit code."""
+    options = _parser().parse_args(arguments)
+    state = State(options.state.absolute())
+    try:
+        url = state.read_env()["DATABASE_URL"]
+        with psycopg.connect(url, autocommit=True) as connection:
+            return options.run(state, connection, options)
+    except (StartError, psycopg.OperationalError) as error:
+        return _complain(error, 1)
+    except (WrongValueError, tokens.UnknownAddressError) as error:
+        return _complain(error, 2)
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(str(error).strip(), file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="local.commands")
+    parser.add_argument("--state", type=Path, default=Path(".local"), metavar="FOLDER")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    token = commands.add_parser("token", help="print an access token alone")
+    token.add_argument("--email", default=DEFAULT_EMAIL)
+    token.add_argument("--session", action="store_true", help="of a browser session, with its CSRF token below it")
+    token.set_defaults(run=_token)
+    quote = commands.add_parser("quote", help="hold a symbol at a price, or let the simulator have it back")
+    quote.add_argument("--symbol", required=True)
+    quote.add_argument("--bid", default="")
+    quote.add_argument("--ask", default="")
+    quote.set_defaults(run=_quote)
+    load = commands.add_parser("load-accounts", help="make accounts for benchmarks and race tests")
+    load.add_argument("--count", default="1000")
+    load.add_argument("--balance", default="")
+    load.set_defaults(run=_load_accounts)
+    verify = commands.add_parser("verify", help="check the audit's hash chains, or that the books agree")
+    verify.add_argument("what", choices=["audit", "books"])
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def _token(state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
+    issued = tokens.issue(state, connection, options.email.strip().lower() or DEFAULT_EMAIL, session=options.session)
+    print(issued.token)
+    if issued.csrf_token:
+        print(issued.csrf_token)
+    return 0
+
+
+def _load_accounts(_state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
+    count = options.count.strip()
+    if not count.isascii() or not count.isdigit() or not 1 <= int(count) <= LOAD_ACCOUNTS_MAX:
+        raise WrongValueError(f"N is a whole number from 1 to {LOAD_ACCOUNTS_MAX}, not {count!r}.")
+    balance = _positive("BALANCE", options.balance) if options.balance else LOAD_BALANCE
+    if balance != round(balance, 2):
+        raise WrongValueError(f"BALANCE is in whole cents, not {options.balance}.")
+    make_load_accounts(connection, int(count), balance)
+    print(f"load-0001@example.com to load-{int(count):04d}@example.com are there.")
+    return 0
+
+
+def _quote(_state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
+    symbol = options.symbol.strip().upper()
+    known = connection.execute("SELECT FROM instruments WHERE symbol = %s", (symbol,)).fetchone()
+    if known is None:
+        raise WrongValueError(f"SYMBOL {symbol or '(empty)'} is not an instrument.")
+    if not options.bid and not options.ask:
+        connection.execute(
+            "UPDATE quotes SET source = 'simulated' WHERE symbol = %s AND source = 'manual'",
+            (symbol,),
+        )
+        print(f"{symbol} follows the simulator.")
+        return 0
+    bid, ask = _positive("BID", options.bid), _positive("ASK", options.ask)
+    if ask < bid:
+        raise WrongValueError(f"ASK {ask} is below BID {bid}.")
+    _hold(connection, symbol, bid, ask)
+    print(f"{symbol} is held at {bid} / {ask}. `make quote SYMBOL={symbol}` gives it back to the simulator.")
+    return 0
+
+
+def _verify(state: State, _connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
+    os.environ["DATABASE_URL"] = state.read_env()["DATABASE_URL"]
+    return books.main([options.what])
+
+
+def _hold(connection: psycopg.Connection[Any], symbol: str, bid: Decimal, ask: Decimal) -> None:
+    request = {
+        "version": 1,
+        "source": "manual",
+        "quotes": [{"symbol": symbol, "bid": str(bid), "ask": str(ask)}],
+    }
+    # A quote is taken only if it is newer than the last, and the simulator may be some milliseconds ahead.
+    for _attempt in range(QUOTE_ATTEMPTS):
+        row = connection.execute("SELECT record_quotes(%s)", (Jsonb(request),)).fetchone()
+        answer = row[0] if row else {}
+        if answer.get("refused"):
+            raise WrongValueError(f"The quote is refused: {answer['refused'][0]['reason']}.")
+        if answer.get("accepted") == 1:
+            return
+        connection.execute("SELECT pg_sleep(0.05)")
+    raise WrongValueError(f"The quote of {symbol} is not taken: newer ones keep coming.")
+
+
+def _positive(name: str, text: str) -> Decimal:
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite() or value <= 0:
+        raise WrongValueError(f"{name} is a positive number, not {text!r}.")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

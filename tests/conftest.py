@@ -1,0 +1,80 @@
+"""Real servers for every test: one PostgreSQL and one Redis a run, one migrated database a test."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kit.servers import MigratedTemplate, ScratchDatabase, TestServers
+
+# No test may reach an AWS account by accident, nor take the settings of the person who runs it.
+os.environ.update(
+    AWS_ACCESS_KEY_ID="testing",
+    AWS_SECRET_ACCESS_KEY="testing",
+    AWS_SESSION_TOKEN="testing",
+    AWS_DEFAULT_REGION="eu-west-1",
+    AWS_EC2_METADATA_DISABLED="true",
+    POWERTOOLS_TRACE_DISABLED="true",
+)
+for _name in ("DATABASE_URL", "REDIS_URL", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+    os.environ.pop(_name, None)
+
+
+@contextmanager
+def _running(*, durable: bool) -> Iterator[TestServers]:
+    folder = Path(tempfile.mkdtemp(prefix="trading-tests-"))
+    folder.chmod(0o711)  # run as root, the servers' user has to pass
+    running = TestServers(folder, durable=durable)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[TestServers]:
+    """PostgreSQL (fsync off) and Redis for the whole run, with data of their own that is thrown away."""
+    with _running(durable=False) as running:
+        yield running
+
+
+@pytest.fixture
+def durable_servers() -> Iterator[TestServers]:
+    """A PostgreSQL that syncs and a Redis for one test, which may crash them; nothing is migrated yet."""
+    with _running(durable=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def migrated(servers: TestServers) -> MigratedTemplate:
+    """The database that every test's own one is cloned from: migrated, reference data loaded."""
+    return MigratedTemplate.build(servers.postgres)
+
+
+@pytest.fixture
+def database(migrated: MigratedTemplate) -> Iterator[ScratchDatabase]:
+    """A migrated database of the test's own, with the instruments loaded."""
+    scratch = migrated.clone()
+    yield scratch
+    scratch.drop()
+
+
+@pytest.fixture
+def empty_database(servers: TestServers) -> Iterator[ScratchDatabase]:
+    """A database with nothing in it; the roles are shared by the whole cluster."""
+    scratch = ScratchDatabase.create(servers.postgres, {})
+    yield scratch
+    scratch.drop()
+
+
+@pytest.fixture
+def redis_url(servers: TestServers) -> str:
+    """The URL of an emptied Redis."""
+    servers.flush_redis()
+    return servers.redis.url()

@@ -1,0 +1,34 @@
+"""Whole local systems."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.servers import free_port
+from tests.kit.local_system import LocalSystem
+
+
+@pytest.fixture(scope="module")
+def scratch_folder() -> Iterator[Path]:
+    """A folder that a server's user may pass, whoever runs the tests."""
+    folder = Path(tempfile.mkdtemp(prefix="trading-system-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def local_system() -> Iterator[LocalSystem]:
+    """One running system for the whole run; each test uses accounts and symbols of its own, or puts them back."""
+    folder = Path(tempfile.mkdtemp(prefix="trading-system-"))
+    folder.chmod(0o711)
+    system = LocalSystem(folder / "state", free_port())
+    try:
+        system.start()
+        yield system
+    finally:
+        system.stop()
+        shutil.rmtree(folder, ignore_errors=True)

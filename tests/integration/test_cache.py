@@ -1,0 +1,142 @@
+"""The Redis client: its breaker, its scripts, and a server that goes away."""
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from trading.cache import BREAKER_SECONDS, Cache, CacheUnavailableError, Script
+
+from tests.kit import TestServers
+
+ECHO = Script("return ARGV[1]")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cache(redis_url: str, clock: Clock) -> Iterator[Cache]:
+    made = Cache(lambda: redis_url, timeout_ms=1000, clock=clock)
+    yield made
+    made.close()
+
+
+def test_a_script_is_sent_in_full_only_once(cache: Cache, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as server:
+        server.script_flush()
+        server.config_resetstat()
+
+        for _ in range(5):
+            assert cache.run_script(ECHO, [], ["x"]) == "x"
+
+        calls: Any = server.info("commandstats")
+    assert calls["cmdstat_eval"]["calls"] == 1
+    assert calls["cmdstat_evalsha"]["calls"] == 5
+
+
+def test_a_new_connection_costs_no_more_than_its_login(cache: Cache, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as server:
+        server.config_resetstat()
+        cache.run(lambda client: client.ping())
+        calls: Any = server.info("commandstats")
+
+    assert {name: count["calls"] for name, count in calls.items() if name != "cmdstat_config"} == {
+        "cmdstat_auth": 1,
+        "cmdstat_ping": 1,
+    }
+
+
+def test_a_server_that_forgot_the_script_gets_it_again(cache: Cache, redis_url: str) -> None:
+    cache.run_script(ECHO, [], ["x"])
+    with redis.Redis.from_url(redis_url) as server:
+        server.script_flush()
+
+    assert cache.run_script(ECHO, [], ["y"]) == "y"
+
+
+def test_a_refused_command_does_not_close_the_way_for_others(cache: Cache) -> None:
+    cache.run(lambda client: client.set("text", "x"))
+
+    with pytest.raises(CacheUnavailableError):
+        cache.run(lambda client: client.lpush("text", "y"))
+
+    assert cache.run(lambda client: client.get("text")) == "x"
+
+
+def test_after_a_failure_redis_is_left_alone_and_then_tried_again(redis_url: str, clock: Clock) -> None:
+    # given an address where nothing listens
+    tries: list[str] = []
+    addresses = ["redis://127.0.0.1:9/0"]
+
+    def url() -> str:
+        tries.append(addresses[0])
+        return addresses[0]
+
+    cache = Cache(url, timeout_ms=200, clock=clock)
+    with pytest.raises(CacheUnavailableError):
+        cache.run(lambda client: client.ping())
+
+    # when it comes back
+    cache.close()
+    addresses[0] = redis_url
+
+    # then it is not asked before the pause is over
+    clock.now = BREAKER_SECONDS - 0.01
+    with pytest.raises(CacheUnavailableError, match="a moment ago"):
+        cache.run(lambda client: client.ping())
+    assert len(tries) == 1
+    clock.now = BREAKER_SECONDS
+    assert cache.run(lambda client: client.ping())
+    cache.close()
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(clock: Clock) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cache = Cache(lambda: f"redis://127.0.0.1:{silent.getsockname()[1]}/0", timeout_ms=100, clock=clock)
+        started_at = time.monotonic()
+
+        with pytest.raises(CacheUnavailableError):
+            cache.run(lambda client: client.get("x"))
+
+        assert time.monotonic() - started_at < 1
+        cache.close()
+
+
+def test_a_connection_that_died_while_idle_is_replaced(cache: Cache, redis_url: str) -> None:
+    # given a connection that the server has closed, as after a freeze
+    cache.run(lambda client: client.ping())
+    with redis.Redis.from_url(redis_url) as server:
+        server.client_kill_filter(_type="normal", skipme=True)
+
+    assert cache.run(lambda client: client.ping())
+
+
+def test_a_server_that_stops_in_mid_run_is_found_again(durable_servers: TestServers, clock: Clock) -> None:
+    # given
+    server = durable_servers.redis
+    cache = Cache(server.url, timeout_ms=500, clock=clock)
+    cache.run(lambda client: client.ping())
+
+    # when
+    server.stop()
+    with pytest.raises(CacheUnavailableError):
+        cache.run(lambda client: client.ping())
+    server.start_again()
+
+    # then
+    clock.now += BREAKER_SECONDS
+    assert cache.run(lambda client: client.ping())
+    cache.close()

@@ -1,0 +1,233 @@
+"""process_updates as Lambda calls it: batches with poison and duplicates, lingering, the sweep."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.builders import User, make_user
+from tests.kit.functions import Context, function_environment, load_function
+from tests.kit.realtime import ConnectionsApi, RelayWorld, add_event, soon
+from tests.kit.servers import ScratchDatabase
+from trading import sockets
+from trading.relay import AWAKE_KEY, AWAKE_MS, DRAIN_SECONDS
+
+type Handler = Callable[[dict[str, Any], Any], Any]
+
+
+@pytest.fixture
+def world(database: ScratchDatabase, redis_url: str) -> Iterator[RelayWorld]:
+    api = ConnectionsApi()
+    api.start()
+    world = RelayWorld(database, redis_url, api)
+    yield world
+    world.close()
+    api.stop()
+
+
+@pytest.fixture
+def handler(world: RelayWorld, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Handler]:
+    with function_environment(
+        monkeypatch,
+        tmp_path,
+        database=world.database,
+        redis_url=world.redis_url,
+        role="function_relay",
+        CONNECTIONS_ENDPOINT=world.api.endpoint,
+        RELAY_LINGER_SECONDS="0",
+    ):
+        sockets.sockets.cache_clear()
+        yield load_function("process_updates")
+        sockets.sockets.cache_clear()
+
+
+class LongContext(Context):
+    def get_remaining_time_in_millis(self) -> int:
+        return 30_000
+
+
+def records(*bodies: str) -> dict[str, Any]:
+    """An event of SQS; each message is named by its position."""
+    return {
+        "Records": [
+            {
+                "messageId": f"m{number}",
+                "receiptHandle": f"r{number}",
+                "body": body,
+                "attributes": {
+                    "ApproximateReceiveCount": "1",
+                    "SentTimestamp": "1",
+                    "SenderId": "s",
+                    "ApproximateFirstReceiveTimestamp": "1",
+                },
+                "messageAttributes": {},
+                "md5OfBody": "",
+                "eventSource": "aws:sqs",
+                "eventSourceARN": "arn:aws:sqs:eu-west-1:123456789012:RelayQueue",
+                "awsRegion": "eu-west-1",
+            }
+            for number, body in enumerate(bodies)
+        ]
+    }
+
+
+def message_of(user: User) -> str:
+    return json.dumps({"account_id": str(user.account_id)})
+
+
+def test_a_message_three_times_has_its_effect_once(world: RelayWorld, handler: Handler) -> None:
+    # given
+    trader = make_user(world.database, balance=0)
+    world.connect("c", trader)
+    world.happen(trader)
+
+    # when it comes twice in a batch, and once more afterwards
+    first = handler(records(message_of(trader), message_of(trader)), LongContext())
+    again = handler(records(message_of(trader)), LongContext())
+
+    # then
+    assert first == again == {"batchItemFailures": []}
+    assert world.api.sequences("c") == [1]
+    assert len(world.api.posted["c"]) == 5
+
+
+def test_a_poison_message_fails_alone(world: RelayWorld, handler: Handler) -> None:
+    # given
+    trader = make_user(world.database, balance=0)
+    world.connect("c", trader)
+    world.happen(trader)
+    poison = ["", "not json", "[]", "{}", '{"account_id": 7}', '{"account_id": "nobody"}', '{"account_id": null}']
+
+    # when
+    answer = handler(records(*poison, message_of(trader)), LongContext())
+
+    # then
+    assert answer == {"batchItemFailures": [{"itemIdentifier": f"m{number}"} for number in range(len(poison))]}
+    assert world.api.sequences("c") == [1]
+
+
+def test_a_batch_of_poison_alone_fails_message_by_message(world: RelayWorld, handler: Handler) -> None:
+    # when
+    answer = handler(records("x", "y"), LongContext())
+
+    # then
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}, {"itemIdentifier": "m1"}]}
+
+
+def test_events_that_come_while_it_lingers_need_no_message(
+    world: RelayWorld, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a relay that lingers
+    from trading.settings import settings
+
+    monkeypatch.setenv("RELAY_LINGER_SECONDS", "2")
+    settings.cache_clear()
+    trader, other = make_user(world.database, balance=0), make_user(world.database, balance=0)
+    world.connect("c", trader)
+    world.connect("o", other)
+    world.happen(trader)
+    redis = world.cache()
+    thread = threading.Thread(target=handler, args=(records(message_of(trader)), LongContext()))
+    thread.start()
+    soon(lambda: redis.run(lambda client: client.exists(AWAKE_KEY)) == 1)
+
+    # when events of any account happen, and a client subscribes, all without a message
+    world.happen(other)
+    soon(lambda: world.api.sequences("o") == [1], seconds=1)
+    world.age_events()
+    world.connect("late", other, since=0)
+    soon(lambda: world.api.sequences("late") == [1], seconds=1)
+
+    # and one more after the sign was taken away
+    soon(lambda: redis.run(lambda client: client.exists(AWAKE_KEY)) == 0)
+    assert thread.is_alive()
+    world.happen(trader)
+    soon(lambda: world.api.sequences("c") == [1, 2], seconds=1)
+
+    # then
+    thread.join(DRAIN_SECONDS + 5)
+    assert not thread.is_alive()
+    assert redis.run(lambda client: client.exists(AWAKE_KEY)) == 0
+
+
+def test_an_event_that_commits_long_after_its_time_is_found(
+    world: RelayWorld, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a lingering relay, and a transaction that has stamped its event and does not commit
+    from trading.settings import settings
+
+    monkeypatch.setenv("RELAY_LINGER_SECONDS", "3")
+    settings.cache_clear()
+    trader, other = make_user(world.database, balance=0), make_user(world.database, balance=0)
+    world.connect("c", trader)
+    thread = threading.Thread(target=handler, args=(records(message_of(other)), LongContext()))
+    with world.database.connect(autocommit=False) as late:
+        add_event(late, trader)
+        late.execute("UPDATE events SET created_at = created_at - interval '4 seconds'")
+        thread.start()
+        soon(lambda: world.cache().run(lambda client: client.exists(AWAKE_KEY)) == 1)
+
+        # when
+        late.commit()
+
+    # then
+    soon(lambda: world.api.sequences("c") == [1], seconds=2.5)
+    thread.join(20)
+
+
+def test_the_sign_falls_by_itself_when_its_relay_dies(world: RelayWorld) -> None:
+    # given
+    from trading.relay import AwakeSign
+
+    redis = world.cache()
+
+    # when
+    AwakeSign(redis).show()
+
+    # then
+    assert 0 < redis.run(lambda client: client.pttl(AWAKE_KEY)) <= AWAKE_MS
+
+
+def test_a_lost_database_fails_the_batch(world: RelayWorld, handler: Handler) -> None:
+    from trading.errors import TradingError
+
+    # given
+    trader = make_user(world.database, balance=0)
+    world.happen(trader)
+    world.database.drop()
+
+    # when / then
+    with pytest.raises(TradingError, match="DATABASE_UNAVAILABLE"):
+        handler(records(message_of(trader)), LongContext())
+
+
+def test_the_schedule_sweeps_and_closes_what_may_not_stay(world: RelayWorld, handler: Handler) -> None:
+    # given
+    trader = make_user(world.database, balance=0)
+    for name in ("c", "expired", "aged"):
+        world.connect(name, trader)
+    for name in ("fresh", "silent"):
+        world.connections.register(name, protocol=None, source_ip=None)
+    with world.database.connect() as connection:
+        for statement in (
+            "UPDATE connections SET token_expires_at = clock_timestamp() WHERE connection_id = 'expired'",
+            "UPDATE connections SET connected_at = connected_at - interval '3 hours' WHERE connection_id = 'aged'",
+            "UPDATE connections SET connected_at = connected_at - interval '1 minute' WHERE connection_id = 'silent'",
+        ):
+            connection.execute(statement)
+    world.happen(trader)
+
+    # when
+    answer = handler({"source": "schedule"}, LongContext())
+
+    # then
+    assert answer == {"accounts": 1, "connections_closed": 3}
+    assert world.api.sequences("c") == [1]
+    assert sorted(world.api.cut) == ["aged", "expired", "silent"]
+    assert world.value("SELECT array_agg(connection_id ORDER BY connection_id) FROM connections") == ["c", "fresh"]
+    assert [message["type"] for message in world.api.posted["silent"]] == ["closing"]
+    assert world.api.posted["silent"][0]["code"] == 4401
+    assert world.api.posted["expired"][-1]["code"] == 4403

@@ -1,0 +1,202 @@
+"""stream_prices through its handler, with a WebSocket API that takes its posts."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from trading.settings import ConfigurationError
+from trading.sockets import sockets
+
+from tests.kit import ScratchDatabase, make_user
+from tests.kit.functions import Context, function_environment, load_function
+
+RUN_SECONDS = 2.0
+FEED_MARGIN_SECONDS = 4.0  # the handler ends when less than this is left
+
+
+@dataclass
+class SocketApi:
+    """An @connections API in this process: what was posted to whom. Unknown connections are gone (410)."""
+
+    endpoint: str
+    open: set[str] = field(default_factory=set)
+    got: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+
+@pytest.fixture
+def socket_api() -> Iterator[SocketApi]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            connection_id = unquote(self.path.rpartition("/")[2])
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            api.got.append((connection_id, json.loads(body, parse_float=Decimal)))
+            self.send_response(200 if connection_id in api.open else 410)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    api = SocketApi(f"http://127.0.0.1:{server.server_address[1]}/realtime")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield api
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@dataclass(frozen=True)
+class Deadline(Context):
+    """A context whose time runs out."""
+
+    ends: float = 0.0
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self.ends - time.monotonic()) * 1000))
+
+
+@dataclass
+class Function:
+    """The function under test."""
+
+    database: ScratchDatabase
+    handler: Callable[[dict[str, Any], Any], Any]
+
+    def run(self, seconds: float = RUN_SECONDS) -> dict[str, Any]:
+        return self.handler({}, Deadline(ends=time.monotonic() + seconds + FEED_MARGIN_SECONDS))
+
+    def owner(self, statement: str, *parameters: object) -> list[Any]:
+        with self.database.connect() as connection:
+            cursor = connection.execute(statement.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def listen(self, connection_id: str, symbols: list[str]) -> None:
+        self.owner(
+            "INSERT INTO connections "
+            "(connection_id, user_id, role, authenticated_at, token_expires_at, channels, symbols) "
+            "VALUES (%s, %s, 'trader', now(), now() + interval '1 hour', '{market_data}', %s)",
+            connection_id,
+            make_user(self.database).user_id,
+            symbols,
+        )
+
+
+@pytest.fixture
+def function(
+    database: ScratchDatabase, redis_url: str, socket_api: SocketApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Function]:
+    with function_environment(
+        monkeypatch,
+        tmp_path,
+        database=database,
+        redis_url=redis_url,
+        role="function_prices",
+        CONNECTIONS_ENDPOINT=socket_api.endpoint,
+        QUOTE_SEED="7",
+    ):
+        sockets.cache_clear()
+        yield Function(database, load_function("stream_prices"))
+        if sockets.cache_info().currsize:
+            if client := sockets()._client:
+                client.close()
+            sockets.cache_clear()
+
+
+def test_one_run_quotes_every_instrument_several_times_a_second_and_gives_the_lease_back(function: Function) -> None:
+    outcome = function.run()
+
+    assert outcome["outcome"] == "done"
+    assert 6 <= outcome["steps"] <= 9
+    assert function.owner(
+        "SELECT count(*) > 60, count(*) = count(q.symbol), min(q.source), bool_and(q.ask > q.bid) "
+        "FROM instruments i LEFT JOIN quotes q USING (symbol)"
+    ) == [(True, True, "simulated", True)]
+    assert function.owner("SELECT fence, expires_at <= clock_timestamp() FROM feed_leases") == [(1, True)]
+
+
+def test_the_next_run_goes_on_from_the_prices_before(function: Function) -> None:
+    function.run(0.5)
+    function.owner("UPDATE quotes SET bid = 1.3, ask = 1.3001 WHERE symbol = 'EURUSD'")
+    function.run(0.5)
+
+    ((bid,),) = function.owner("SELECT bid FROM quotes WHERE symbol = 'EURUSD'")
+    assert abs(bid - Decimal("1.3")) < Decimal("0.01")
+
+
+def test_subscribers_get_prices_of_their_symbols_as_they_move(function: Function, socket_api: SocketApi) -> None:
+    socket_api.open.add("one=")
+    function.listen("one=", ["EURUSD", "BTCUSD"])
+
+    function.run()
+
+    assert {connection_id for connection_id, _ in socket_api.got} == {"one="}
+    assert {message["type"] for _, message in socket_api.got} == {"market_data"}
+    data = [message["data"] for _, message in socket_api.got]
+    assert {each["symbol"] for each in data} == {"EURUSD", "BTCUSD"}
+    assert 6 <= len(data) <= 18
+    for each in data:
+        assert each["ask"] - each["bid"] == each["spread"] > 0
+
+
+def test_a_subscriber_that_is_gone_is_forgotten(function: Function, socket_api: SocketApi) -> None:
+    function.listen("gone", ["EURUSD"])
+
+    function.run()
+
+    assert len(socket_api.got) == 1
+    assert function.owner("SELECT * FROM connections") == []
+
+
+def test_while_another_copy_keeps_the_lease_there_is_nothing_to_do(function: Function) -> None:
+    function.owner("INSERT INTO feed_leases VALUES ('quotes', 5, clock_timestamp() + interval '1 hour')")
+
+    assert function.run(0.5) == {"outcome": "not_needed", "steps": 0}
+    assert function.owner("SELECT count(*) FROM quotes") == [(0,)]
+    assert function.owner("SELECT fence FROM feed_leases") == [(5,)]
+
+
+def test_a_copy_that_died_is_followed_when_its_lease_has_run_out(function: Function) -> None:
+    function.owner("INSERT INTO feed_leases VALUES ('quotes', 5, clock_timestamp() + interval '1 second')")
+
+    outcome = function.run(2.5)
+
+    assert outcome["outcome"] == "done"
+    assert outcome["steps"] >= 2
+    assert function.owner("SELECT fence FROM feed_leases") == [(6,)]
+
+
+def test_a_copy_that_was_taken_over_says_so(function: Function) -> None:
+    def take_over() -> None:
+        with function.database.connect() as connection:
+            while connection.execute("UPDATE feed_leases SET fence = fence + 1").rowcount == 0:
+                time.sleep(0.01)
+
+    thief = threading.Thread(target=take_over)
+    thief.start()
+    outcome = function.run()
+    thief.join()
+
+    assert outcome["outcome"] == "taken_over"
+
+
+def test_prices_that_nobody_can_make_are_a_fault_of_the_environment(
+    function: Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUOTE_PROVIDER", "nobody")
+
+    with pytest.raises(ConfigurationError, match="QUOTE_PROVIDER"):
+        function.run()
+    assert function.owner("SELECT expires_at <= clock_timestamp() FROM feed_leases") == [(True,)]

@@ -1,0 +1,111 @@
+"""The state folder: what is kept, who may read it, who holds it."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from local import environment
+from local.environment import State
+from local.processes import StartError
+from local.servers import LOGIN_ROLES
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    folder = State(tmp_path / "deep" / "state")
+    folder.create()
+    return folder
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    # given a folder of somebody's
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    folder.chmod(0o750)
+    # when it becomes a state folder
+    State(folder).create()
+    # then its mode stands, and what we add is private
+    assert mode(folder) == 0o750
+    assert mode(folder / "secrets") == mode(folder / "logs") == 0o700
+
+
+def test_a_secret_is_random_private_and_kept(state: State, tmp_path: Path) -> None:
+    # when a secret is asked for twice
+    first, again = state.secret("JwtSecret"), state.secret("JwtSecret")
+    # then it is the same, long, and nobody else's to read
+    assert first == again
+    assert len(first) >= 43
+    assert mode(state.secrets / "JwtSecret") == 0o600
+    # and another copy has another
+    other = State(tmp_path / "other")
+    other.create()
+    assert other.secret("JwtSecret") != first
+
+
+def test_a_held_folder_is_refused_by_name(state: State) -> None:
+    # given a folder that one holds
+    with state.lock(), pytest.raises(StartError, match=str(state.folder)):
+        # when another wants it, then it is told which
+        state.lock()
+    # and once it is let go, it can be held again
+    state.lock().close()
+
+
+def test_the_env_file_holds_key_value_lines_for_its_owner_alone(state: State) -> None:
+    # when it is written
+    environment.write_env(state, port=8042, owner_url="postgresql://owner@h/d", redis_url="redis://h/0")
+    # then it reads back, value with equals signs or not, and is private
+    assert state.read_env() == {
+        "API_URL": "http://127.0.0.1:8042",
+        "WEBSOCKET_URL": "ws://127.0.0.1:8042/realtime",
+        "DATABASE_URL": "postgresql://owner@h/d",
+        "REDIS_URL": "redis://h/0",
+    }
+    assert mode(state.env) == 0o600
+
+
+def test_without_a_running_system_the_way_to_one_is_named(state: State) -> None:
+    with pytest.raises(StartError, match="make start"):
+        state.read_env()
+
+
+def test_ports_are_remembered(state: State) -> None:
+    assert state.remembered_ports() == {}
+    state.remember_ports({"Redis": 6400})
+    assert state.remembered_ports() == {"Redis": 6400}
+
+
+@pytest.mark.parametrize(
+    ("owner", "expected"),
+    [
+        ("postgresql://admin:pw@h:5/trading", "postgresql://function_risk:a%2Fb@h:5/trading"),
+        ("postgresql://h/trading?sslmode=require", "postgresql://function_risk:a%2Fb@h/trading?sslmode=require"),
+    ],
+)
+def test_a_roles_url_differs_from_the_owners_in_the_user_alone(owner: str, expected: str) -> None:
+    assert environment.role_url(owner, "function_risk", "a/b") == expected
+
+
+def test_the_gateway_is_told_of_secrets_by_reference_only(state: State) -> None:
+    # given the roles' URLs
+    urls = {role: f"postgresql://{role}:hidden@h/d" for role in LOGIN_ROLES}
+    # when the gateway's file is written
+    environment.write_gateway_file(state, port=8042, role_urls=urls, redis_url="redis://:hidden@h/0", workers=3)
+    # then it names private files that hold them, and none of their text
+    text = state.gateway.read_text()
+    assert "hidden" not in text
+    content = json.loads(text)
+    assert (content["host"], content["port"], content["workers_max"]) == ("127.0.0.1", 8042, 3)
+    for reference in content["secrets"].values():
+        path = Path(reference.removeprefix("file:"))
+        assert path.is_absolute()
+        assert mode(path) == 0o600
+        assert path.read_text()
+    trader = Path(content["secrets"]["TraderDatabaseSecret"].removeprefix("file:"))
+    assert trader.read_text() == urls["function_trader"]

@@ -1,0 +1,250 @@
+"""Forged, stale and malformed tokens, and the clock's edges."""
+
+import base64
+import json
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from trading.edge.authentication import (
+    CLOCK_SKEW_SECONDS,
+    TOKEN_CHARACTERS_MAX,
+    VERIFIED_TOKEN_SECONDS,
+    VERIFIED_TOKENS_MAX,
+    Authenticator,
+    TokenRules,
+    UnknownKeyError,
+    bearer_token,
+)
+from trading.errors import ErrorCode, TradingError
+
+from tests.kit.functions import AUDIENCE, ISSUER, JWT_SECRET, claims_of
+
+NOW = 1_800_000_000
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+class Clock:
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.now: float = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def authenticator(clock: Clock, *, algorithm: str = "HS256", key: Any = JWT_SECRET, **rules: Any) -> Authenticator:
+    given: dict[str, Any] = {"issuer": ISSUER, "audiences": (AUDIENCE,), "claim_names": {}} | rules
+    return Authenticator(TokenRules(algorithm=algorithm, **given), lambda _kid: key, clock=clock)
+
+
+def token(key: Any = JWT_SECRET, algorithm: str = "HS256", **overrides: Any) -> str:
+    return jwt.encode(claims_of(None, **({"iat": NOW, "exp": NOW + 600} | overrides)), key, algorithm=algorithm)
+
+
+def constraint_of_refusal(verifier: Authenticator, text: str) -> object:
+    with pytest.raises(TradingError) as raised:
+        verifier.verify(text)
+    assert raised.value.code is ErrorCode.UNAUTHENTICATED
+    return raised.value.details["constraint"]
+
+
+def unsigned(header: dict[str, object], claims: dict[str, Any], signature: bytes = b"") -> str:
+    parts = [json.dumps(header).encode(), json.dumps(claims).encode(), signature]
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+def public_pem(key: rsa.RSAPrivateKey) -> bytes:
+    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_a_good_token_tells_who_is_calling(clock: Clock) -> None:
+    identity = authenticator(clock).verify(token(tier="silver", sid="session-1", permissions="a b"))
+
+    assert identity.tier == "silver"
+    assert identity.session_id == "session-1"
+    assert identity.permissions == {"a", "b"}
+
+
+@pytest.mark.parametrize("spelling", ["none", "None", "NONE", "nOnE"])
+def test_a_token_without_signature_is_refused(clock: Clock, spelling: str) -> None:
+    forged = unsigned({"alg": spelling, "typ": "JWT"}, claims_of(iat=NOW, exp=NOW + 600))
+
+    assert constraint_of_refusal(authenticator(clock), forged) == "signature"
+
+
+def test_the_public_key_does_not_serve_as_a_shared_secret(clock: Clock) -> None:
+    # given: the RS256 issuer's public key, which anybody has, used to sign with HS256
+    import hmac
+
+    pem = public_pem(RSA_KEY)
+    body = unsigned({"alg": "HS256", "typ": "JWT"}, claims_of(iat=NOW, exp=NOW + 600)).rpartition(".")[0]
+    mac = base64.urlsafe_b64encode(hmac.digest(pem, body.encode(), "sha256")).rstrip(b"=").decode()
+
+    # then
+    for key in (RSA_KEY.public_key(), pem):
+        verifier = authenticator(clock, algorithm="RS256", key=key)
+        assert constraint_of_refusal(verifier, f"{body}.{mac}") == "signature"
+
+
+@pytest.mark.parametrize(("algorithm", "key"), [("RS256", RSA_KEY), ("ES256", EC_KEY)])
+def test_public_key_algorithms_verify(clock: Clock, algorithm: str, key: Any) -> None:
+    verifier = authenticator(clock, algorithm=algorithm, key=key.public_key())
+
+    assert verifier.verify(token(key, algorithm)).role == "trader"
+
+
+def test_another_algorithm_than_the_configured_one_is_refused(clock: Clock) -> None:
+    for algorithm in ("HS384", "HS512"):
+        assert constraint_of_refusal(authenticator(clock), token(JWT_SECRET * 2, algorithm)) == "signature"
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_changed_token_is_refused(clock: Clock, part: int) -> None:
+    parts = token().split(".")
+    parts[part] = parts[part][:5] + ("A" if parts[part][5] != "A" else "B") + parts[part][6:]
+
+    assert constraint_of_refusal(authenticator(clock), ".".join(parts)) == "signature"
+
+
+def test_a_token_signed_with_another_key_is_refused(clock: Clock) -> None:
+    assert constraint_of_refusal(authenticator(clock), token("x" * 40)) == "signature"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "constraint"),
+    [
+        ({"iss": "https://other.test"}, "issuer"),
+        ({"iss": None}, "issuer"),
+        ({"aud": "other"}, "audience"),
+        ({"aud": []}, "audience"),
+        ({"aud": None, "client_id": "other"}, "audience"),
+        ({"aud": "other", "client_id": AUDIENCE}, "audience"),
+        ({"sub": None}, "claim sub"),
+        ({"sub": "not-a-uuid"}, "claim sub"),
+        ({"email": None}, "claim email"),
+        ({"email": "x" * 300}, "claim email"),
+        ({"role": None}, "claim role"),
+        ({"role": ["admin"]}, "claim role"),
+        ({"tier": None}, "claim tier"),
+        ({"tier": "diamond"}, "claim tier"),
+        ({"permissions": None}, "claim permissions"),
+        ({"permissions": {"all": True}}, "claim permissions"),
+        ({"permissions": [1]}, "claim permissions"),
+        ({"permissions": ["p"] * 101}, "claim permissions"),
+        ({"exp": None}, "claim exp"),
+        ({"exp": "9999999999"}, "claim exp"),
+        ({"exp": True}, "claim exp"),
+        ({"exp": float("inf")}, "claim exp"),
+        ({"iat": None}, "claim iat"),
+        ({"iat": float("nan")}, "claim iat"),
+        ({"nbf": "soon"}, "claim nbf"),
+        ({"sid": 7}, "claim sid"),
+    ],
+)
+def test_wrong_and_missing_claims_are_refused(clock: Clock, overrides: dict[str, Any], constraint: str) -> None:
+    # PyJWT refuses to sign some of these itself, so they are signed as raw bytes.
+    text = jwt.api_jws.encode(
+        json.dumps(claims_of(None, **({"iat": NOW, "exp": NOW + 600} | overrides))).encode(),
+        JWT_SECRET,
+        algorithm="HS256",
+    )
+
+    assert constraint_of_refusal(authenticator(clock), text) == constraint
+
+
+def test_the_audience_may_be_one_of_several_or_the_client(clock: Clock) -> None:
+    verifier = authenticator(clock)
+
+    assert verifier.verify(token(aud=["other", AUDIENCE]))
+    assert verifier.verify(token(aud=None, client_id=AUDIENCE))
+
+
+def test_a_token_ends_at_its_last_second(clock: Clock) -> None:
+    verifier, text = authenticator(clock), token(exp=NOW + 10)
+
+    clock.now = NOW + 9.999
+    assert verifier.verify(text)
+    clock.now = NOW + 10
+    assert constraint_of_refusal(verifier, text) == "expired"  # though it was verified and kept a moment ago
+
+
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+def test_a_token_of_the_future_waits_for_its_time(clock: Clock, claim: str) -> None:
+    verifier, text = authenticator(clock), token(**dict[str, Any]({claim: NOW + 100}))
+
+    clock.now = NOW + 100 - CLOCK_SKEW_SECONDS - 0.001
+    assert constraint_of_refusal(verifier, text) == "not valid yet"
+    clock.now = NOW + 100 - CLOCK_SKEW_SECONDS
+    assert verifier.verify(text)
+
+
+def test_claims_may_have_other_names(clock: Clock) -> None:
+    verifier = authenticator(clock, claim_names={"tier": "custom:tier", "client_id": "azp"})
+
+    identity = verifier.verify(token(**{"tier": None, "custom:tier": "platinum", "azp": "robot"}))
+
+    assert (identity.tier, identity.client_id) == ("platinum", "robot")
+
+
+def test_a_verified_token_is_looked_up_again_only_after_a_while(clock: Clock) -> None:
+    # given: an issuer that withdraws its key after the first verification
+    keys = [JWT_SECRET]
+    rules = TokenRules("HS256", ISSUER, (AUDIENCE,), {})
+
+    def find(_kid: str | None) -> str:
+        if not keys:
+            raise UnknownKeyError("withdrawn")
+        return keys[0]
+
+    verifier, text = Authenticator(rules, find, clock=clock), token()
+    verifier.verify(text)
+    keys.clear()
+
+    # then: the token works on for a bounded time
+    clock.now = NOW + VERIFIED_TOKEN_SECONDS - 1
+    assert verifier.verify(text)
+    clock.now = NOW + VERIFIED_TOKEN_SECONDS
+    assert constraint_of_refusal(verifier, text) == "signature"
+
+
+def test_the_memory_of_verified_tokens_is_bounded(clock: Clock) -> None:
+    verifier = authenticator(clock)
+
+    for number in range(VERIFIED_TOKENS_MAX + 10):
+        verifier.verify(token(jti=str(number)))
+
+    assert len(verifier._verified) == VERIFIED_TOKENS_MAX
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "a.b", "a.b.c", "....", "é.é.é", "A" * (TOKEN_CHARACTERS_MAX + 1), "\ud800.x.y", "null.null.null"]
+)
+def test_garbage_is_refused_like_any_bad_token(clock: Clock, text: str) -> None:
+    constraint_of_refusal(authenticator(clock), text)
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic dXNlcg==", "token"])
+def test_a_header_without_bearer_token_is_refused(header: str | None) -> None:
+    with pytest.raises(TradingError) as raised:
+        bearer_token(header)
+
+    assert raised.value.code is ErrorCode.UNAUTHENTICATED
+
+
+def test_the_refusal_never_repeats_the_token(clock: Clock) -> None:
+    text = token("x" * 40)
+
+    with pytest.raises(TradingError) as raised:
+        authenticator(clock).verify(text)
+
+    assert text not in f"{raised.value.message}{raised.value.details}"

@@ -1,0 +1,202 @@
+"""What a trader's stream says of an event."""
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.kit.realtime import ORDER_ID, POSITION_ID, filled_order
+from trading.events import (
+    FRAME_BYTES_MAX,
+    STATUS_OF_UPDATE,
+    Event,
+    Frame,
+    UnrenderableError,
+    frames_of,
+    sequence_text,
+    texts_for,
+)
+
+ACCOUNT_ID = UUID(int=2)
+
+
+def event_of(payload: dict[str, Any]) -> Event:
+    return Event(UUID(int=1), ACCOUNT_ID, 7, "order.filled", payload)
+
+
+def messages(frames: Sequence[Frame]) -> list[dict[str, Any]]:
+    return [json.loads(frame.text, parse_float=Decimal) for frame in frames]
+
+
+def test_a_filled_order_is_told_in_order_and_under_one_sequence() -> None:
+    # given
+    event = event_of(filled_order())
+
+    # when
+    told = messages(frames_of(event))
+
+    # then
+    assert [message.get("type") or message["event"] for message in told] == [
+        "order_update",
+        "order_update",
+        "order.filled",
+        "position_update",
+        "account_update",
+    ]
+    assert {message["sequence"] for message in told} == {7}
+    assert {message["account_id"] for message in told} == {str(ACCOUNT_ID)}
+    assert [told[0]["data"]["status"], told[1]["data"]["status"]] == ["pending", "executed"]
+
+
+def test_order_update_carries_the_execution() -> None:
+    # when
+    pending, executed = messages(frames_of(event_of(filled_order())))[:2]
+
+    # then
+    assert executed["data"]["order_id"] == ORDER_ID
+    assert executed["data"]["execution_price"] == Decimal("1.10020")
+    assert executed["data"]["executed_at"] == "2026-03-02T10:00:00.000001Z"
+    assert "execution_price" not in pending["data"]
+    assert "failure_reason" not in pending["data"]
+
+
+def test_numbers_keep_their_digits() -> None:
+    # when
+    texts = [frame.text for frame in frames_of(event_of(filled_order()))]
+
+    # then
+    assert '"quantity":1.50,' in texts[0]
+    assert '"price_at_fill":1.10020,' in texts[2]
+    assert '"unrealized_pnl":-30.00,' in texts[3]
+
+
+def test_position_update_speaks_of_buy_and_sell() -> None:
+    # given
+    short = filled_order()
+    short["positions"] = [{**short["positions"][0], "side": "short"}]  # type: ignore[index]
+
+    # when
+    long_update = messages(frames_of(event_of(filled_order())))[3]
+    short_update = messages(frames_of(event_of(short)))[3]
+
+    # then
+    assert long_update["data"]["position_id"] == POSITION_ID
+    assert (long_update["data"]["side"], short_update["data"]["side"]) == ("buy", "sell")
+    assert long_update["data"]["margin_used"] == Decimal("1650.30")
+
+
+def test_a_partial_fill_is_an_event_of_its_own() -> None:
+    # given
+    payload = filled_order()
+    fill = {**payload["fills"][0], "quantity": "0.5", "total_filled": "0.5", "leaves_quantity": "1.0"}  # type: ignore[index]
+
+    # when
+    (told,) = messages(frames_of(event_of({"fills": [fill]})))
+
+    # then
+    assert told["event"] == "order.partial"
+    assert told["status"] == "PARTIAL"
+    assert (told["quantity_filled"], told["total_filled"]) == (Decimal("0.5"), Decimal("0.5"))
+    assert told["timestamp"] == "2026-03-02T10:00:00.000001Z"
+
+
+def test_the_event_of_a_whole_fill() -> None:
+    # when
+    told = messages(frames_of(event_of(filled_order())))[2]
+
+    # then
+    assert told["event"] == "order.filled"
+    assert told["status"] == "FILLED"
+    assert told["order_id"] == ORDER_ID
+
+
+def test_a_denied_order_has_failed_for_a_reason() -> None:
+    # given
+    fact = {"order_id": ORDER_ID, "status": "denied", "failure_code": "MARKET_CLOSED", "failure_reason": "Closed."}
+
+    # when
+    (told,) = messages(frames_of(event_of({"orders": [fact]})))
+
+    # then
+    assert told["data"] == {
+        "order_id": ORDER_ID,
+        "status": "failed",
+        "failure_code": "MARKET_CLOSED",
+        "failure_reason": "Closed.",
+    }
+
+
+def test_every_state_word_has_a_public_one() -> None:
+    assert set(STATUS_OF_UPDATE.values()) == {"pending", "executed", "cancelled", "failed"}
+
+
+def test_margin_level_is_null_while_no_margin_is_used() -> None:
+    # given
+    account = {"currency": "USD", "balance": Decimal("100.00"), "margin_level": None}
+
+    # when
+    (told,) = messages(frames_of(event_of({"account": account})))
+
+    # then
+    assert told["type"] == "account_update"
+    assert told["data"]["margin_level"] is None
+
+
+def test_a_margin_call_is_a_risk_alert() -> None:
+    # given
+    risk = {"type": "margin_call", "state": "entered", "margin_level": "49.99", "threshold": "50"}
+
+    # when
+    (told,) = messages(frames_of(event_of({"risk": risk})))
+
+    # then
+    assert told["type"] == "risk_alert"
+    assert told["data"] == {
+        "type": "margin_call",
+        "state": "entered",
+        "margin_level": Decimal("49.99"),
+        "threshold": 50,
+    }
+
+
+def test_a_connection_gets_its_channels_only() -> None:
+    # given
+    event = event_of(filled_order())
+
+    # when
+    texts = texts_for(event, frames_of(event), {"positions", "market_data"})
+
+    # then
+    assert [json.loads(text)["type"] for text in texts] == ["position_update"]
+
+
+def test_a_connection_that_nothing_concerns_gets_the_sequence() -> None:
+    # given
+    event = event_of(filled_order())
+
+    # when
+    texts = texts_for(event, frames_of(event), {"risk"})
+
+    # then
+    assert texts == [sequence_text(event)]
+    assert json.loads(texts[0]) == {"type": "sequence", "account_id": str(ACCOUNT_ID), "sequence": 7}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"orders": [{"order_id": ORDER_ID, "status": "unheard of"}]},
+        {"orders": [{"status": "filled"}]},
+        {"orders": "text"},
+        {"account": {"currency": "USD", "balance": "a lot"}},
+        {"account": {"currency": "USD", "balance": 1.5}},
+        {"account": {"currency": "USD", "balance": "NaN"}},
+        {"orders": [{"order_id": ORDER_ID, "status": "denied", "failure_reason": "x" * FRAME_BYTES_MAX}]},
+    ],
+)
+def test_facts_that_cannot_be_told_are_named(payload: dict[str, Any]) -> None:
+    with pytest.raises(UnrenderableError, match=r".+"):
+        frames_of(event_of(payload))
