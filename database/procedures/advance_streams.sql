@@ -51,7 +51,7 @@ END
 $$;
 
 -- Move the cursors of the connections of `p_accounts`; used by advance_streams alone.
-CREATE OR REPLACE FUNCTION advance_cursors(request jsonb, p_accounts uuid []) RETURNS void
+CREATE OR REPLACE FUNCTION advance_cursors(request jsonb, p_accounts uuid[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     -- Connections first and in key order, as everywhere that locks several of these rows.
@@ -82,8 +82,8 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION advance_cursors(jsonb, uuid []) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION advance_cursors(jsonb, uuid []) FROM PUBLIC;
+ALTER FUNCTION advance_cursors(jsonb, uuid[]) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION advance_cursors(jsonb, uuid[]) FROM PUBLIC;
 ALTER FUNCTION advance_streams(jsonb) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION advance_streams(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION advance_streams(jsonb) TO function_relay;

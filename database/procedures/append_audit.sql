@@ -1,15 +1,18 @@
 -- The hash chain of an account: hash = sha256(previous hash || bytes of the row).
 
--- Version 1 of the bytes; p_created_at as utc_text() writes it. Never changed: a new form is a new function and a new hash_version.
+-- Version 1 of the bytes; p_created_at as utc_text() writes it. Never changed: a new form is a new function and a new
+-- hash_version.
 CREATE OR REPLACE FUNCTION audit_bytes_v1(
     p_user_id uuid, p_account_id uuid, p_version bigint, p_order_id uuid, p_action text, p_status text,
     p_details jsonb, p_reason text, p_retry_attempt integer, p_pii_digest bytea, p_created_at text
 ) RETURNS bytea
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT convert_to(jsonb_build_array(
-        1, p_user_id, p_account_id, p_version, p_order_id, p_action, p_status, p_details, p_reason, p_retry_attempt,
-        encode(p_pii_digest, 'hex'), p_created_at
-    )::text, 'UTF8')
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN convert_to(jsonb_build_array(
+        1, p_user_id, p_account_id, p_version, p_order_id, p_action, p_status, p_details, p_reason,
+        p_retry_attempt, encode(p_pii_digest, 'hex'), p_created_at
+    )::text, 'UTF8');
+END
 $$;
 
 -- Appends p_entries [{action, status, details, reason?, retry_attempt?}] behind the head that stands on p_account
@@ -69,8 +72,10 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION audit_pii_digest(p_salt bytea, p_ip inet, p_user_agent text, p_email text) RETURNS bytea
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT sha256(p_salt || convert_to(jsonb_build_array(host(p_ip), p_user_agent, p_email)::text, 'UTF8'))
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN sha256(p_salt || convert_to(jsonb_build_array(host(p_ip), p_user_agent, p_email)::text, 'UTF8'));
+END
 $$;
 
 ALTER FUNCTION audit_bytes_v1(

@@ -14,8 +14,9 @@ $$;
 CREATE OR REPLACE FUNCTION account_fact(
     p_account accounts, p_balance numeric, p_unrealized_pnl numeric, p_margin_used numeric
 ) RETURNS jsonb
-LANGUAGE sql STABLE AS $$
-    SELECT jsonb_build_object(
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN jsonb_build_object(
         'account_id', p_account.id,
         'currency', p_account.currency,
         'balance', p_balance,
@@ -24,7 +25,8 @@ LANGUAGE sql STABLE AS $$
         'margin_used', p_margin_used,
         'free_margin', round_money(p_balance + p_unrealized_pnl - p_margin_used, p_account.currency),
         'margin_level', round((p_balance + p_unrealized_pnl) * 100 / nullif(p_margin_used, 0), 2)
-    )
+    );
+END
 $$;
 
 ALTER FUNCTION append_event(accounts, bigint, text, jsonb, text, timestamptz) OWNER TO trading_procedures;

@@ -34,8 +34,9 @@ $$;
 
 -- The order as the events tell it.
 CREATE OR REPLACE FUNCTION order_fact(request jsonb, p_outcome orders, p_status text) RETURNS jsonb
-LANGUAGE sql STABLE AS $$
-    SELECT jsonb_build_object(
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN jsonb_build_object(
         'order_id', p_outcome.id, 'client_order_id', request -> 'client_order_id', 'symbol', request -> 'symbol',
         'side', request -> 'side', 'order_type', request -> 'order_type',
         'quantity', (request ->> 'quantity')::numeric,
@@ -44,22 +45,27 @@ LANGUAGE sql STABLE AS $$
         'filled_quantity', p_outcome.filled_quantity, 'average_price', p_outcome.average_price,
         'executed_at', utc_text(p_outcome.executed_at), 'failure_code', p_outcome.failure_code,
         'failure_reason', p_outcome.failure_reason
-    ) ELSE '{"filled_quantity": 0}' END
+    ) ELSE '{"filled_quantity": 0}' END;
+END
 $$;
 
 CREATE OR REPLACE FUNCTION request_pii(request jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT jsonb_build_object(
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN jsonb_build_object(
         'ip_address', request ->> 'ip_address', 'user_agent', request ->> 'user_agent', 'email', request ->> 'email'
-    )
+    );
+END
 $$;
 
 -- What was asked for, without what the answer or the personal data hold.
 CREATE OR REPLACE FUNCTION submitted_entry(request jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT jsonb_build_object('action', 'SUBMITTED', 'status', 'pending_new', 'details', request - ARRAY[
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN jsonb_build_object('action', 'SUBMITTED', 'status', 'pending_new', 'details', request - ARRAY[
         'version', 'user_id', 'account_id', 'idempotency_key_days', 'ip_address', 'user_agent', 'email'
-    ])
+    ]);
+END
 $$;
 
 -- A denied order: kept with its reason, because compliance asks for it.
@@ -321,8 +327,9 @@ CREATE OR REPLACE FUNCTION filled_entries(
     request jsonb, p_terms order_terms, p_fill order_fill, p_order orders, p_position positions, p_fill_id uuid,
     p_realized numeric, p_balance numeric
 ) RETURNS jsonb
-LANGUAGE sql STABLE AS $$
-    SELECT jsonb_build_array(
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN jsonb_build_array(
         submitted_entry(request),
         jsonb_build_object('action', 'APPROVED', 'status', 'pending_new', 'details', jsonb_build_object(
             'margin', p_fill.margin, 'commission', p_fill.commission, 'reduces', p_fill.margin IS NULL
@@ -342,7 +349,8 @@ LANGUAGE sql STABLE AS $$
                 'status', p_position.status
             )
         ))
-    )
+    );
+END
 $$;
 
 -- The event of an executed order: the order pending, then filled; its fill, position and account.
@@ -350,8 +358,9 @@ CREATE OR REPLACE FUNCTION filled_payload(
     request jsonb, p_terms order_terms, p_order orders, p_position positions, p_fill_id uuid, p_worth jsonb,
     p_at timestamptz
 ) RETURNS jsonb
-LANGUAGE sql STABLE AS $$
-    SELECT jsonb_build_object(
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN jsonb_build_object(
         'orders', jsonb_build_array(
             order_fact(request, p_order, 'pending_new'), order_fact(request, p_order, 'filled')
         ),
@@ -370,7 +379,8 @@ LANGUAGE sql STABLE AS $$
             'status', p_position.status
         )),
         'account', p_worth
-    )
+    );
+END
 $$;
 
 -- The unrealized P&L of a position at the quote of its order, in account currency, rounded for display.

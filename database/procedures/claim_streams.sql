@@ -1,6 +1,6 @@
 -- Those of `p_accounts` that have something to deliver now: unpublished events, or a connection whose cursor is behind.
 -- Reads only, and locks nothing.
-CREATE OR REPLACE FUNCTION accounts_behind(p_accounts uuid []) RETURNS uuid []
+CREATE OR REPLACE FUNCTION accounts_behind(p_accounts uuid[]) RETURNS uuid[]
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT ARRAY(
         SELECT a.id
@@ -84,7 +84,7 @@ END
 $$;
 
 -- What the holder of a lease needs to know of each of `p_accounts`; used by claim_streams alone.
-CREATE OR REPLACE FUNCTION leased_streams(p_accounts uuid []) RETURNS jsonb
+CREATE OR REPLACE FUNCTION leased_streams(p_accounts uuid[]) RETURNS jsonb
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object(
         'user_id', s.user_id,
@@ -138,10 +138,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     ) found
 $$;
 
-ALTER FUNCTION accounts_behind(uuid []) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION accounts_behind(uuid []) FROM PUBLIC;
-ALTER FUNCTION leased_streams(uuid []) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION leased_streams(uuid []) FROM PUBLIC;
+ALTER FUNCTION accounts_behind(uuid[]) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION accounts_behind(uuid[]) FROM PUBLIC;
+ALTER FUNCTION leased_streams(uuid[]) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION leased_streams(uuid[]) FROM PUBLIC;
 ALTER FUNCTION claim_streams(jsonb) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION claim_streams(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION claim_streams(jsonb) TO function_relay;

@@ -22,7 +22,8 @@ BEGIN
         v_user_id, v_account_id, request ->> 'idempotency_key', request ->> 'request_hash'
     );
     IF v_answer IS NULL THEN
-        v_account := lock_account(v_user_id, v_account_id);
+        -- A statement of its own: what is read after it is read with a snapshot taken after the lock.
+        SELECT * INTO v_account FROM accounts WHERE user_id = v_user_id AND id = v_account_id FOR NO KEY UPDATE;
         -- Again, because the racer that held the lock may have used the key.
         v_answer := replayed_answer(
             v_user_id, v_account_id, request ->> 'idempotency_key', request ->> 'request_hash'
@@ -78,7 +79,9 @@ BEGIN
     IF v_fill.slippage > (request ->> 'max_slippage')::numeric THEN
         RETURN book_denied_order(request, p_account, v_terms, slippage_refusal(request, v_fill), p_at);
     END IF;
-    PERFORM check_exit_prices(request, v_terms, v_fill.price, v_reducing);
+    IF request ?| ARRAY['stop_loss', 'take_profit'] THEN
+        PERFORM check_exit_prices(request, v_terms, v_fill.price, v_reducing);
+    END IF;
     v_fill.commission := round_money(order_commission(v_terms, v_quantity) * CASE
         WHEN v_terms.quote_currency = p_account.currency THEN 1
         ELSE conversion_rate(v_terms.quote_currency, p_account.currency, false, p_at)

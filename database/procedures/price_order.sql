@@ -36,7 +36,7 @@ BEGIN
     v_fill.price := greatest(p_terms.tick_size, round_to_tick(
         v_reference + CASE p_side WHEN 'buy' THEN 1 ELSE -1 END * v_pips * p_terms.slippage_step, p_terms.tick_size
     ));
-    v_fill.slippage := abs(v_fill.price - v_reference);
+    v_fill.slippage := trim_scale(abs(v_fill.price - v_reference));
     v_fill.slippage_details := jsonb_build_object(
         'seed', p_seed, 'draw', v_draw, 'base', p_terms.slippage_base, 'volatility_factor', v_volatility,
         'size_factor', v_size, 'after_hours_factor', v_after_hours, 'pips', v_pips

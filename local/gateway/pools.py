@@ -65,18 +65,28 @@ class Pool:
 
     def worker_idle(self, worker: Worker) -> None:
         """Give the worker the oldest waiting invocation, or keep it for the next."""
-        if self._waiting and worker.alive():
+        if self._waiting:
             worker.take(self._waiting.popleft())
         elif worker not in self._idle:
             self._idle.append(worker)
 
-    def worker_gone(self, worker: Worker, start_error: bytes | None) -> None:
-        """Forget the worker. One that failed to start fails the invocation it was started for."""
+    def returned(self, invocation: Invocation) -> None:
+        """Let the invocation be the next."""
+        if invocation.timer is not None:
+            invocation.timer.cancel()
+        if not invocation.future.done():
+            self._waiting.appendleft(invocation)
+
+    def start_failed(self, kind: Kind, body: bytes) -> None:
+        """Fail the invocation that the worker was started for."""
+        if self._waiting:
+            self._waiting.popleft().end(kind, body)
+
+    def worker_gone(self, worker: Worker) -> None:
+        """Forget the worker, and start others if they are waited for."""
         self._workers.discard(worker)
         if worker in self._idle:
             self._idle.remove(worker)
-        if start_error is not None and self._waiting:
-            self._waiting.popleft().end(Kind.FAILED, start_error)
         self._start_workers()
 
     def reap(self) -> None:
@@ -107,7 +117,7 @@ class Pool:
     def _take_idle(self) -> Worker | None:
         while self._idle:
             worker = self._idle.pop()  # the warmest; the others may grow old and be reaped
-            if worker.state is State.IDLE and worker.alive():
+            if worker.state is State.IDLE:
                 return worker
         return None
 

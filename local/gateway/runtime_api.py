@@ -4,6 +4,7 @@ A port a worker tells them apart, so that no worker can answer for another and a
 """
 
 import asyncio
+import select
 from typing import Protocol, cast
 
 import httptools
@@ -44,15 +45,21 @@ class RuntimeConnection(asyncio.Protocol):
         self._url = b""
         self._body: list[bytes] = []
         self._size = 0
+        self._was_reset = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         """Tell the worker that nothing can be written here any more."""
         self._transport = None
+        self._was_reset = self._was_reset or isinstance(exc, ConnectionError)
         self._events.hung_up(self)
+
+    def eof_received(self) -> None:
+        """Note a reset behind the end: it came if something was written to a socket that was closed already."""
+        self._was_reset = self.undelivered()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below."""
@@ -103,6 +110,17 @@ class RuntimeConnection(asyncio.Protocol):
             f"Content-Length: {len(event)}\r\n\r\n"
         )
         self._transport.write(head.encode() + event)
+
+    def undelivered(self) -> bool:
+        """Whether the process, now dead, did not read all that was written here, so that its handler never began.
+
+        TCP tells: a socket that is closed with bytes unread, or written to after its close, is reset.
+        """
+        if self._transport is None:
+            return self._was_reset
+        state = select.poll()
+        state.register(self._transport.get_extra_info("socket").fileno(), 0)
+        return any(event & select.POLLERR for _, event in state.poll(0))
 
     def close(self) -> None:
         """Hang up."""

@@ -37,8 +37,14 @@ class Owner(Protocol):
     def worker_idle(self, worker: "Worker") -> None:
         """The worker polled: it can take an invocation."""
 
-    def worker_gone(self, worker: "Worker", start_error: bytes | None) -> None:
-        """The worker's process is over; with an error when it never polled."""
+    def returned(self, invocation: Invocation) -> None:
+        """A worker died before it read this invocation: another can have it."""
+
+    def start_failed(self, kind: Kind, body: bytes) -> None:
+        """A worker ended before its first poll."""
+
+    def worker_gone(self, worker: "Worker") -> None:
+        """The worker's process is over."""
 
 
 class Worker:
@@ -51,6 +57,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
         self._poll: RuntimeConnection | None = None
+        self._carrier: RuntimeConnection | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._start_error: bytes | None = None
@@ -85,23 +92,18 @@ class Worker:
             )
         except OSError as error:
             self._server.close()
-            self._die(str(error), was_stopped=False)
+            self._die(str(error), False)
             return
         self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._pidfd, self._exited)
         self._start_timer = self._loop.call_later(INIT_SECONDS_MAX, self._start_timed_out)
-
-    def alive(self) -> bool:
-        """Whether the process has not ended, asked of the kernel: its poll may be open a little longer than it."""
-        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return self._pidfd >= 0 and os.waitid(os.P_PIDFD, self._pidfd, flags) is None
 
     def take(self, invocation: Invocation) -> None:
         """Hand an invocation to the waiting poll and start its clock."""
         assert self.state is State.IDLE
         assert self._poll is not None
         self.state, self.invocation = State.BUSY, invocation
-        poll, self._poll = self._poll, None
+        poll, self._poll, self._carrier = self._poll, None, self._poll
         seconds = self._spec.seconds
         invocation.timer = self._loop.call_later(seconds, self._timed_out, invocation)
         poll.deliver(
@@ -189,22 +191,32 @@ class Worker:
         if self._start_timer is not None:
             self._start_timer.cancel()
         end = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        self._die(end, was_stopped=self.state is State.STOPPED)
+        # After what the loop holds already: a reset of the connection that it has seen, but not yet told.
+        self._loop.call_soon(self._die, end, self.state is State.STOPPED)
 
-    def _die(self, end: str, *, was_stopped: bool) -> None:
+    def _die(self, end: str, was_stopped: bool) -> None:
         self.state = State.STOPPED
         if self.invocation is not None:
             invocation, self.invocation = self.invocation, None
-            message = f"RequestId: {invocation.id} Error: Runtime exited with error: {end}"
-            self._log.line(message)
-            invocation.end(Kind.DIED, error_body("Runtime.ExitError", message))
-        start_error = None
+            self._lose(invocation, end)
         if not self._started and (self._start_error is not None or not was_stopped):
             message = f"{self._spec.logical_id} ended while it started: {end}"
-            start_error = self._start_error or error_body("Runtime.ExitError", message)
             self._log.line(message)
-        self._owner.worker_gone(self, start_error)
+            if self._start_error is not None:
+                self._owner.start_failed(Kind.FAILED, self._start_error)
+            else:
+                self._owner.start_failed(Kind.DIED, error_body("Runtime.ExitError", message))
+        self._owner.worker_gone(self)
         self.gone.set()
+
+    def _lose(self, invocation: Invocation, end: str) -> None:
+        """End what the dead process worked on, or give it back when it never got it."""
+        if self._carrier is not None and self._carrier.undelivered():
+            self._owner.returned(invocation)
+            return
+        message = f"RequestId: {invocation.id} Error: Runtime exited with error: {end}"
+        self._log.line(message)
+        invocation.end(Kind.DIED, error_body("Runtime.ExitError", message))
 
     def _kill_left_over(self) -> None:
         """End what the handler left running in its session: it may hold the worker's sockets open."""

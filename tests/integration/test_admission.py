@@ -10,9 +10,6 @@ from typing import Any
 import jwt
 import pytest
 import redis
-from trading.edge.csrf import LIFETIME, make_csrf_token
-from trading.edge.gate import Caller, admit
-from trading.edge.http import Request, Response, http_handler
 
 from tests.kit import ScratchDatabase
 from tests.kit.functions import (
@@ -26,6 +23,9 @@ from tests.kit.functions import (
     http_event,
     make_token,
 )
+from trading.edge.csrf import LIFETIME, make_csrf_token
+from trading.edge.gate import Caller, admit
+from trading.edge.http import Request, Response, http_handler
 
 IP_LIMIT = 30
 

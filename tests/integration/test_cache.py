@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import redis
-from trading.cache import BREAKER_SECONDS, Cache, CacheUnavailableError, Script
 
 from tests.kit import TestServers
+from trading.cache import BREAKER_SECONDS, Cache, CacheUnavailableError, Script
 
 ECHO = Script("return ARGV[1]")
 

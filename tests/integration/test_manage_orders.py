@@ -11,7 +11,6 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from trading.edge.csrf import check_csrf_token
 
 from tests.kit import ScratchDatabase, User, make_user, order_request, set_quote
 from tests.kit.functions import (
@@ -24,6 +23,7 @@ from tests.kit.functions import (
     load_function,
     make_token,
 )
+from trading.edge.csrf import check_csrf_token
 
 
 @pytest.fixture(autouse=True)

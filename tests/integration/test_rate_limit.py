@@ -10,13 +10,13 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+
+from tests.kit import ScratchDatabase, TestServers
 from trading.cache import Cache, CacheUnavailableError
 from trading.edge.rate_limit import RELAY_AWAKE_KEY, Limit, RateLimiter, Taken, address_key, user_key
 from trading.errors import ErrorCode, TradingError
 from trading.store.database import Database
 from trading.store.rate_limits import take_rate_limits
-
-from tests.kit import ScratchDatabase, TestServers
 
 CALLERS = 50
 

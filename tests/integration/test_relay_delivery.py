@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
+from psycopg.types.json import Jsonb
 
-from tests.kit.builders import make_user
+from tests.kit.builders import make_user, order_request, set_quote
 from tests.kit.realtime import ConnectionsApi, RelayWorld, in_seconds, soon
 from tests.kit.servers import ScratchDatabase
 from trading.relay import EVENTS_PER_READ_MAX, STREAMS_AT_ONCE_MAX
@@ -60,6 +61,40 @@ def test_the_deposit_procedure_speaks_the_relays_language(world: RelayWorld) -> 
     (told,) = world.api.posted["c"]
     assert told["type"] == "account_update"
     assert told["data"]["balance"] == Decimal("250.50")
+
+
+def test_the_order_procedure_speaks_the_relays_language(world: RelayWorld) -> None:
+    # given
+    trader = make_user(world.database)
+    set_quote(world.database, "BTCUSD", "60000.00", "60010.00")
+    world.connect("c", trader)
+    with world.database.connect("function_trader") as connection:
+        answers = [
+            connection.execute(
+                "SELECT execute_order_atomic(%s)",
+                (Jsonb(order_request(trader, symbol="BTCUSD", quantity=quantity)),),
+            ).fetchone()
+            for quantity in ("0.5", "100")
+        ]
+
+    # when
+    world.relay().deliver([trader.account_id], until=in_seconds(5))
+
+    # then the first is told as pending and executed, the second, for which there is no margin, as failed
+    told = world.api.posted["c"]
+    assert world.api.types("c") == [
+        "order_update",
+        "order_update",
+        "order.filled",
+        "position_update",
+        "account_update",
+        "order_update",
+    ], answers
+    assert [message["data"]["status"] for message in (told[0], told[1], told[5])] == ["pending", "executed", "failed"]
+    assert told[2]["price_at_fill"] == told[1]["data"]["execution_price"] == told[3]["data"]["entry_price"]
+    assert told[3]["data"]["side"] == "buy"
+    assert told[4]["data"]["margin_used"] == told[3]["data"]["margin_used"] > 0
+    assert told[5]["data"]["failure_code"]
 
 
 def test_the_channel_in_redis_gets_the_same_messages(world: RelayWorld) -> None:

@@ -33,6 +33,11 @@ ORDER_ID = "0198b1de-0000-7000-8000-0000000000aa"
 POSITION_ID = "0198b1de-0000-7000-8000-0000000000bb"
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64  # as many threads as push connect at the same moment
+
+
 class ConnectionsApi:
     """An @connections API: every connection is open until told otherwise, and what is posted is kept.
 
@@ -45,8 +50,7 @@ class ConnectionsApi:
         self.cut: list[str] = []
         self.answers: dict[str, Callable[[Message], int]] = {}
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_class(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler_class(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property

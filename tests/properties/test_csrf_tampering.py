@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
 from trading.edge.csrf import check_csrf_token, make_csrf_token
 from trading.errors import ErrorCode, TradingError
 

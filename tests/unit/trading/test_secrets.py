@@ -6,6 +6,7 @@ from pathlib import Path
 import boto3
 import pytest
 from moto import mock_aws
+
 from trading.secrets import CACHE_SECONDS, forget_secrets, read_secret
 from trading.settings import ConfigurationError
 

@@ -1,6 +1,7 @@
 """The environment of a function: what it may say, and how a wrong value is told."""
 
 import pytest
+
 from trading.settings import ConfigurationError, Settings, required
 
 

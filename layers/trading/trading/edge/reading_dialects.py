@@ -78,7 +78,24 @@ def positions_body(positions: Sequence[Facts]) -> dict[str, Any]:
 
 def account_body(account: Facts) -> dict[str, Any]:
     """An account and its worth."""
-    return {**account, "created_at": _time(account["created_at"])}
+    return {
+        "id": account["id"],
+        "trader_id": account["user_id"],
+        "currency": account["currency"],
+        "kind": account["kind"],
+        "leverage": account["leverage"],
+        "position_mode": account["position_mode"],
+        "trading_state": account["trading_state"],
+        "balance": account["balance"],
+        "unrealized_pnl": account["unrealized_pnl"],
+        "equity": account["equity"],
+        "margin_used": account["margin_used"],
+        "free_margin": account["free_margin"],
+        "margin_level": account["margin_level"],
+        "open_positions": account["open_positions"],
+        "sequence": account["sequence"],
+        "created_at": _time(account["created_at"]),
+    }
 
 
 def _limit(text: str | None) -> int:
@@ -103,7 +120,7 @@ def _statuses(text: str | None) -> tuple[str, ...] | None:
     return tuple(inside)
 
 
-def _order(fact: Mapping[str, Any]) -> dict[str, Any]:
+def _order(fact: Facts) -> dict[str, Any]:
     return {
         "id": fact["id"],
         "trader_id": fact["user_id"],
@@ -135,7 +152,7 @@ def _order(fact: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fill(fact: Mapping[str, Any]) -> dict[str, Any]:
+def _fill(fact: Facts) -> dict[str, Any]:
     return {
         "id": fact["id"],
         "order_id": fact["order_id"],
@@ -151,7 +168,7 @@ def _fill(fact: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _audit_row(fact: Mapping[str, Any]) -> dict[str, Any]:
+def _audit_row(fact: Facts) -> dict[str, Any]:
     return {
         "id": fact["id"],
         "order_id": fact["order_id"],
@@ -164,11 +181,24 @@ def _audit_row(fact: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _position(fact: Mapping[str, Any]) -> dict[str, Any]:
+def _position(fact: Facts) -> dict[str, Any]:
     return {
-        **fact,
+        "id": fact["id"],
+        "account_id": fact["account_id"],
+        "order_id": fact["order_id"],
+        "symbol": fact["symbol"],
         "side": spoken("rest", fact["side"]),
         "status": "OPEN",
+        "quantity": fact["quantity"],
+        "entry_price": fact["entry_price"],
+        "current_price": fact["current_price"],
+        "unrealized_pnl": fact["unrealized_pnl"],
+        "realized_pnl": fact["realized_pnl"],
+        "currency": fact["currency"],
+        "margin_used": fact["margin_used"],
+        "stop_loss": fact["stop_loss"],
+        "take_profit": fact["take_profit"],
+        "commission_paid": fact["commission_paid"],
         "created_at": _time(fact["created_at"]),
         "updated_at": _time(fact["updated_at"]),
     }

@@ -8,6 +8,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from tests.kit.functions import AUDIENCE, ISSUER, JWT_SECRET, claims_of
 from trading.edge.authentication import (
     CLOCK_SKEW_SECONDS,
     TOKEN_CHARACTERS_MAX,
@@ -19,8 +21,6 @@ from trading.edge.authentication import (
     bearer_token,
 )
 from trading.errors import ErrorCode, TradingError
-
-from tests.kit.functions import AUDIENCE, ISSUER, JWT_SECRET, claims_of
 
 NOW = 1_800_000_000
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import pytest
+
 from trading.edge.body import BODY_BYTES_MAX, DEPTH_MAX, parse_body
 from trading.errors import ErrorCode, TradingError
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+
 from trading.edge.csrf import CLOCK_SKEW, LIFETIME, check_csrf_token, make_csrf_token
 from trading.errors import ErrorCode, TradingError
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from trading.edge.dialects import (
     AUDIT_ACTIONS,
     ORDER_STATES,

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta, timezone
 
 import pytest
+
 from trading.edge.envelope import STATUS_BY_CODE, answer_body, dialect_of, error_body, timestamp
 from trading.errors import ErrorCode, TradingError
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.kit.functions import call, function_environment, http_event
 from trading.edge.http import Request, Response, http_handler
 from trading.edge.security_headers import SECURITY_HEADERS
 from trading.errors import ErrorCode, TradingError
 from trading.settings import settings
-
-from tests.kit.functions import call, function_environment, http_event
 
 type Route = Callable[[Request], Response]
 

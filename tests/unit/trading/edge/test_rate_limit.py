@@ -1,6 +1,7 @@
 """Whom a count belongs to."""
 
 import pytest
+
 from trading.edge.rate_limit import address_key
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
 from trading.edge.authentication import UnknownKeyError
 from trading.edge.signing_keys import FETCH_PAUSE_SECONDS, KEYS_SECONDS, SigningKeys
 from trading.errors import ErrorCode, TradingError
