@@ -45,7 +45,7 @@ class RuntimeConnection(asyncio.Protocol):
         self._url = b""
         self._body: list[bytes] = []
         self._size = 0
-        self._was_reset = False
+        self._lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -54,12 +54,13 @@ class RuntimeConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the worker that nothing can be written here any more."""
         self._transport = None
-        self._was_reset = self._was_reset or isinstance(exc, ConnectionError)
+        self._lost = self._lost or isinstance(exc, ConnectionError)
         self._events.hung_up(self)
 
     def eof_received(self) -> None:
         """Note a reset behind the end: it came if something was written to a socket that was closed already."""
-        self._was_reset = self.undelivered()
+        self._lost = self.undelivered()
+        self._events.hung_up(self)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below."""
@@ -102,7 +103,9 @@ class RuntimeConnection(asyncio.Protocol):
 
     def deliver(self, invocation_id: str, event: bytes, *, deadline_ms: int, arn: str, trace: str) -> None:
         """Answer the poll on this connection with an invocation."""
-        assert self._transport is not None
+        if self._transport is None or self._transport.is_closing():
+            self._lost = True
+            return
         head = (
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
             f"Lambda-Runtime-Aws-Request-Id: {invocation_id}\r\nLambda-Runtime-Deadline-Ms: {deadline_ms}\r\n"
@@ -116,8 +119,8 @@ class RuntimeConnection(asyncio.Protocol):
 
         TCP tells: a socket that is closed with bytes unread, or written to after its close, is reset.
         """
-        if self._transport is None:
-            return self._was_reset
+        if self._lost or self._transport is None:
+            return self._lost
         state = select.poll()
         state.register(self._transport.get_extra_info("socket").fileno(), 0)
         return any(event & select.POLLERR for _, event in state.poll(0))

@@ -192,7 +192,8 @@ class Worker:
             self._start_timer.cancel()
         end = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         # After what the loop holds already: a reset of the connection that it has seen, but not yet told.
-        self._loop.call_soon(self._die, end, self.state is State.STOPPED)
+        was_stopped, self.state = self.state is State.STOPPED, State.STOPPED
+        self._loop.call_soon(self._die, end, was_stopped)
 
     def _die(self, end: str, was_stopped: bool) -> None:
         self.state = State.STOPPED

@@ -42,7 +42,10 @@ class Unsubscribe:
 
 
 def parse_message(body: str | None) -> dict[str, Any]:
-    """The JSON object in a message. Raises PAYLOAD_TOO_LARGE and VALIDATION_FAILED, which say what to send."""
+    """The JSON object in a message. Raises PAYLOAD_TOO_LARGE and VALIDATION_FAILED, which say what to send.
+
+    The errors do not repeat the message: a broken one may hold a token.
+    """
     text = body or ""
     if len(text.encode("utf-8", errors="replace")) > MESSAGE_BYTES_MAX:
         raise TradingError(
@@ -51,9 +54,9 @@ def parse_message(body: str | None) -> dict[str, Any]:
     try:
         message: Any = json.loads(text)
     except (ValueError, RecursionError):
-        raise validation_failed("message", text, "a JSON object", f"This is not JSON. {HOW_TO}") from None
+        raise validation_failed("message", None, "a JSON object", f"This is not JSON. {HOW_TO}") from None
     if not isinstance(message, dict):
-        raise validation_failed("message", text, "a JSON object", f"This is not a JSON object. {HOW_TO}")
+        raise validation_failed("message", None, "a JSON object", f"This is not a JSON object. {HOW_TO}")
     return cast("dict[str, Any]", message)
 
 
