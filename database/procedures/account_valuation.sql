@@ -12,9 +12,9 @@ RETURNS TABLE (
 LANGUAGE sql STABLE AS $$
     SELECT
         m.id, m.order_id, m.symbol, m.side, m.quantity, m.entry_price, m.mark, m.quote_currency, m.pnl,
-        m.pnl * CASE
-            WHEN m.quote_currency = a.currency THEN 1
-            ELSE conversion_rate(m.quote_currency, a.currency, m.pnl > 0, p_at)
+        CASE
+            WHEN m.quote_currency = a.currency THEN m.pnl
+            ELSE convert_amount(m.pnl, m.quote_currency, a.currency, p_at)
         END,
         m.margin_used, m.stop_loss, m.take_profit, m.commission_paid, m.realized_pnl, m.created_at, m.updated_at,
         m.stale
@@ -26,9 +26,8 @@ LANGUAGE sql STABLE AS $$
             CASE p.side WHEN 'long' THEN q.bid ELSE q.ask END AS mark,
             CASE p.side WHEN 'long' THEN q.bid - p.entry_price ELSE p.entry_price - q.ask END
             * p.quantity * i.contract_size AS pnl,
-            p_at IS NOT NULL AND coalesce(
-                quote_is_stale(q.quoted_at, q.received_at, i.quote_age_ms_max, i.calendar, p_at), true
-            ) AS stale
+            p_at IS NOT NULL
+            AND quote_is_stale(q.quoted_at, q.received_at, i.quote_age_ms_max, i.calendar, p_at) AS stale
         FROM positions AS p
         INNER JOIN instruments AS i USING (symbol)
         LEFT JOIN quotes AS q USING (symbol)

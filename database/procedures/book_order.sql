@@ -1,4 +1,4 @@
--- Writes an order's outcome: order, fill, position, ledger, audit, event and the stored answer, under the account's lock.
+-- Writes an order's outcome under its account's lock: order, fill, position, ledger, audit, event, the stored answer.
 
 -- Inserts the orders row. p_outcome holds what the request does not say.
 CREATE OR REPLACE FUNCTION insert_order(
@@ -213,7 +213,7 @@ DECLARE
     END;
 BEGIN
     RETURN round_money(
-        v_pnl * conversion_rate(p_terms.quote_currency, p_account.currency, v_pnl > 0, p_at), p_account.currency
+        convert_amount(v_pnl, p_terms.quote_currency, p_account.currency, p_at), p_account.currency
     );
 END
 $$;
@@ -391,7 +391,7 @@ DECLARE
         WHEN 'long' THEN p_terms.bid - p_position.entry_price ELSE p_position.entry_price - p_terms.ask
     END;
 BEGIN
-    RETURN round_money(v_pnl * conversion_rate(p_terms.quote_currency, p_currency, v_pnl > 0), p_currency);
+    RETURN round_money(convert_amount(v_pnl, p_terms.quote_currency, p_currency), p_currency);
 END
 $$;
 

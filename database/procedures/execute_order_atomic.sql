@@ -82,10 +82,11 @@ BEGIN
     IF request ?| ARRAY['stop_loss', 'take_profit'] THEN
         PERFORM check_exit_prices(request, v_terms, v_fill.price, v_reducing);
     END IF;
-    v_fill.commission := round_money(order_commission(v_terms, v_quantity) * CASE
-        WHEN v_terms.quote_currency = p_account.currency THEN 1
-        ELSE conversion_rate(v_terms.quote_currency, p_account.currency, false, p_at)
-    END, p_account.currency);
+    -- Converted as what it is, an amount that goes out.
+    v_fill.commission := -round_money(
+        convert_amount(-order_commission(v_terms, v_quantity), v_terms.quote_currency, p_account.currency, p_at),
+        p_account.currency
+    );
     IF v_reducing THEN
         RETURN book_filled_order(request, p_account, v_terms, v_fill, v_position, NULL, p_at);
     END IF;
@@ -146,6 +147,9 @@ BEGIN
             '%s to %s in steps of %s', v_terms.quantity_min, v_terms.quantity_max, v_terms.quantity_step
         ));
     END IF;
+    IF NOT (request ->> 'max_slippage')::numeric BETWEEN 0 AND 1e18 THEN
+        PERFORM refuse_value('max_slippage', request ->> 'max_slippage', 'at least 0');
+    END IF;
     IF request ->> 'client_order_id' IS NOT NULL AND EXISTS (
         SELECT FROM client_order_ids AS c
         WHERE c.user_id = p_account.user_id AND c.account_id = p_account.id
@@ -164,7 +168,7 @@ $$;
 CREATE OR REPLACE FUNCTION check_quote_age(p_terms order_terms, p_at timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF p_terms.bid IS NULL
+    IF p_terms.bid IS NULL OR quote_is_ahead(p_terms.quoted_at, p_terms.received_at, p_at)
         OR least(p_terms.quoted_at, p_terms.received_at) < p_at - p_terms.quote_age_ms_max * interval '1 ms' THEN
         PERFORM refuse_stale_quote(p_terms.symbol);
     END IF;
@@ -199,8 +203,8 @@ BEGIN
         IF p_reducing THEN
             PERFORM refuse_value(v_exit.field, v_exit.price::text, 'left out of an order that reduces a position');
         END IF;
-        IF v_exit.price % p_terms.tick_size <> 0 THEN
-            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'a multiple of ' || p_terms.tick_size);
+        IF v_exit.price <= 0 OR v_exit.price % p_terms.tick_size <> 0 THEN
+            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'a positive multiple of ' || p_terms.tick_size);
         END IF;
         IF v_exit.below AND v_exit.price >= p_price THEN
             PERFORM refuse_value(v_exit.field, v_exit.price::text, 'below the fill price ' || p_price);
@@ -220,10 +224,7 @@ DECLARE
     v_pnl numeric := p_quantity * p_terms.contract_size
         * CASE p_side WHEN 'buy' THEN p_terms.bid - p_price ELSE p_price - p_terms.ask END;
 BEGIN
-    IF p_terms.quote_currency = p_account.currency THEN
-        RETURN v_pnl;
-    END IF;
-    RETURN v_pnl * conversion_rate(p_terms.quote_currency, p_account.currency, v_pnl > 0, p_at);
+    RETURN convert_amount(v_pnl, p_terms.quote_currency, p_account.currency, p_at);
 END
 $$;
 

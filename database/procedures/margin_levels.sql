@@ -16,7 +16,7 @@ $$;
 -- `due` is what the account's margin call has come to: 'entered', 'left', or NULL where nothing changes.
 --   entered: no call is open and the level is below the threshold. A cash account borrows nothing and gets no call.
 --   left: a call is open and the level has come up to the release level that it began with, or nothing is held.
-CREATE OR REPLACE FUNCTION margin_levels(p_account_ids uuid [], p_at timestamptz)
+CREATE OR REPLACE FUNCTION margin_levels(p_account_ids uuid[], p_at timestamptz)
 RETURNS TABLE (
     user_id uuid, account_id uuid, balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric,
     margin_level numeric, unpriced text, threshold numeric, release_level numeric, episode_id uuid, breached boolean,
@@ -92,6 +92,6 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 ALTER FUNCTION fresh_conversion_rate(text, text, boolean, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION margin_levels(uuid [], timestamptz) OWNER TO trading_procedures;
+ALTER FUNCTION margin_levels(uuid[], timestamptz) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION fresh_conversion_rate(text, text, boolean, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION margin_levels(uuid [], timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION margin_levels(uuid[], timestamptz) FROM PUBLIC;

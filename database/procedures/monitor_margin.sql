@@ -74,7 +74,7 @@ END
 $$;
 
 -- Accounts behind (p_user_id, p_account_id) in key order; from the first one where these are NULL.
-CREATE OR REPLACE FUNCTION watched_accounts(p_user_id uuid, p_account_id uuid, p_accounts_max integer) RETURNS uuid []
+CREATE OR REPLACE FUNCTION watched_accounts(p_user_id uuid, p_account_id uuid, p_accounts_max integer) RETURNS uuid[]
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(array_agg(w.account_id ORDER BY w.user_id, w.account_id), '{}')
     FROM (

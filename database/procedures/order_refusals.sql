@@ -84,7 +84,7 @@ DECLARE
     v_loss numeric;
 BEGIN
     IF p_opens AND p_open_positions >= p_terms.max_positions THEN
-        RETURN limit_violation('max_positions', p_open_positions, p_terms.max_positions,
+        RETURN limit_violation('max_positions', p_open_positions + 1, p_terms.max_positions,
             'open positions; close one first');
     END IF;
     IF p_terms.max_position_size IS NOT NULL THEN
@@ -105,7 +105,7 @@ BEGIN
             LIMIT p_terms.daily_trade_limit
         ) AS today;
         IF v_trades >= p_terms.daily_trade_limit THEN
-            RETURN limit_violation('daily_trade_limit', v_trades, p_terms.daily_trade_limit,
+            RETURN limit_violation('daily_trade_limit', v_trades + 1, p_terms.daily_trade_limit,
                 'trades a day (UTC); trade again tomorrow');
         END IF;
     END IF;
@@ -139,7 +139,8 @@ LANGUAGE sql STABLE AS $$
         AND e.entry_type IN ('realized_pnl', 'commission', 'financing')
 $$;
 
--- What is short: free margin must not fall below zero after commission and with the new position marked at the other side of the same quote.
+-- What is short: free margin must not fall below zero after commission and with the new position marked at the other
+-- side of the same quote.
 CREATE OR REPLACE FUNCTION margin_refusal(
     p_account accounts, p_fill order_fill, p_free_margin numeric, p_margin_used numeric, p_margin_level numeric
 ) RETURNS jsonb
@@ -159,8 +160,10 @@ BEGIN
     v_available := round_money(v_available, p_account.currency);
     IF p_account.kind = 'cash' THEN
         RETURN refusal(
-            'INSUFFICIENT_FUNDS', format('Insufficient funds for %s order; available: %s',
-                money_text(p_fill.margin, p_account.currency), money_text(v_available, p_account.currency)),
+            -- The order's own cost, unless it is commission and spread that no longer fit.
+            'INSUFFICIENT_FUNDS', format('Insufficient funds for %s order; available: %s', money_text(
+                CASE WHEN p_fill.margin > v_available THEN p_fill.margin ELSE v_required END, p_account.currency
+            ), money_text(v_available, p_account.currency)),
             'quantity', NULL, 'cost within the available balance', jsonb_build_object(
                 'required_balance', v_required, 'available_balance', v_available
             )

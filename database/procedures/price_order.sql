@@ -1,7 +1,7 @@
 -- What a fill costs: slippage, commission and margin, computed here for every procedure that fills.
 -- trading/pricing.py and trading/margin.py hold the same formulas for previews; a property test holds them equal.
 
--- The seeded draw in [0, 1), to six places: the first 32 bits of the seed's sha256.
+-- The seeded draw in [0, 1], to six places: the first 32 bits of the seed's sha256.
 CREATE OR REPLACE FUNCTION slippage_draw(p_seed text) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT round(
@@ -19,12 +19,12 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_fill order_fill;
     v_volatility numeric := greatest(1, round(
-        p_terms.volatility / p_terms.volatility_average * p_terms.slippage_volatility_multiplier, 6
+        p_terms.volatility * p_terms.slippage_volatility_multiplier / p_terms.volatility_average, 6
     ));
     v_size_ratio numeric := round(
-        p_quantity * 100 / p_terms.daily_volume / p_terms.slippage_liquidity_base, 6
+        p_quantity * 100 / (p_terms.daily_volume * p_terms.slippage_liquidity_base), 6
     );
-    v_size numeric := greatest(1, round(v_size_ratio * sqrt(v_size_ratio), 6));
+    v_size numeric := greatest(1, round(sqrt(v_size_ratio * v_size_ratio * v_size_ratio), 6));
     v_after_hours numeric := CASE WHEN p_after_hours THEN p_terms.slippage_after_hours_multiplier ELSE 1 END;
     v_draw numeric := slippage_draw(p_seed);
     v_pips numeric;
@@ -67,18 +67,19 @@ CREATE OR REPLACE FUNCTION order_margin(
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_leverage numeric := CASE p_account.kind WHEN 'cash' THEN 1 ELSE least(p_account.leverage, p_terms.leverage) END;
-    v_rate numeric;
+    v_units numeric := p_quantity * p_terms.contract_size;
+    v_amount numeric;
 BEGIN
     IF p_terms.asset_class = 'forex' AND p_terms.base_currency = p_account.currency THEN
-        v_rate := 1;
+        v_amount := v_units;
     ELSIF p_terms.quote_currency = p_account.currency THEN
-        v_rate := p_price;
+        v_amount := v_units * p_price;
     ELSIF p_terms.asset_class = 'forex' THEN
-        v_rate := conversion_rate(p_terms.base_currency, p_account.currency, true, p_at);
+        v_amount := convert_amount(v_units, p_terms.base_currency, p_account.currency, p_at);
     ELSE
-        v_rate := p_price * conversion_rate(p_terms.quote_currency, p_account.currency, true, p_at);
+        v_amount := convert_amount(v_units * p_price, p_terms.quote_currency, p_account.currency, p_at);
     END IF;
-    RETURN round_money(p_quantity * p_terms.contract_size * v_rate / v_leverage, p_account.currency);
+    RETURN round_money(v_amount / v_leverage, p_account.currency);
 END
 $$;
 

@@ -23,7 +23,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
             WHEN r.version <> r.version_before + 1 THEN 'rows before it are missing'
             WHEN r.previous_hash <> r.hash_before THEN 'it does not continue the row before'
             WHEN r.hash <> sha256(r.previous_hash || r.bytes) THEN 'its content was changed'
-            WHEN r.pii_found <> r.pii_digest THEN 'its personal data was changed'
+            -- None is left after an erasure; none may be added.
+            WHEN r.pii_found IS NOT NULL AND r.pii_found IS DISTINCT FROM r.pii_digest THEN 'its personal data was changed'
         END AS problem
         FROM rows AS r
     ),

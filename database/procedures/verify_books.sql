@@ -3,18 +3,23 @@
 -- I1: at most one order a key, and the key's stored answer is that order's.
 CREATE OR REPLACE FUNCTION books_keys() RETURNS TABLE (account_id uuid, subject text, problem text)
 LANGUAGE sql STABLE AS $$
-    SELECT o.account_id, o.idempotency_key, format('%s orders under one key', count(*))
-    FROM orders AS o
-    WHERE o.idempotency_key IS NOT NULL
-    GROUP BY o.user_id, o.account_id, o.idempotency_key
-    HAVING count(*) > 1
+    SELECT o.account_id, o.idempotency_key, format('a second order under its key, %s after the first', o.apart)
+    FROM (
+        SELECT a.account_id, a.idempotency_key, a.created_at - lag(a.created_at) OVER (
+            PARTITION BY a.user_id, a.account_id, a.idempotency_key ORDER BY a.created_at
+        ) AS apart
+        FROM orders AS a
+        WHERE a.idempotency_key IS NOT NULL
+    ) AS o
+    -- A key lives for a day at least; one that has expired and was removed may come again.
+    WHERE o.apart < interval '1 day'
     UNION ALL
     SELECT o.account_id, o.id::text, 'the answer of its key is missing or another order''s'
     FROM orders AS o
     LEFT JOIN idempotency_keys AS k USING (user_id, account_id, idempotency_key)
     WHERE o.idempotency_key IS NOT NULL
         AND (k.answer ->> 'order_id')::uuid IS DISTINCT FROM o.id
-        AND (k.answer IS NOT NULL OR o.created_at > clock_timestamp() - interval '1 day')
+        AND (k.created_at <= o.created_at OR o.created_at > clock_timestamp() - interval '1 day')
     UNION ALL
     SELECT k.account_id, k.idempotency_key, 'the answer names an order that is not there'
     FROM idempotency_keys AS k

@@ -29,6 +29,7 @@ from trading.settings import settings
 from trading.sockets import POSTS_AT_ONCE_MAX, sockets
 from trading.store.connection import database
 from trading.store.connections import ConnectionStore
+from trading.store.keys import purge_expired_keys
 from trading.store.relay import RelayStore
 from trading.subscriptions import close_expired
 
@@ -69,14 +70,15 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def sweep(until: float) -> dict[str, Any]:
-    """Deliver what was missed and close connections that may not stay."""
+    """Deliver what was missed, close connections that may not stay, remove idempotency keys that have expired."""
     swept = relay().sweep(until=until)
     closed = close_expired(
         ConnectionStore(database()), sockets(), until=min(until, time.monotonic() + CLOSING_SECONDS_MAX)
     )
     metrics().add_metric(name="AccountsSwept", unit=MetricUnit.Count, value=swept)
-    logger().info("swept", extra={"accounts": swept, "connections_closed": closed})
-    return {"accounts": swept, "connections_closed": closed}
+    done = {"accounts": swept, "connections_closed": closed, "keys_purged": purge_expired_keys(database())}
+    logger().info("swept", extra=done)
+    return done
 
 
 def account_of(body: str) -> UUID:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trading.settings import Settings
 
 from local.gateway.template import load_template, merge
 from tests.kit.functions import load_function
+from trading.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = load_template(ROOT / "template.yaml")

@@ -9,6 +9,9 @@ import pytest
 
 from local.servers import free_port
 from tests.kit.local_system import LocalSystem
+from tests.kit.traders import Traders
+
+LOAD_ACCOUNTS = 60
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +35,16 @@ def local_system() -> Iterator[LocalSystem]:
     finally:
         system.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def all_traders(local_system: LocalSystem) -> Traders:
+    """The users of the running system, each load account handed out once in the run."""
+    return Traders(local_system, LOAD_ACCOUNTS)
+
+
+@pytest.fixture
+def traders(all_traders: Traders) -> Iterator[Traders]:
+    """Users for one test; their HTTP connections are closed after it."""
+    yield all_traders
+    all_traders.close()

@@ -188,7 +188,7 @@ def test_a_worker_killed_in_mid_invocation_is_502_and_the_next_call_works(
 
 
 def test_an_idle_worker_that_is_killed_swallows_no_request(http: httpx.Client, gateway: RunningGateway) -> None:
-    for _ in range(5):
+    for _ in range(15):
         # given a warm worker that polls
         pid = http.post("/echo", content="x").json()["pid"]
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import redis
 from psycopg.types.json import Jsonb
+
+from tests.kit import ScratchDatabase, make_user
 from trading.cache import Cache
 from trading.errors import ErrorCode, TradingError
 from trading.quotes.fan_out import FanOut
@@ -20,8 +22,6 @@ from trading.quotes.provider import FeedInstrument, Quote
 from trading.sockets import Outcome
 from trading.store.database import Database
 from trading.store.quotes import Lease, acquire_lease, list_feed_instruments, list_quotes, release_lease
-
-from tests.kit import ScratchDatabase, make_user
 
 NOWHERE = "postgresql://nobody@127.0.0.1:9/none"
 

@@ -224,10 +224,28 @@ def test_the_schedule_sweeps_and_closes_what_may_not_stay(world: RelayWorld, han
     answer = handler({"source": "schedule"}, LongContext())
 
     # then
-    assert answer == {"accounts": 1, "connections_closed": 3}
+    assert answer == {"accounts": 1, "connections_closed": 3, "keys_purged": 0}
     assert world.api.sequences("c") == [1]
     assert sorted(world.api.cut) == ["aged", "expired", "silent"]
     assert world.value("SELECT array_agg(connection_id ORDER BY connection_id) FROM connections") == ["c", "fresh"]
     assert [message["type"] for message in world.api.posted["silent"]] == ["closing"]
     assert world.api.posted["silent"][0]["code"] == 4401
     assert world.api.posted["expired"][-1]["code"] == 4403
+
+
+def test_the_schedule_removes_keys_that_have_expired_and_no_others(world: RelayWorld, handler: Handler) -> None:
+    # given
+    trader = make_user(world.database, balance=100)
+    with world.database.connect() as connection:
+        connection.execute(
+            "INSERT INTO idempotency_keys SELECT user_id, account_id, 'expired', request_hash, answer, created_at, "
+            "clock_timestamp() FROM idempotency_keys WHERE user_id = %s",
+            (trader.user_id,),
+        )
+
+    # when
+    answer = handler({"source": "schedule"}, LongContext())
+
+    # then
+    assert answer["keys_purged"] == 1
+    assert world.value("SELECT array_agg(idempotency_key = 'expired') FROM idempotency_keys") == [False]

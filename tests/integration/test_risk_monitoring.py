@@ -15,16 +15,16 @@ import psycopg
 import pytest
 from moto import mock_aws
 from psycopg.rows import dict_row
+
+from tests.kit.builders import User, make_user, set_quote
+from tests.kit.functions import Context, function_environment, load_function
+from tests.kit.servers import ScratchDatabase
 from trading import monitoring
 from trading.errors import ErrorCode, TradingError
 from trading.monitoring import MarginReport, monitor_margin
 from trading.risk import MarginCallTerms, margin_call_due
 from trading.store.database import Database
 from trading.store.risk import DueAccount, RiskStore
-
-from tests.kit.builders import User, make_user, set_quote
-from tests.kit.functions import Context, function_environment, load_function
-from tests.kit.servers import ScratchDatabase
 
 ENOUGH_TIME_MS = 50_000
 

@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from trading.settings import ConfigurationError
-from trading.sockets import sockets
 
 from tests.kit import ScratchDatabase, make_user
 from tests.kit.functions import Context, function_environment, load_function
+from trading.settings import ConfigurationError
+from trading.sockets import sockets
 
 RUN_SECONDS = 2.0
 FEED_MARGIN_SECONDS = 4.0  # the handler ends when less than this is left

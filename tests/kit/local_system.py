@@ -92,6 +92,12 @@ class LocalSystem:
         return all(port_is_free(port) for port in self.ports())
 
     @property
+    def pid(self) -> int:
+        """The process that was started, `make` unless told otherwise."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def api_url(self) -> str:
         """Where HTTP is served."""
         return self.state.read_env()["API_URL"]

@@ -323,6 +323,8 @@ def _keys_and_events() -> None:
         expires_at timestamptz NOT NULL,
         PRIMARY KEY (user_id, account_id, idempotency_key)
     );
+    -- Keys come in the order of their expiry, so a summary of each range of pages finds the expired ones.
+    CREATE INDEX idempotency_keys_expiry ON idempotency_keys USING brin (expires_at) WITH (autosummarize = on);
 
     -- Unlike idempotency keys these never expire: the caller's own name of an order stays unique for ever.
     CREATE TABLE client_order_ids (

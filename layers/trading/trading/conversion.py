@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 from trading.pricing import EXACT, MarketPrice
 
 CROSS_CURRENCY = "USD"
+RATE_PLACES = Decimal("1E-20")
 
 
 class NoRateError(LookupError):
@@ -19,13 +20,25 @@ class Rates:
 
     quotes: Mapping[str, MarketPrice]
 
-    def rate(self, source: str, target: str, *, positive: bool) -> Decimal:
-        """What one unit of `source` is in `target`: a positive amount takes the bid, a negative one the ask.
+    def convert(self, amount: Decimal, source: str, target: str) -> Decimal:
+        """`amount` of `source` in `target`, not rounded: a positive amount takes the bid, a negative one the ask.
 
-        Directly, or by one cross through USD; raises NoRateError.
+        Directly, or by one cross through USD; raises NoRateError. A quote of the other way round divides, because its
+        reciprocal need not end and would lose a tie.
         """
+        multiplier, divisor = self._fraction(source, target, positive=amount > 0)
+        with localcontext(EXACT):
+            return amount * multiplier / divisor
+
+    def rate(self, source: str, target: str, *, positive: bool) -> Decimal:
+        """What one unit of `source` is in `target`, to twenty places, for what is shown; raises NoRateError."""
+        multiplier, divisor = self._fraction(source, target, positive=positive)
+        with localcontext(EXACT):
+            return (multiplier / divisor).quantize(RATE_PLACES, ROUND_HALF_UP)
+
+    def _fraction(self, source: str, target: str, *, positive: bool) -> tuple[Decimal, Decimal]:
         if source == target:
-            return Decimal(1)
+            return Decimal(1), Decimal(1)
         direct = self._pair(source, target, positive=positive)
         if direct is not None:
             return direct
@@ -34,12 +47,11 @@ class Rates:
         if first is None or second is None:
             raise NoRateError(f"no rate from {source} to {target}")
         with localcontext(EXACT):
-            return first * second
+            return first[0] * second[0], first[1] * second[1]
 
-    def _pair(self, source: str, target: str, *, positive: bool) -> Decimal | None:
+    def _pair(self, source: str, target: str, *, positive: bool) -> tuple[Decimal, Decimal] | None:
         if (quote := self.quotes.get(source + target)) is not None:
-            return quote.bid if positive else quote.ask
+            return (quote.bid if positive else quote.ask), Decimal(1)
         if (quote := self.quotes.get(target + source)) is not None:
-            with localcontext(EXACT):
-                return 1 / (quote.ask if positive else quote.bid)
+            return Decimal(1), (quote.ask if positive else quote.bid)
         return None

@@ -7,6 +7,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from trading.json_text import json_text
+from trading.wording import ORDER_STATES
 
 ORDERS = "orders"
 POSITIONS = "positions"
@@ -17,19 +18,6 @@ CHANNELS = (POSITIONS, ORDERS, ACCOUNT, RISK, MARKET_DATA)
 
 FRAME_BYTES_MAX = 32 * 1024
 
-# The words of order_update, and those of the order.* events, for the state words inside.
-STATUS_OF_UPDATE: Mapping[str, str] = {
-    "pending_new": "pending",
-    "new": "pending",
-    "triggered": "pending",
-    "partially_filled": "pending",
-    "filled": "executed",
-    "canceled": "cancelled",
-    "expired": "cancelled",
-    "replaced": "cancelled",
-    "denied": "failed",
-    "rejected": "failed",
-}
 _SIDE_OF_POSITION: Mapping[str, str] = {"long": "buy", "short": "sell"}
 
 type Facts = Mapping[str, Any]
@@ -110,7 +98,7 @@ def _order_data(fact: Facts) -> dict[str, object]:
         "symbol": fact.get("symbol"),
         "side": fact.get("side"),
         "order_type": fact.get("order_type"),
-        "status": STATUS_OF_UPDATE[fact["status"]],
+        "status": ORDER_STATES[fact["status"]][0],
         "quantity": _number(fact.get("quantity")),
         "filled_quantity": _number(fact.get("filled_quantity")),
         "execution_price": _number(fact.get("average_price")),

@@ -124,7 +124,7 @@ def _normalised(value: object) -> object:
         case bool() | str() | None:
             return value
         case Decimal() | int():
-            return f"number:{Decimal(value).normalize():f}"
+            return f"number:{_shortest(Decimal(value))}"
         case dict():
             members = cast("dict[str, object]", value)
             return {name: _normalised(member) for name, member in sorted(members.items())}
@@ -132,6 +132,12 @@ def _normalised(value: object) -> object:
             return [_normalised(item) for item in cast("list[object]", value)]
         case _:
             raise TypeError(f"{type(value).__name__} does not come from JSON")
+
+
+def _shortest(number: Decimal) -> str:
+    """Every digit but zeros that say nothing: Decimal.normalize() would round what is longer than its context."""
+    text = f"{number.copy_abs() if number == 0 else number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _procedure_request(order: OrderEntry, origin: Origin, request_hash: str, key_days: int) -> dict[str, object]:

@@ -26,18 +26,20 @@ def required_margin(
     converted quote -> account. Raises NoRateError.
     """
     with localcontext(EXACT):
-        factor = _account_price(account, instrument, open_price, rates)
-        margin = quantity * instrument.contract_size * factor / effective_leverage(account, instrument)
-        return round_money(margin, account.currency)
+        units = quantity * instrument.contract_size
+        size = _in_account_currency(account, instrument, units, open_price, rates)
+        return round_money(size / effective_leverage(account, instrument), account.currency)
 
 
-def _account_price(account: Account, instrument: Instrument, open_price: Decimal, rates: Rates) -> Decimal:
-    """One unit of the instrument in account currency, as margin counts it."""
+def _in_account_currency(
+    account: Account, instrument: Instrument, units: Decimal, open_price: Decimal, rates: Rates
+) -> Decimal:
+    """The size of a position, as margin counts it."""
     forex = instrument.asset_class == "forex"
     if forex and instrument.base_currency == account.currency:
-        return Decimal(1)
+        return units
     if instrument.quote_currency == account.currency:
-        return open_price
+        return units * open_price
     if forex:
-        return rates.rate(instrument.base_currency, account.currency, positive=True)
-    return open_price * rates.rate(instrument.quote_currency, account.currency, positive=True)
+        return rates.convert(units, instrument.base_currency, account.currency)
+    return rates.convert(units * open_price, instrument.quote_currency, account.currency)

@@ -35,8 +35,7 @@ def pnl(side: PositionSide, quantity: Decimal, entry: Decimal, leave: Decimal, c
 
 def in_account_currency(amount: Decimal, instrument: Instrument, currency: str, rates: Rates) -> Decimal:
     """`amount` of the instrument's quote currency in `currency`, not rounded; raises NoRateError."""
-    with localcontext(EXACT):
-        return amount * rates.rate(instrument.quote_currency, currency, positive=amount > 0)
+    return rates.convert(amount, instrument.quote_currency, currency)
 
 
 def unrealized_pnl(

@@ -87,14 +87,14 @@ def round_to_tick(price: Decimal, tick: Decimal) -> Decimal:
 
 
 def _volatility_factor(instrument: Instrument, volatility: Decimal) -> Decimal:
-    ratio = volatility / instrument.volatility_average * instrument.slippage_volatility_multiplier
+    ratio = volatility * instrument.slippage_volatility_multiplier / instrument.volatility_average
     return max(Decimal(1), _factor(ratio))
 
 
 def _size_factor(instrument: Instrument, quantity: Decimal) -> Decimal:
     """(size in percent of the daily volume / liquidity base) to the power of 1.5, at least 1."""
-    ratio = _factor(quantity * 100 / instrument.daily_volume / instrument.slippage_liquidity_base)
-    return max(Decimal(1), _factor(ratio * ratio.sqrt()))
+    ratio = _factor(quantity * 100 / (instrument.daily_volume * instrument.slippage_liquidity_base))
+    return max(Decimal(1), _factor((ratio * ratio * ratio).sqrt()))
 
 
 def _factor(value: Decimal) -> Decimal:

@@ -11,7 +11,6 @@ import pytest
 from tests.kit.realtime import ORDER_ID, POSITION_ID, filled_order
 from trading.events import (
     FRAME_BYTES_MAX,
-    STATUS_OF_UPDATE,
     Event,
     Frame,
     UnrenderableError,
@@ -127,10 +126,6 @@ def test_a_denied_order_has_failed_for_a_reason() -> None:
         "failure_code": "MARKET_CLOSED",
         "failure_reason": "Closed.",
     }
-
-
-def test_every_state_word_has_a_public_one() -> None:
-    assert set(STATUS_OF_UPDATE.values()) == {"pending", "executed", "cancelled", "failed"}
 
 
 def test_margin_level_is_null_while_no_margin_is_used() -> None:

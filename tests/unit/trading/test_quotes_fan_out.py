@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+
 from trading.quotes.fan_out import FRAMES_A_ROUND_MAX, FanOut, frame_of
 from trading.quotes.provider import Quote
 from trading.sockets import Outcome

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+
 from trading.quotes.provider import FeedInstrument, Quote
 from trading.quotes.simulated import SimulatedProvider
 

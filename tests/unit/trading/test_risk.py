@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import pytest
+
 from trading.risk import MarginCall, MarginCallTerms, margin_call_due
 
 TERMS = MarginCallTerms.of(Decimal(50), Decimal(105))

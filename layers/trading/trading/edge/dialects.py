@@ -3,20 +3,7 @@
 from collections.abc import Mapping
 
 from trading.edge.envelope import Dialect
-
-# inside: (/functions/v1, /api/v1)
-ORDER_STATES: Mapping[str, tuple[str, str]] = {
-    "pending_new": ("pending", "PENDING"),
-    "new": ("pending", "PENDING"),
-    "triggered": ("pending", "PENDING"),
-    "partially_filled": ("pending", "PARTIAL"),
-    "filled": ("executed", "FILLED"),
-    "canceled": ("cancelled", "CANCELLED"),
-    "expired": ("cancelled", "EXPIRED"),
-    "replaced": ("cancelled", "REPLACED"),
-    "denied": ("failed", "REJECTED"),
-    "rejected": ("failed", "REJECTED"),
-}
+from trading.wording import ORDER_STATES
 
 # inside: /api/v1, the only one that shows the audit
 AUDIT_ACTIONS: Mapping[str, str] = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -78,7 +79,8 @@ def _rest_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
 
 
 def _amounts(answer: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, object]:
-    return {name: f"{answer[name]:f}" for name in names}
+    # A whole number comes as an int, which "f" would give six places.
+    return {name: f"{Decimal(answer[name]):f}" for name in names}
 
 
 def _price_field(given: Mapping[str, Any]) -> str:

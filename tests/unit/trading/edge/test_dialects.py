@@ -7,12 +7,12 @@ import pytest
 
 from trading.edge.dialects import (
     AUDIT_ACTIONS,
-    ORDER_STATES,
     order_state,
     order_state_words,
     order_states_inside,
     spoken,
 )
+from trading.wording import ORDER_STATES
 
 
 @pytest.mark.parametrize(
