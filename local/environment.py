@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from local.processes import StartError
 from local.servers import HOST, LOGIN_ROLES
@@ -161,6 +162,12 @@ def grant_logins(state: State, owner_url: str) -> dict[str, str]:
     with psycopg.connect(owner_url, autocommit=True) as connection:
         set_role_passwords(connection, passwords)
     return {role: role_url(owner_url, role, password) for role, password in passwords.items()}
+
+
+def set_trade_always(connection: psycopg.Connection[Any], wanted: bool) -> None:
+    """Let the demonstration trade outside market hours, or keep them."""
+    request = {"version": 1, "trade_always": wanted, "actor": "local system", "reason": "TRADE_ALWAYS at the start"}
+    connection.execute("SELECT set_trade_always(%s)", (Jsonb(request),))
 
 
 def write_gateway_file(state: State, *, port: int, role_urls: Mapping[str, str], redis_url: str, workers: int) -> None:

@@ -168,10 +168,7 @@ class Supervisor:
         try:
             apply(owner_url)
             with psycopg.connect(owner_url, autocommit=True) as connection:
-                trade_always = self._variables.get("TRADE_ALWAYS", "1") != "0"
-                connection.execute(
-                    "UPDATE platform_settings SET trade_always = %s, updated_at = clock_timestamp()", (trade_always,)
-                )
+                environment.set_trade_always(connection, self._variables.get("TRADE_ALWAYS", "1") != "0")
                 load_demo_accounts(connection)
                 if "DATABASE_URL" not in self._variables:
                     # The feed of a run that was killed is dead for sure: nobody has to wait for its lease to run out.

@@ -1,11 +1,11 @@
 -- Margin levels of many accounts in one statement, by the formulas of account_valuation.
 
--- The rate of conversion_rate, NULL where it needs a quote that is missing or too old at p_at.
-CREATE OR REPLACE FUNCTION fresh_conversion_rate(p_from text, p_to text, p_positive boolean, p_at timestamptz)
-RETURNS numeric
+-- The fraction of conversion_fraction, NULL where it needs a quote that is missing or too old at p_at.
+CREATE OR REPLACE FUNCTION fresh_conversion_fraction(p_from text, p_to text, p_positive boolean, p_at timestamptz)
+RETURNS numeric[]
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN conversion_rate(p_from, p_to, p_positive, p_at);
+    RETURN conversion_fraction(p_from, p_to, p_positive, p_at);
 EXCEPTION WHEN SQLSTATE 'TR004' THEN
     RETURN NULL;
 END
@@ -44,13 +44,15 @@ LANGUAGE sql STABLE AS $$
     rates AS MATERIALIZED (
         SELECT
             c.quote_currency, c.currency, c.positive,
-            fresh_conversion_rate(c.quote_currency, c.currency, c.positive, p_at) AS rate
+            fresh_conversion_fraction(c.quote_currency, c.currency, c.positive, p_at) AS fraction
         FROM (SELECT DISTINCT h.quote_currency, h.currency, h.pnl > 0 AS positive FROM held AS h WHERE h.usable) AS c
     ),
     totals AS (
         SELECT
-            h.user_id, h.account_id, sum(h.pnl * r.rate) AS unrealized_pnl, sum(h.margin_used) AS margin_used,
-            min(CASE WHEN NOT h.usable THEN h.symbol WHEN r.rate IS NULL THEN h.quote_currency || h.currency END)
+            h.user_id, h.account_id, sum(h.margin_used) AS margin_used,
+            sum(CASE h.quote_currency WHEN h.currency THEN h.pnl ELSE h.pnl * r.fraction[1] / r.fraction[2] END)
+                AS unrealized_pnl,
+            min(CASE WHEN NOT h.usable THEN h.symbol WHEN r.fraction IS NULL THEN h.quote_currency || h.currency END)
                 AS unpriced
         FROM held AS h
         LEFT JOIN rates AS r
@@ -91,7 +93,7 @@ LANGUAGE sql STABLE AS $$
     ) AS l
 $$;
 
-ALTER FUNCTION fresh_conversion_rate(text, text, boolean, timestamptz) OWNER TO trading_procedures;
+ALTER FUNCTION fresh_conversion_fraction(text, text, boolean, timestamptz) OWNER TO trading_procedures;
 ALTER FUNCTION margin_levels(uuid[], timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION fresh_conversion_rate(text, text, boolean, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION fresh_conversion_fraction(text, text, boolean, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION margin_levels(uuid[], timestamptz) FROM PUBLIC;

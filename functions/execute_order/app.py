@@ -5,7 +5,7 @@ from functools import partial
 from trading.edge.envelope import dialect_of
 from trading.edge.gate import admit
 from trading.edge.http import Request, Response, http_handler
-from trading.edge.order_dialects import execution_data, order_entry
+from trading.edge.order_dialects import execution_data, faults_as_sent, order_entry
 from trading.execution import Origin, execute_order, hash_of_request
 from trading.queue import notify_relay_unless_awake
 from trading.settings import settings
@@ -19,15 +19,18 @@ def post_order(request: Request) -> Response:
     caller = admit(request, route_group="orders", state_changing=True)
     dialect = dialect_of(request.path)
     body = request.json()
-    execution = execute_order(
-        order_entry(request, body, dialect),
-        Origin(caller.user_id, caller.email, request.source_ip, request.user_agent, request.request_id),
-        request_hash=hash_of_request(request.route_key, body),
-        key_days=settings().idempotency_key_days,
-        instruments=instrument_catalogue(),
-        procedure=partial(execute_order_atomic, database()),
-        wake_relay=partial(notify_relay_unless_awake, relay_awake=caller.relay_awake, started_at=request.started_at),
-    )
+    with faults_as_sent(body):
+        execution = execute_order(
+            order_entry(request, body, dialect),
+            Origin(caller.user_id, caller.email, request.source_ip, request.user_agent, request.request_id),
+            request_hash=hash_of_request(request.route_key, body),
+            key_days=settings().idempotency_key_days,
+            instruments=instrument_catalogue(),
+            procedure=partial(execute_order_atomic, database()),
+            wake_relay=partial(
+                notify_relay_unless_awake, relay_awake=caller.relay_awake, started_at=request.started_at
+            ),
+        )
     if execution.replayed:
         request.answer_headers["Idempotency-Replayed"] = "true"
     if execution.refusal is not None:

@@ -116,7 +116,7 @@ def _safe_trace(trace: str) -> str:
 
 
 async def read_body(headers: Mapping[str, str], receive: Receive, bytes_max: int) -> bytes | None:
-    """The whole body of a request, None when it is longer than `bytes_max`."""
+    """The whole body of a request, None when it is longer than `bytes_max` or its sender left before its end."""
     if "content-length" not in headers and "transfer-encoding" not in headers:
         return b""
     length = headers.get("content-length", "0")
@@ -126,6 +126,8 @@ async def read_body(headers: Mapping[str, str], receive: Receive, bytes_max: int
     size = 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None  # half a body must not pass for a whole one
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > bytes_max:

@@ -11,6 +11,7 @@ import pytest
 from local.gateway.template import load_template, merge
 from tests.kit.functions import load_function
 from trading.settings import Settings
+from trading.store.database import CONNECT_SECONDS_MAX
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = load_template(ROOT / "template.yaml")
@@ -312,14 +313,15 @@ class TestLimits:
 # What each piece of the layer reads from the environment, by the name that a function's app.py imports.
 TOKENS = {"JWT_SECRET", "JWT_ALGORITHM", "JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_CLAIM_NAMES"}
 REDIS = {"REDIS_SECRET", "REDIS_TIMEOUT_MS"}
-ADDRESS_LIMIT = {"DATABASE_SECRET", "IP_REQUESTS_PER_MINUTE"} | REDIS
+DATABASE = {"DATABASE_SECRET", "DATABASE_TIMEOUT_MS"}
+ADDRESS_LIMIT = {"IP_REQUESTS_PER_MINUTE"} | DATABASE | REDIS
 READ_BY = {
     "admit": TOKENS | ADDRESS_LIMIT,
     "admit_address": ADDRESS_LIMIT,
     "authenticator": TOKENS,
     "cache": REDIS,
     "csrf_secret": {"CSRF_SECRET"},
-    "database": {"DATABASE_SECRET"},
+    "database": DATABASE,
     "notify_relay": {"RELAY_QUEUE_URL"},
     "notify_relay_unless_awake": {"RELAY_QUEUE_URL"},
     "send_connection_task": {"AUTHENTICATION_TIMEOUT_QUEUE_URL"},
@@ -355,6 +357,12 @@ class TestEnvironment:
         assert expected - judged <= given
         # What is left is read further inside the layer.
         assert given - judged - expected - everywhere <= {"IDEMPOTENCY_KEY_DAYS"}
+
+    @every_function
+    def test_its_database_is_given_up_before_lambda_gives_it_up(self, name: str) -> None:
+        milliseconds = int(environment_of(name)["DATABASE_TIMEOUT_MS"])
+        reconnecting = min(CONNECT_SECONDS_MAX * 1000, milliseconds)
+        assert milliseconds + reconnecting < FUNCTIONS[name]["Timeout"] * 1000
 
     @every_function
     def test_it_is_given_nothing_that_nobody_reads(self, name: str) -> None:

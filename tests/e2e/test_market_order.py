@@ -8,8 +8,8 @@ from decimal import ROUND_HALF_UP, Decimal
 
 import psycopg
 import pytest
-from psycopg.types.json import Jsonb
 
+from local.environment import set_trade_always
 from tests.kit.local_system import LocalSystem
 from tests.kit.traders import Trader, Traders, error_of, exact, execute
 
@@ -241,16 +241,12 @@ def test_a_cash_account_is_told_what_it_has(local_system: LocalSystem, traders: 
 @contextmanager
 def market_hours(system: LocalSystem) -> Iterator[None]:
     """Markets keep their hours inside."""
-
-    def trade_always(wanted: bool) -> None:
-        request = {"version": 1, "trade_always": wanted, "actor": "tests", "reason": "market hours"}
-        execute(system, "SELECT set_trade_always(%s)", Jsonb(request))
-
-    trade_always(wanted=False)
-    try:
-        yield
-    finally:
-        trade_always(wanted=True)
+    with psycopg.connect(system.database_url, autocommit=True) as connection:
+        set_trade_always(connection, wanted=False)
+        try:
+            yield
+        finally:
+            set_trade_always(connection, wanted=True)
 
 
 def test_a_closed_market_denies_and_an_open_one_trades(local_system: LocalSystem, traders: Traders) -> None:

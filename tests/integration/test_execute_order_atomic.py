@@ -10,38 +10,25 @@ from typing import Any
 
 import pytest
 
-from tests.kit import MigratedTemplate, ScratchDatabase, User, make_user, order_request, set_quote
-from tests.kit.orders import (
-    ORDER_TABLES,
-    Outcome,
-    account,
-    book_faults,
-    close_market,
-    counts,
-    details_of,
-    prepare_market,
-    raises_sqlstate,
-    rows,
-    send,
-    stale_time,
-    trade,
-    worth,
-)
+from tests.kit import MigratedTemplate, User, order_request
+from tests.kit.orders import ORDER_TABLES, Market, Outcome, details_of, raises_sqlstate, send, stale_time
 
 
 @pytest.fixture(scope="module")
-def shared(migrated: MigratedTemplate) -> Iterator[ScratchDatabase]:
+def shared(migrated: MigratedTemplate) -> Iterator[Market]:
     """One database for the module: every test has users of its own. The books must hold after all of them."""
     scratch = migrated.clone()
-    yield scratch
-    faults = book_faults(scratch)
-    scratch.drop()
-    assert faults == []
+    try:
+        with Market.opened(scratch) as market:
+            yield market
+            assert market.book_faults() == []
+    finally:
+        scratch.drop()
 
 
 @pytest.fixture
-def market(shared: ScratchDatabase) -> ScratchDatabase:
-    prepare_market(shared)
+def market(shared: Market) -> Market:
+    shared.prepare()
     return shared
 
 
@@ -52,12 +39,12 @@ def money(value: object) -> Decimal:
 class TestFill:
     """Figures that a hand calculation gives. Slippage is base x volatility multiplier pips, to the tick."""
 
-    def test_eurusd_in_dollars(self, market: ScratchDatabase) -> None:
+    def test_eurusd_in_dollars(self, market: Market) -> None:
         # given 100,000 USD at 1:100, EURUSD at 1.1000/1.1002, slippage 0.2 x 3 = 0.6 pips
-        user = make_user(market)
+        user = market.user()
 
         # when one lot is bought
-        filled = trade(market, user)
+        filled = market.trade(user)
 
         # then it fills at 1.1002 + 0.00006, ties up 100,000 x 1.10026 / 100, and stands at (1.1000 - 1.10026) x 100,000
         assert filled["outcome"] == "filled"
@@ -66,90 +53,90 @@ class TestFill:
         assert filled["margin"] == Decimal("1100.26")
         assert filled["commission"] == 0
         assert filled["total_cost"] == Decimal("1100.26")
-        after = worth(market, user)
-        assert after["balance"] == "100000.00" or money(after["balance"]) == 100_000
+        after = market.worth(user)
+        assert money(after["balance"]) == 100_000
         assert money(after["unrealized_pnl"]) == -26
         assert money(after["equity"]) == 99_974
         assert money(after["margin_used"]) == Decimal("1100.26")
         assert money(after["free_margin"]) == Decimal("98873.74")
         assert money(after["margin_level"]) == Decimal("9086.40")
 
-    def test_a_sell_opens_a_short_at_the_bid(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
+    def test_a_sell_opens_a_short_at_the_bid(self, market: Market) -> None:
+        user = market.user()
 
-        filled = trade(market, user, side="sell", quantity="0.1")
+        filled = market.trade(user, side="sell", quantity="0.1")
 
-        (position,) = rows(market, "positions", user)
+        (position,) = market.rows("positions", user)
         assert (position["side"], position["entry_price"]) == ("short", Decimal("1.09994"))
         assert filled["margin"] == Decimal("109.99")  # 10,000 x 1.09994 / 100 = 109.994
-        assert money(worth(market, user)["unrealized_pnl"]) == Decimal("-2.60")  # (1.09994 - 1.1002) x 10,000
+        assert money(market.worth(user)["unrealized_pnl"]) == Decimal("-2.60")  # (1.09994 - 1.1002) x 10,000
 
-    def test_a_yen_quote_in_dollars(self, market: ScratchDatabase) -> None:
+    def test_a_yen_quote_in_dollars(self, market: Market) -> None:
         # given USDJPY at 150.000/150.010, slippage 0.2 x 3 x 0.001 = 0.0006, which rounds to one tick of 0.001
-        user = make_user(market)
+        user = market.user()
 
-        filled = trade(market, user, symbol="USDJPY", quantity="0.5")
+        filled = market.trade(user, symbol="USDJPY", quantity="0.5")
 
         # then the base is the account's currency: 50,000 / 100; the loss of 0.011 x 50,000 yen is changed at 1 / bid
         assert filled["execution_price"] == Decimal("150.011")
         assert filled["margin"] == 500
-        assert money(worth(market, user)["unrealized_pnl"]) == Decimal("-3.67")  # -550 / 150.000
+        assert money(market.worth(user)["unrealized_pnl"]) == Decimal("-3.67")  # -550 / 150.000
 
-    def test_a_profit_in_yen_is_changed_at_the_ask(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
-        trade(market, user, symbol="USDJPY", quantity="0.5")
+    def test_a_profit_in_yen_is_changed_at_the_ask(self, market: Market) -> None:
+        user = market.user()
+        market.trade(user, symbol="USDJPY", quantity="0.5")
 
-        set_quote(market, "USDJPY", "151.011", "151.021")
+        market.quote("USDJPY", "151.011", "151.021")
 
-        assert money(worth(market, user)["unrealized_pnl"]) == Decimal("331.08")  # 1.000 x 50,000 / 151.021
+        assert money(market.worth(user)["unrealized_pnl"]) == Decimal("331.08")  # 1.000 x 50,000 / 151.021
 
-    def test_base_equal_to_a_euro_account(self, market: ScratchDatabase) -> None:
-        user = make_user(market, currency="EUR", balance=50_000)
+    def test_base_equal_to_a_euro_account(self, market: Market) -> None:
+        user = market.user(currency="EUR", balance=50_000)
 
-        filled = trade(market, user)
+        filled = market.trade(user)
 
         # then no rate enters the margin: 100,000 / 100; the loss of 26 USD is changed at 1 / 1.1000
         assert filled["margin"] == 1000
         assert filled["currency"] == "EUR"
-        assert money(worth(market, user)["unrealized_pnl"]) == Decimal("-23.64")
+        assert money(market.worth(user)["unrealized_pnl"]) == Decimal("-23.64")
 
-    def test_a_pound_account_converts_the_base_directly(self, market: ScratchDatabase) -> None:
+    def test_a_pound_account_converts_the_base_directly(self, market: Market) -> None:
         # given a GBP account and EURGBP at 0.8690/0.8692
-        user = make_user(market, currency="GBP", balance=50_000)
-        set_quote(market, "EURGBP", "0.8690", "0.8692")
+        user = market.user(currency="GBP", balance=50_000)
+        market.quote("EURGBP", "0.8690", "0.8692")
 
-        filled = trade(market, user)
+        filled = market.trade(user)
 
         # then 1000 EUR of margin at the bid; -26 USD at 1 / GBPUSD bid
         assert filled["margin"] == 869
-        assert money(worth(market, user)["unrealized_pnl"]) == Decimal("-20.80")  # -26 / 1.2500
+        assert money(market.worth(user)["unrealized_pnl"]) == Decimal("-20.80")  # -26 / 1.2500
 
-    def test_a_pound_account_crosses_through_the_dollar(self, market: ScratchDatabase) -> None:
+    def test_a_pound_account_crosses_through_the_dollar(self, market: Market) -> None:
         # given no quote of EURGBP
-        user = make_user(market, currency="GBP", balance=50_000)
+        user = market.user(currency="GBP", balance=50_000)
 
-        filled = trade(market, user)
+        filled = market.trade(user)
 
         # then 1000 EUR x EURUSD bid / GBPUSD ask = 1000 x 1.1000 / 1.2504 = 879.7185
         assert filled["margin"] == Decimal("879.72")
 
-    def test_a_yen_quote_crosses_into_euros(self, market: ScratchDatabase) -> None:
+    def test_a_yen_quote_crosses_into_euros(self, market: Market) -> None:
         # given GBPJPY at 190.000/190.020 and neither EURJPY nor EURGBP quoted; slippage 1 x 2.5 x 0.01 = 0.025
-        user = make_user(market, currency="EUR", balance=50_000)
-        set_quote(market, "GBPJPY", "190.000", "190.020")
+        user = market.user(currency="EUR", balance=50_000)
+        market.quote("GBPJPY", "190.000", "190.020")
 
-        filled = trade(market, user, symbol="GBPJPY", quantity="0.2")
+        filled = market.trade(user, symbol="GBPJPY", quantity="0.2")
 
         # then 20,000 GBP / 100 x GBPUSD bid / EURUSD ask; -(190.045 - 190.000) x 20,000 JPY / USDJPY bid / EURUSD bid
         assert filled["execution_price"] == Decimal("190.045")
         assert filled["margin"] == Decimal("227.23")  # 200 x 1.2500 / 1.1002 = 227.2314
-        assert money(worth(market, user)["unrealized_pnl"]) == Decimal("-5.45")  # -900 / 150.000 / 1.1000 = -5.4545
+        assert money(market.worth(user)["unrealized_pnl"]) == Decimal("-5.45")  # -900 / 150.000 / 1.1000 = -5.4545
 
-    def test_account_equal_to_quote_takes_the_open_price(self, market: ScratchDatabase) -> None:
-        user = make_user(market, currency="GBP", balance=50_000)
-        set_quote(market, "EURGBP", "0.8690", "0.8692")
+    def test_account_equal_to_quote_takes_the_open_price(self, market: Market) -> None:
+        user = market.user(currency="GBP", balance=50_000)
+        market.quote("EURGBP", "0.8690", "0.8692")
 
-        filled = trade(market, user, symbol="EURGBP")
+        filled = market.trade(user, symbol="EURGBP")
 
         # then slippage is 1 x 2.5 pips: 0.86945; 1000 EUR at the open price itself
         assert filled["execution_price"] == Decimal("0.86945")
@@ -167,11 +154,11 @@ class TestFill:
             ("gold", "4000", "50.00"),  # 64, at most 50
         ],
     )
-    def test_a_stock_with_commission(self, market: ScratchDatabase, tier: str, quantity: str, commission: str) -> None:
+    def test_a_stock_with_commission(self, market: Market, tier: str, quantity: str, commission: str) -> None:
         # given AAPL at 149.98/150.00, slippage 0.1 pips of 0.01: less than half a tick
-        user = make_user(market, tier=tier)
+        user = market.user(tier=tier)
 
-        filled = trade(market, user, symbol="AAPL", quantity=quantity)
+        filled = market.trade(user, symbol="AAPL", quantity=quantity)
 
         # then leverage is the instrument's 20, the smaller one
         margin = Decimal(quantity) * 150 / 20
@@ -180,49 +167,49 @@ class TestFill:
         assert filled["margin"] == margin
         assert filled["commission"] == Decimal(commission)
         assert filled["total_cost"] == margin + Decimal(commission)
-        assert account(market, user)["balance"] == 100_000 - Decimal(commission)
+        assert market.account(user)["balance"] == 100_000 - Decimal(commission)
 
-    def test_commission_is_changed_at_the_ask(self, market: ScratchDatabase) -> None:
-        user = make_user(market, currency="EUR", tier="bronze", balance=50_000)
+    def test_commission_is_changed_at_the_ask(self, market: Market) -> None:
+        user = market.user(currency="EUR", tier="bronze", balance=50_000)
 
-        filled = trade(market, user, symbol="AAPL", quantity="1000")
+        filled = market.trade(user, symbol="AAPL", quantity="1000")
 
         # then 20 USD / 1.1000, and 7500 USD of margin / 1.1002
         assert filled["commission"] == Decimal("18.18")
         assert filled["margin"] == Decimal("6816.94")
 
-    def test_a_tie_in_a_conversion_rounds_up(self, market: ScratchDatabase) -> None:
+    def test_a_tie_in_a_conversion_rounds_up(self, market: Market) -> None:
         # given a rate whose reciprocal never ends
-        user = make_user(market, currency="EUR", balance=50_000)
-        set_quote(market, "EURUSD", "1.2", "1.2")
-        set_quote(market, "AAPL", "150.12", "150.12")
+        user = market.user(currency="EUR", balance=50_000)
+        market.quote("EURUSD", "1.2", "1.2")
+        market.quote("AAPL", "150.12", "150.12")
 
-        filled = trade(market, user, symbol="AAPL", quantity="1")
+        filled = market.trade(user, symbol="AAPL", quantity="1")
 
         assert filled["margin"] == Decimal("6.26")  # 150.12 / 20 / 1.2 = 6.255
 
-    def test_a_cash_account_pays_in_full(self, market: ScratchDatabase) -> None:
-        user = make_user(market, kind="cash", balance="15100", tier="bronze")
+    def test_a_cash_account_pays_in_full(self, market: Market) -> None:
+        user = market.user(kind="cash", balance="15100", tier="bronze")
 
-        filled = trade(market, user, symbol="AAPL", quantity="100")
+        filled = market.trade(user, symbol="AAPL", quantity="100")
 
         assert filled["margin"] == 15_000
-        assert money(worth(market, user)["free_margin"]) == 96  # 15,100 - 2 commission - 2 spread - 15,000
+        assert money(market.worth(user)["free_margin"]) == 96  # 15,100 - 2 commission - 2 spread - 15,000
 
-    def test_hedging_gives_every_order_a_position(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
+    def test_hedging_gives_every_order_a_position(self, market: Market) -> None:
+        user = market.user()
 
-        trade(market, user)
-        trade(market, user, side="sell", quantity="0.5")
-        trade(market, user)
+        market.trade(user)
+        market.trade(user, side="sell", quantity="0.5")
+        market.trade(user)
 
-        sides = [(row["side"], row["quantity"]) for row in rows(market, "positions", user)]
+        sides = [(row["side"], row["quantity"]) for row in market.rows("positions", user)]
         assert sides == [("long", 1), ("short", Decimal("0.5")), ("long", 1)]
 
-    def test_the_only_account_is_meant_when_none_is_named(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
+    def test_the_only_account_is_meant_when_none_is_named(self, market: Market) -> None:
+        user = market.user()
 
-        filled = trade(market, user, account_id=None)
+        filled = market.trade(user, account_id=None)
 
         assert filled["account_id"] == str(user.account_id)
 
@@ -230,36 +217,32 @@ class TestFill:
 class TestRows:
     """What one executed order leaves in the tables."""
 
-    def test_all_rows_are_of_one_transaction(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
+    def test_all_rows_are_of_one_transaction(self, market: Market) -> None:
+        user = market.user()
 
-        filled = trade(market, user, client_order_id="mine")
+        filled = market.trade(user, client_order_id="mine")
 
-        found: set[str] = set()
-        with market.connect() as connection:
-            (sole,) = connection.execute("SELECT xmin::text FROM orders WHERE user_id = %s", (user.user_id,)).fetchall()
-            for table in (*ORDER_TABLES, "accounts"):
-                seen = connection.execute(
-                    f"SELECT count(*) FROM {table} WHERE user_id = %s AND xmin::text = %s".encode(),
-                    (user.user_id, sole[0]),
-                ).fetchall()[0][0]
-                expected = {"order_audit_log": 4}.get(table, 1)
-                assert seen == expected, table
-                found.add(table)
-        assert found == {*ORDER_TABLES, "accounts"}
+        ((transaction,),) = market.execute("SELECT xmin::text FROM orders WHERE user_id = %s", (user.user_id,))
+        written = {
+            table: market.execute(
+                f"SELECT count(*) FROM {table} WHERE user_id = %s AND xmin::text = %s", (user.user_id, transaction)
+            )[0][0]
+            for table in (*ORDER_TABLES, "accounts")
+        }
+        assert written == dict.fromkeys((*ORDER_TABLES, "accounts"), 1) | {"order_audit_log": 4}
         assert filled["client_order_id"] == "mine"
 
-    def test_each_row_tells_the_same(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
+    def test_each_row_tells_the_same(self, market: Market) -> None:
+        user = market.user()
 
-        filled = trade(market, user, symbol="AAPL", quantity="100", stop_loss="140", take_profit="160").answer
+        filled = market.trade(user, symbol="AAPL", quantity="100", stop_loss="140", take_profit="160").answer
 
-        (order,) = rows(market, "orders", user)
-        (fill,) = rows(market, "fills", user)
-        (position,) = rows(market, "positions", user)
-        entries = sorted(rows(market, "ledger_entries", user), key=lambda row: row["entry_number"])
-        event = max(rows(market, "events", user), key=lambda row: row["sequence"])
-        audit = sorted(rows(market, "order_audit_log", user), key=lambda row: row["version"])[1:]
+        (order,) = market.rows("orders", user)
+        (fill,) = market.rows("fills", user)
+        (position,) = market.rows("positions", user)
+        entries = sorted(market.rows("ledger_entries", user), key=lambda row: row["entry_number"])
+        event = max(market.rows("events", user), key=lambda row: row["sequence"])
+        audit = sorted(market.rows("order_audit_log", user), key=lambda row: row["version"])[1:]
         assert (order["status"], order["filled_quantity"], order["leaves_quantity"]) == ("filled", 100, 0)
         assert order["average_price"] == fill["price"] == position["entry_price"] == filled["execution_price"]
         assert order["commission"] == fill["commission"] == position["commission_paid"] == filled["commission"]
@@ -276,13 +259,13 @@ class TestRows:
         assert {row["order_id"] for row in audit} == {order["id"]}
         assert order["transaction_id"] == filled["transaction_id"]
 
-    def test_personal_data_stays_out_of_the_audit(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
+    def test_personal_data_stays_out_of_the_audit(self, market: Market) -> None:
+        user = market.user()
 
-        trade(market, user, ip_address="198.51.100.7", user_agent="a browser of theirs")
+        market.trade(user, ip_address="198.51.100.7", user_agent="a browser of theirs")
 
-        told = str(rows(market, "order_audit_log", user)) + str(rows(market, "events", user))
-        (pii,) = rows(market, "audit_pii", user)
+        told = str(market.rows("order_audit_log", user)) + str(market.rows("events", user))
+        (pii,) = market.rows("audit_pii", user)
         assert (str(pii["ip_address"]), pii["user_agent"], pii["email"]) == (
             "198.51.100.7",
             "a browser of theirs",
@@ -290,65 +273,64 @@ class TestRows:
         )
         assert not any(secret in told for secret in ("198.51.100.7", "a browser of theirs", user.email))
 
-    def test_every_moment_is_the_one_taken_after_the_lock(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
+    def test_every_moment_is_the_one_taken_after_the_lock(self, market: Market) -> None:
+        user = market.user()
         before = datetime.now(UTC)
 
-        filled = trade(market, user)
+        filled = market.trade(user)
 
-        (order,) = rows(market, "orders", user)
-        (fill,) = rows(market, "fills", user)
+        (order,) = market.rows("orders", user)
+        (fill,) = market.rows("fills", user)
         assert before <= order["executed_at"] == fill["transact_time"] <= datetime.now(UTC)
         assert datetime.fromisoformat(filled["transact_time"]) == order["executed_at"]
 
 
-def denial_kyc(market: ScratchDatabase) -> tuple[User, dict[str, object], dict[str, Any]]:
-    return make_user(market, kyc="pending"), {}, {"field": "kyc_status", "value": "pending", "constraint": "verified"}
+def denial_kyc(market: Market) -> tuple[User, dict[str, object], dict[str, Any]]:
+    return market.user(kyc="pending"), {}, {"field": "kyc_status", "value": "pending", "constraint": "verified"}
 
 
-def denial_status(market: ScratchDatabase) -> tuple[User, dict[str, object], dict[str, Any]]:
-    user = make_user(market, status="suspended")
+def denial_status(market: Market) -> tuple[User, dict[str, object], dict[str, Any]]:
+    user = market.user(status="suspended")
     return user, {}, {"field": "account_status", "value": "suspended", "constraint": "active"}
 
 
-def denial_halted(market: ScratchDatabase) -> tuple[User, dict[str, object], dict[str, Any]]:
-    with market.connect() as connection:
-        connection.execute("UPDATE platform_settings SET trading_state = 'halted'")
-    return make_user(market), {}, {"field": "trading_state", "constraint": "active"}
+def denial_halted(market: Market) -> tuple[User, dict[str, object], dict[str, Any]]:
+    market.execute("UPDATE platform_settings SET trading_state = 'halted'")
+    return market.user(), {}, {"field": "trading_state", "constraint": "active"}
 
 
-def denial_closed(market: ScratchDatabase) -> tuple[User, dict[str, object], dict[str, Any]]:
+def denial_closed(market: Market) -> tuple[User, dict[str, object], dict[str, Any]]:
     opens_at = datetime(2040, 1, 2, 22, tzinfo=UTC)
-    close_market(market, "FX", opens_at)
-    return make_user(market), {}, {"field": "symbol", "value": "EURUSD", "opens_at": "2040-01-02T22:00:00.000000Z"}
+    market.close("FX", opens_at)
+    return market.user(), {}, {"field": "symbol", "value": "EURUSD", "opens_at": "2040-01-02T22:00:00.000000Z"}
 
 
-def denial_limit(market: ScratchDatabase) -> tuple[User, dict[str, object], dict[str, Any]]:
-    user = make_user(market, risk={"max_position_size": 2})
+def denial_limit(market: Market) -> tuple[User, dict[str, object], dict[str, Any]]:
+    user = market.user(risk={"max_position_size": 2})
     expected = {"field": "max_position_size", "value": "2.01", "constraint": "at most 2"}
     return user, {"quantity": "2.01"}, expected
 
 
-def denial_slippage(market: ScratchDatabase) -> tuple[User, dict[str, object], dict[str, Any]]:
+def denial_slippage(market: Market) -> tuple[User, dict[str, object], dict[str, Any]]:
     expected = {"field": "max_slippage", "value": "0.00005", "constraint": "at least 0.00006"}
-    return make_user(market), {"max_slippage": "0.00005"}, expected
+    return market.user(), {"max_slippage": "0.00005"}, expected
 
 
-def denial_margin(market: ScratchDatabase) -> tuple[User, dict[str, object], dict[str, Any]]:
+def denial_margin(market: Market) -> tuple[User, dict[str, object], dict[str, Any]]:
     # 1100.26 of margin and 26 of spread and slippage
     expected = {"required": "1126.26", "available": "1126.25", "margin_level": None}
-    return make_user(market, balance="1126.25"), {}, expected
+    return market.user(balance="1126.25"), {}, expected
 
 
-def denial_funds(market: ScratchDatabase) -> tuple[User, dict[str, object], dict[str, Any]]:
-    set_quote(market, "AAPL", "150", "150")
-    user = make_user(market, kind="cash", balance=5000)
+def denial_funds(market: Market) -> tuple[User, dict[str, object], dict[str, Any]]:
+    market.quote("AAPL", "150", "150")
+    user = market.user(kind="cash", balance=5000)
     expected = {"required_balance": Decimal("15001.60"), "available_balance": Decimal("5000.00")}
     return user, {"symbol": "AAPL", "quantity": "100"}, expected
 
 
-def denial_position(market: ScratchDatabase) -> tuple[User, dict[str, object], dict[str, Any]]:
-    user = make_user(market, kind="cash", balance=5000)
+def denial_position(market: Market) -> tuple[User, dict[str, object], dict[str, Any]]:
+    user = market.user(kind="cash", balance=5000)
     expected = {"field": "quantity", "value": "1", "constraint": "at most 0", "held_quantity": 0}
     return user, {"symbol": "AAPL", "side": "sell"}, expected
 
@@ -370,19 +352,19 @@ class TestDenial:
     """Refusals that are kept, with their reason, because compliance asks for them."""
 
     @pytest.mark.parametrize("code", DENIALS)
-    def test_a_denied_order_is_kept_and_moves_nothing(self, market: ScratchDatabase, code: str) -> None:
+    def test_a_denied_order_is_kept_and_moves_nothing(self, market: Market, code: str) -> None:
         # given a reason to refuse
         user, overrides, details = DENIALS[code](market)
-        before, rows_before = account(market, user), counts(market, user)
+        before, rows_before = market.account(user), market.counts(user)
 
         # when the order comes
-        denied = trade(market, user, **overrides).answer
+        denied = market.trade(user, **overrides).answer
 
         # then it is answered with the reason
         assert (denied["outcome"], denied["code"]) == ("denied", code)
         assert denied["details"].items() >= details.items()
         # and one order, two audit rows, one event and the answer are kept, nothing else
-        added = {table: now - rows_before[table] for table, now in counts(market, user).items()}
+        added = {table: now - rows_before[table] for table, now in market.counts(user).items()}
         assert added == dict.fromkeys(ORDER_TABLES, 0) | {
             "orders": 1,
             "order_audit_log": 2,
@@ -390,66 +372,65 @@ class TestDenial:
             "events": 1,
             "idempotency_keys": 1,
         }
-        (order,) = rows(market, "orders", user)
+        (order,) = market.rows("orders", user)
         assert (order["status"], order["failure_code"], order["failure_reason"]) == ("denied", code, denied["message"])
         assert (order["filled_quantity"], order["average_price"], order["executed_at"]) == (0, None, None)
-        audit = sorted(rows(market, "order_audit_log", user), key=lambda row: row["version"])[-2:]
+        audit = sorted(market.rows("order_audit_log", user), key=lambda row: row["version"])[-2:]
         assert [(row["action"], row["status"]) for row in audit] == [
             ("SUBMITTED", "pending_new"),
             ("REJECTED", "denied"),
         ]
         assert audit[1]["reason"] == denied["message"]
-        event = max(rows(market, "events", user), key=lambda row: row["sequence"])
+        event = max(market.rows("events", user), key=lambda row: row["sequence"])
         assert (event["event_type"], event["sequence"]) == ("order.denied", denied["sequence"])
         assert event["payload"]["orders"][0]["failure_code"] == code
-        after = account(market, user)
+        after = market.account(user)
         moved = {name for name in after if after[name] != before[name]}
         assert moved == {"last_sequence", "audit_version", "audit_head", "updated_at"}
         # and a repeat gets the same bytes
         repeat = order_request(user, **overrides)
-        with market.connect("function_trader") as connection:
-            first, second = send(connection, repeat), send(connection, repeat)
+        first, second = send(market.trader, repeat), send(market.trader, repeat)
         assert (first.replayed, second.replayed) == (False, True)
         assert first.text == second.text
 
-    def test_the_sentence_of_a_cash_account(self, market: ScratchDatabase) -> None:
+    def test_the_sentence_of_a_cash_account(self, market: Market) -> None:
         user, overrides, _ = denial_funds(market)
 
-        denied = trade(market, user, **overrides)
+        denied = market.trade(user, **overrides)
 
         assert denied["message"] == "Insufficient funds for $15,000 order; available: $5,000"
 
-    def test_the_sentence_counts_the_commission_when_that_is_what_lacks(self, market: ScratchDatabase) -> None:
-        set_quote(market, "AAPL", "150", "150")
-        user = make_user(market, kind="cash", balance="15000.50")
+    def test_the_sentence_counts_the_commission_when_that_is_what_lacks(self, market: Market) -> None:
+        market.quote("AAPL", "150", "150")
+        user = market.user(kind="cash", balance="15000.50")
 
-        denied = trade(market, user, symbol="AAPL", quantity="100")
+        denied = market.trade(user, symbol="AAPL", quantity="100")
 
         assert denied["message"] == "Insufficient funds for $15,001.60 order; available: $15,000.50"
 
-    def test_exactly_enough_margin_is_enough(self, market: ScratchDatabase) -> None:
-        user = make_user(market, balance="1126.26")
+    def test_exactly_enough_margin_is_enough(self, market: Market) -> None:
+        user = market.user(balance="1126.26")
 
-        filled = trade(market, user)
+        filled = market.trade(user)
 
         assert filled["outcome"] == "filled"
-        assert money(worth(market, user)["free_margin"]) == 0
+        assert money(market.worth(user)["free_margin"]) == 0
 
-    def test_a_cash_account_cannot_spend_unrealized_profit(self, market: ScratchDatabase) -> None:
+    def test_a_cash_account_cannot_spend_unrealized_profit(self, market: Market) -> None:
         # given 10 shares bought at 150, now worth far more, and 100 left
-        user = make_user(market, kind="cash", balance="1601", tier="platinum")
-        trade(market, user, symbol="AAPL", quantity="10")
-        set_quote(market, "AAPL", "300", "300")
+        user = market.user(kind="cash", balance="1601", tier="platinum")
+        market.trade(user, symbol="AAPL", quantity="10")
+        market.quote("AAPL", "300", "300")
 
-        denied = trade(market, user, symbol="AAPL", quantity="1")
+        denied = market.trade(user, symbol="AAPL", quantity="1")
 
         assert (denied["code"], denied["details"]["available_balance"]) == ("INSUFFICIENT_FUNDS", 100)
 
-    def test_the_level_of_an_account_that_is_short_of_margin(self, market: ScratchDatabase) -> None:
-        user = make_user(market, balance=2000)
-        trade(market, user)
+    def test_the_level_of_an_account_that_is_short_of_margin(self, market: Market) -> None:
+        user = market.user(balance=2000)
+        market.trade(user)
 
-        denied = trade(market, user)
+        denied = market.trade(user)
 
         # equity 1974 over 1100.26 used; 2000 - 26 - 1100.26 free
         assert denied["details"] == {
@@ -465,68 +446,63 @@ class TestDenial:
 class TestNoRow:
     """Faults of the request or of the data: nothing is kept, and the key stays free."""
 
-    def refused(self, market: ScratchDatabase, user: User, sqlstate: str, **overrides: object) -> dict[str, Any]:
+    def refused(self, market: Market, user: User, sqlstate: str, **overrides: object) -> dict[str, Any]:
         """The details of the fault, after checking that nothing was kept and that the same key then executes."""
-        before, rows_before = account(market, user), counts(market, user)
+        before, rows_before = market.account(user), market.counts(user)
         key = str(uuid.uuid4())
         with raises_sqlstate(sqlstate) as caught:
-            trade(market, user, idempotency_key=key, **overrides)
-        assert (account(market, user), counts(market, user)) == (before, rows_before)
+            market.trade(user, idempotency_key=key, **overrides)
+        assert (market.account(user), market.counts(user)) == (before, rows_before)
         return details_of(caught.value) | {"key": key}
 
-    def test_an_unknown_symbol(self, market: ScratchDatabase) -> None:
-        details = self.refused(market, make_user(market), "TR002", symbol="NOSUCH")
+    def test_an_unknown_symbol(self, market: Market) -> None:
+        details = self.refused(market, market.user(), "TR002", symbol="NOSUCH")
 
         assert details["value"] == "NOSUCH"
 
-    def test_an_inactive_symbol(self, market: ScratchDatabase) -> None:
-        with market.connect() as connection:
-            connection.execute("UPDATE instruments SET is_active = false WHERE symbol = 'NZDJPY'")
+    def test_an_inactive_symbol(self, market: Market) -> None:
+        market.execute("UPDATE instruments SET is_active = false WHERE symbol = 'NZDJPY'")
 
-        self.refused(market, make_user(market), "TR002", symbol="NZDJPY")
+        self.refused(market, market.user(), "TR002", symbol="NZDJPY")
 
-    def test_a_symbol_without_a_quote(self, market: ScratchDatabase) -> None:
-        details = self.refused(market, make_user(market), "TR004", symbol="AUDUSD")
+    def test_a_symbol_without_a_quote(self, market: Market) -> None:
+        details = self.refused(market, market.user(), "TR004", symbol="AUDUSD")
 
         assert details["value"] == "AUDUSD"
 
-    def test_a_stale_quote_and_the_key_is_free_afterwards(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
-        set_quote(market, "EURUSD", "1.1000", "1.1002", stale_time())
+    def test_a_stale_quote_and_the_key_is_free_afterwards(self, market: Market) -> None:
+        user = market.user()
+        market.quote("EURUSD", "1.1000", "1.1002", stale_time())
         details = self.refused(market, user, "TR004")
 
-        set_quote(market, "EURUSD", "1.1000", "1.1002")
-        filled = trade(market, user, idempotency_key=details["key"])
+        market.quote("EURUSD", "1.1000", "1.1002")
+        filled = market.trade(user, idempotency_key=details["key"])
 
         assert (filled.replayed, filled["outcome"]) == (False, "filled")
 
     @pytest.mark.parametrize("column", ["quoted_at", "received_at"])
-    def test_age_counts_from_the_older_time(self, market: ScratchDatabase, column: str) -> None:
-        with market.connect() as connection:
-            connection.execute(f"UPDATE quotes SET {column} = %s WHERE symbol = 'EURUSD'".encode(), (stale_time(),))
+    def test_age_counts_from_the_older_time(self, market: Market, column: str) -> None:
+        market.execute(f"UPDATE quotes SET {column} = %s WHERE symbol = 'EURUSD'", (stale_time(),))
 
-        self.refused(market, make_user(market), "TR004")
+        self.refused(market, market.user(), "TR004")
 
-    def test_a_quote_from_the_future(self, market: ScratchDatabase) -> None:
-        with market.connect() as connection:
-            connection.execute("UPDATE quotes SET quoted_at = %s", (datetime.now(UTC) + timedelta(minutes=5),))
+    def test_a_quote_from_the_future(self, market: Market) -> None:
+        market.execute("UPDATE quotes SET quoted_at = %s", (datetime.now(UTC) + timedelta(minutes=5),))
 
-        self.refused(market, make_user(market), "TR004")
+        self.refused(market, market.user(), "TR004")
 
-    def test_a_traded_quote_is_fresh_also_outside_market_hours(self, market: ScratchDatabase) -> None:
-        close_market(market, "FX")
-        with market.connect() as connection:
-            connection.execute("UPDATE platform_settings SET trade_always = true")
-        set_quote(market, "EURUSD", "1.1000", "1.1002", stale_time())
+    def test_a_traded_quote_is_fresh_also_outside_market_hours(self, market: Market) -> None:
+        market.close("FX")
+        market.execute("UPDATE platform_settings SET trade_always = true")
+        market.quote("EURUSD", "1.1000", "1.1002", stale_time())
 
-        self.refused(market, make_user(market), "TR004")
+        self.refused(market, market.user(), "TR004")
 
-    def test_no_way_to_convert(self, market: ScratchDatabase) -> None:
+    def test_no_way_to_convert(self, market: Market) -> None:
         # given a quote in yen and no yen rate for a euro account
-        user = make_user(market, currency="EUR")
-        set_quote(market, "GBPJPY", "190.000", "190.020")
-        with market.connect() as connection:
-            connection.execute("DELETE FROM quotes WHERE symbol = 'USDJPY'")
+        user = market.user(currency="EUR")
+        market.quote("GBPJPY", "190.000", "190.020")
+        market.execute("DELETE FROM quotes WHERE symbol = 'USDJPY'")
 
         self.refused(market, user, "TR004", symbol="GBPJPY")
 
@@ -545,16 +521,14 @@ class TestNoRow:
             ("sell", {"take_profit": "0"}, "take_profit"),
         ],
     )
-    def test_an_exit_on_the_wrong_side(
-        self, market: ScratchDatabase, side: str, exits: dict[str, str], field: str
-    ) -> None:
-        details = self.refused(market, make_user(market), "TR006", side=side, **exits)
+    def test_an_exit_on_the_wrong_side(self, market: Market, side: str, exits: dict[str, str], field: str) -> None:
+        details = self.refused(market, market.user(), "TR006", side=side, **exits)
 
         assert (details["field"], details["value"]) == (field, exits[field])
 
     @pytest.mark.parametrize("quantity", ["0", "-1", "0.009", "0.015", "1000.01", "NaN", "Infinity", "1e30", None])
-    def test_a_quantity_out_of_its_bounds(self, market: ScratchDatabase, quantity: str | None) -> None:
-        details = self.refused(market, make_user(market), "TR006", quantity=quantity)
+    def test_a_quantity_out_of_its_bounds(self, market: Market, quantity: str | None) -> None:
+        details = self.refused(market, market.user(), "TR006", quantity=quantity)
 
         assert details["field"] == "quantity"
 
@@ -570,88 +544,81 @@ class TestNoRow:
             ("max_slippage", "-0.1"),
         ],
     )
-    def test_a_field_of_another_form(self, market: ScratchDatabase, field: str, value: object) -> None:
-        details = self.refused(market, make_user(market), "TR006", **{field: value})
+    def test_a_field_of_another_form(self, market: Market, field: str, value: object) -> None:
+        details = self.refused(market, market.user(), "TR006", **{field: value})
 
         assert details["field"] == field
 
-    def test_a_client_order_id_that_was_used(self, market: ScratchDatabase) -> None:
-        user, other = make_user(market), make_user(market)
-        trade(market, user, client_order_id="mine")
+    def test_a_client_order_id_that_was_used(self, market: Market) -> None:
+        user, other = market.user(), market.user()
+        market.trade(user, client_order_id="mine")
 
         details = self.refused(market, user, "TR005", client_order_id="mine")
 
         # then it is another account's to use all the same
         assert details["field"] == "client_order_id"
-        assert trade(market, other, client_order_id="mine")["outcome"] == "filled"
+        assert market.trade(other, client_order_id="mine")["outcome"] == "filled"
 
-    def test_a_denied_order_keeps_its_client_order_id(self, market: ScratchDatabase) -> None:
-        user = make_user(market, balance=0)
-        assert trade(market, user, client_order_id="mine")["outcome"] == "denied"
+    def test_a_denied_order_keeps_its_client_order_id(self, market: Market) -> None:
+        user = market.user(balance=0)
+        assert market.trade(user, client_order_id="mine")["outcome"] == "denied"
 
         self.refused(market, user, "TR005", client_order_id="mine")
 
-    def test_an_account_of_somebody_else(self, market: ScratchDatabase) -> None:
-        user, other = make_user(market), make_user(market)
+    def test_an_account_of_somebody_else(self, market: Market) -> None:
+        user, other = market.user(), market.user()
 
         details = self.refused(market, user, "TR001", account_id=str(other.account_id))
 
         assert details["field"] == "account_id"
-        assert counts(market, other)["orders"] == 0
+        assert market.counts(other)["orders"] == 0
 
-    def test_no_account_named_among_several(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
-        with market.connect() as connection:
-            connection.execute("INSERT INTO accounts (user_id, currency) VALUES (%s, 'EUR')", (user.user_id,))
+    def test_no_account_named_among_several(self, market: Market) -> None:
+        user = market.user()
+        market.execute("INSERT INTO accounts (user_id, currency) VALUES (%s, 'EUR')", (user.user_id,))
 
         with raises_sqlstate("TR006") as caught:
-            trade(market, user, account_id=None)
+            market.trade(user, account_id=None)
 
         assert details_of(caught.value)["field"] == "account_id"
 
 
 class TestMaxSlippage:
-    def test_what_it_slips_by_is_allowed(self, market: ScratchDatabase) -> None:
-        assert trade(market, make_user(market), max_slippage="0.00006")["outcome"] == "filled"
+    def test_what_it_slips_by_is_allowed(self, market: Market) -> None:
+        assert market.trade(market.user(), max_slippage="0.00006")["outcome"] == "filled"
 
-    def test_zero_is_a_limit(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
+    def test_zero_is_a_limit(self, market: Market) -> None:
+        user = market.user()
 
-        assert trade(market, user, max_slippage="0")["code"] == "SLIPPAGE_EXCEEDED"
-        assert trade(market, user, symbol="AAPL", quantity="100", max_slippage="0")["outcome"] == "filled"
+        assert market.trade(user, max_slippage="0")["code"] == "SLIPPAGE_EXCEEDED"
+        assert market.trade(user, symbol="AAPL", quantity="100", max_slippage="0")["outcome"] == "filled"
 
-    def test_slippage_grows_after_hours(self, market: ScratchDatabase) -> None:
-        close_market(market, "FX")
-        with market.connect() as connection:
-            connection.execute("UPDATE platform_settings SET trade_always = true")
+    def test_slippage_grows_after_hours(self, market: Market) -> None:
+        market.close("FX")
+        market.execute("UPDATE platform_settings SET trade_always = true")
 
-        filled = trade(market, make_user(market))
+        filled = market.trade(market.user())
 
         assert filled["slippage"] == Decimal("0.00012")  # the maximum of 0.6 pips, twice
 
-    def test_the_same_key_slips_the_same_in_its_account(self, market: ScratchDatabase) -> None:
-        # given slippage with its random part
-        with market.connect() as connection:
-            connection.execute("UPDATE instruments SET slippage_variation = 0.9, slippage_max = 100")
-        user = make_user(market, risk={"max_positions": None})
-        key = str(uuid.uuid4())
-        first = trade(market, user, idempotency_key=key, quantity="0.1")
-        with market.connect() as connection:
-            connection.execute("DELETE FROM idempotency_keys WHERE user_id = %s", (user.user_id,))
-            connection.execute("UPDATE orders SET idempotency_key = 'first' WHERE user_id = %s", (user.user_id,))
+    def test_the_same_key_slips_the_same_in_its_account(self, market: Market) -> None:
+        # given slippage with its random part, and an order that was rolled back
+        market.execute(
+            "UPDATE instruments SET slippage_variation = 0.9, slippage_base = 100, slippage_max = 1000 "
+            "WHERE symbol = 'EURUSD'"
+        )
+        user = market.user(balance=1_000_000, risk={"max_positions": None})
+        request = order_request(user, quantity="0.1")
+        with market.trader.transaction(force_rollback=True):
+            first = send(market.trader, request)
 
-        second = trade(market, user, idempotency_key=key, quantity="0.1")
-        others = {trade(market, user, quantity="0.1")["slippage"] for _ in range(5)}
+        second = send(market.trader, request)
+        others = {market.trade(user, quantity="0.1")["slippage"] for _ in range(5)}
+        market.execute("UPDATE instruments SET slippage_base = 0.2, slippage_max = 0.6 WHERE symbol = 'EURUSD'")
 
         assert first["order_id"] != second["order_id"]
         assert first["slippage"] == second["slippage"]
         assert len(others) > 1
-        with market.connect() as connection:  # as it was, for the books
-            connection.execute(
-                "INSERT INTO idempotency_keys SELECT user_id, account_id, 'first', 'h', %s, now(), now() + '1 day' "
-                "FROM accounts WHERE user_id = %s",
-                (first.text, user.user_id),
-            )
 
 
 STATES = {
@@ -664,26 +631,22 @@ STATES = {
 class TestTradingState:
     @pytest.mark.parametrize("state", ["reducing", "halted"])
     @pytest.mark.parametrize("where", STATES)
-    def test_no_new_exposure_but_a_position_may_be_closed(
-        self, market: ScratchDatabase, where: str, state: str
-    ) -> None:
+    def test_no_new_exposure_but_a_position_may_be_closed(self, market: Market, where: str, state: str) -> None:
         # given a position in a netting account, then a halt
-        user = make_user(market, position_mode="netting")
-        trade(market, user)
-        with market.connect() as connection:
-            connection.execute(STATES[where].encode(), {"state": state, "account": user.account_id})
+        user = market.user(position_mode="netting")
+        market.trade(user)
+        market.execute(STATES[where], {"state": state, "account": user.account_id})
 
-        more, closed = trade(market, user), trade(market, user, side="sell")
+        more, closed = market.trade(user), market.trade(user, side="sell")
 
         assert more["code"] == "TRADING_HALTED"
         assert closed["outcome"] == "filled"
 
-    def test_another_instrument_trades_on(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
-        with market.connect() as connection:
-            connection.execute(STATES["instrument"].encode(), {"state": "halted"})
+    def test_another_instrument_trades_on(self, market: Market) -> None:
+        user = market.user()
+        market.execute(STATES["instrument"], {"state": "halted"})
 
-        assert trade(market, user, symbol="AAPL")["outcome"] == "filled"
+        assert market.trade(user, symbol="AAPL")["outcome"] == "filled"
 
     @pytest.mark.parametrize(
         ("column", "value", "code"),
@@ -694,185 +657,179 @@ class TestTradingState:
             ("kyc_status", "pending", "KYC_REQUIRED"),
         ],
     )
-    def test_who_may_not_open_may_still_reduce(
-        self, market: ScratchDatabase, column: str, value: str, code: str
-    ) -> None:
-        user = make_user(market, position_mode="netting")
-        trade(market, user)
-        with market.connect() as connection:
-            connection.execute(f"UPDATE profiles SET {column} = %s WHERE id = %s".encode(), (value, user.user_id))
+    def test_who_may_not_open_may_still_reduce(self, market: Market, column: str, value: str, code: str) -> None:
+        user = market.user(position_mode="netting")
+        market.trade(user)
+        market.execute(f"UPDATE profiles SET {column} = %s WHERE id = %s", (value, user.user_id))
 
-        more = trade(market, user)
-        reduced = trade(market, user, side="sell", quantity="0.4")
-        closed = trade(market, user, side="sell", quantity="0.6", reduce_only=True)
+        more = market.trade(user)
+        reduced = market.trade(user, side="sell", quantity="0.4")
+        closed = market.trade(user, side="sell", quantity="0.6", reduce_only=True)
 
         assert more["code"] == code
         assert [reduced["outcome"], closed["outcome"]] == ["filled", "filled"]
 
 
 class TestMarketHours:
-    def test_closed_also_for_closing(self, market: ScratchDatabase) -> None:
-        user = make_user(market, position_mode="netting")
-        trade(market, user)
-        close_market(market, "FX")
+    def test_closed_also_for_closing(self, market: Market) -> None:
+        user = market.user(position_mode="netting")
+        market.trade(user)
+        market.close("FX")
 
-        denied = trade(market, user, side="sell")
+        denied = market.trade(user, side="sell")
 
         assert (denied["code"], denied["details"]["opens_at"]) == ("MARKET_CLOSED", None)
 
-    def test_open_from_the_opening_instant_to_before_the_closing_one(self, market: ScratchDatabase) -> None:
+    def test_open_from_the_opening_instant_to_before_the_closing_one(self, market: Market) -> None:
         opens_at = datetime.now(UTC) - timedelta(hours=1)
-        close_market(market, "FX", opens_at)
+        market.close("FX", opens_at)
 
-        assert trade(market, make_user(market))["outcome"] == "filled"
+        assert market.trade(market.user())["outcome"] == "filled"
 
-    def test_a_demonstration_may_trade_always(self, market: ScratchDatabase) -> None:
-        close_market(market, "FX")
-        with market.connect() as connection:
-            connection.execute("UPDATE platform_settings SET trade_always = true")
+    def test_a_demonstration_may_trade_always(self, market: Market) -> None:
+        market.close("FX")
+        market.execute("UPDATE platform_settings SET trade_always = true")
 
-        assert trade(market, make_user(market))["outcome"] == "filled"
+        assert market.trade(market.user())["outcome"] == "filled"
 
-    def test_other_markets_keep_their_own_hours(self, market: ScratchDatabase) -> None:
-        close_market(market, "FX")
+    def test_other_markets_keep_their_own_hours(self, market: Market) -> None:
+        market.close("FX")
 
-        assert trade(market, make_user(market), symbol="AAPL")["outcome"] == "filled"
+        assert market.trade(market.user(), symbol="AAPL")["outcome"] == "filled"
 
 
 class TestNetting:
     @pytest.fixture
-    def trader(self, market: ScratchDatabase) -> User:
-        return make_user(market, position_mode="netting")
+    def trader(self, market: Market) -> User:
+        return market.user(position_mode="netting")
 
-    def test_adding_weighs_the_entry_price(self, market: ScratchDatabase, trader: User) -> None:
+    def test_adding_weighs_the_entry_price(self, market: Market, trader: User) -> None:
         # given one lot at 1.10026
-        trade(market, trader, stop_loss="1.05")
-        set_quote(market, "EURUSD", "1.1198", "1.1200")
+        market.trade(trader, stop_loss="1.05")
+        market.quote("EURUSD", "1.1198", "1.1200")
 
         # when three more are bought at 1.12006
-        added = trade(market, trader, quantity="3", take_profit="1.3")
+        added = market.trade(trader, quantity="3", take_profit="1.3")
 
         # then (1.10026 + 3 x 1.12006) / 4, margins added up, exits kept unless given
-        (position,) = rows(market, "positions", trader)
+        (position,) = market.rows("positions", trader)
         assert str(position["id"]) == added["position_id"]
         assert (position["quantity"], position["opened_quantity"]) == (4, 4)
         assert position["entry_price"] == Decimal("1.11511")
         assert position["margin_used"] == Decimal("1100.26") + Decimal("3360.18")
         assert (position["stop_loss"], position["take_profit"]) == (Decimal("1.05"), Decimal("1.3"))
 
-    def test_reducing_books_the_profit_and_releases_margin_in_proportion(
-        self, market: ScratchDatabase, trader: User
-    ) -> None:
+    def test_reducing_books_the_profit_and_releases_margin_in_proportion(self, market: Market, trader: User) -> None:
         # given 0.3 lots at 1.10026 with 330.08 of margin
-        trade(market, trader, quantity="0.3")
-        set_quote(market, "EURUSD", "1.1198", "1.1200")
+        market.trade(trader, quantity="0.3")
+        market.quote("EURUSD", "1.1198", "1.1200")
 
         # when 0.1 is sold at 1.1198 - 0.00006
-        reduced = trade(market, trader, side="sell", quantity="0.1")
+        reduced = market.trade(trader, side="sell", quantity="0.1")
 
         # then (1.11974 - 1.10026) x 10,000 is booked, and two thirds of the margin stay
-        (position,) = rows(market, "positions", trader)
+        (position,) = market.rows("positions", trader)
         assert reduced["realized_pnl"] == Decimal("194.80")
         assert reduced["total_cost"] == 0
-        assert account(market, trader)["balance"] == Decimal("100194.80")
+        assert market.account(trader)["balance"] == Decimal("100194.80")
         assert (position["quantity"], position["status"]) == (Decimal("0.2"), "open")
         assert position["margin_used"] == Decimal("220.05")  # 330.08 x 2 / 3 = 220.0533
         assert position["realized_pnl"] == Decimal("194.80")
         assert position["entry_price"] == Decimal("1.10026")
-        entries = sorted(rows(market, "ledger_entries", trader), key=lambda row: row["entry_number"])
+        entries = sorted(market.rows("ledger_entries", trader), key=lambda row: row["entry_number"])
         assert [(e["entry_type"], e["amount"], e["balance_after"]) for e in entries[-2:]] == [
             ("realized_pnl", Decimal("194.80"), Decimal("100194.80")),
             ("commission", 0, Decimal("100194.80")),
         ]
 
-    def test_a_loss_in_another_currency(self, market: ScratchDatabase) -> None:
+    def test_a_loss_in_another_currency(self, market: Market) -> None:
         # given a short of 0.5 lots of USDJPY at 149.999
-        user = make_user(market, position_mode="netting", currency="EUR")
-        trade(market, user, symbol="USDJPY", side="sell", quantity="0.5")
-        set_quote(market, "USDJPY", "150.990", "151.000")
+        user = market.user(position_mode="netting", currency="EUR")
+        market.trade(user, symbol="USDJPY", side="sell", quantity="0.5")
+        market.quote("USDJPY", "150.990", "151.000")
 
         # when it is bought back at 151.001
-        closed = trade(market, user, symbol="USDJPY", quantity="0.5")
+        closed = market.trade(user, symbol="USDJPY", quantity="0.5")
 
         # then -1.002 x 50,000 yen / USDJPY bid / EURUSD bid
         assert closed["realized_pnl"] == Decimal("-301.65")  # -50,100 / 150.990 / 1.1000 = -301.646
 
-    def test_closing_releases_everything(self, market: ScratchDatabase, trader: User) -> None:
-        trade(market, trader)
+    def test_closing_releases_everything(self, market: Market, trader: User) -> None:
+        market.trade(trader)
 
-        closed = trade(market, trader, side="sell")
+        closed = market.trade(trader, side="sell")
 
-        (position,) = rows(market, "positions", trader)
-        after = worth(market, trader)
+        (position,) = market.rows("positions", trader)
+        after = market.worth(trader)
         assert closed["realized_pnl"] == Decimal("-32.00")  # 1.09994 - 1.10026
         assert (position["status"], position["quantity"], position["margin_used"]) == ("closed", 0, 0)
         assert position["closed_at"] is not None
         assert (money(after["equity"]), money(after["free_margin"])) == (Decimal("99968.00"), Decimal("99968.00"))
         assert after["margin_level"] is None
 
-    def test_a_position_that_was_closed_is_not_opened_again(self, market: ScratchDatabase, trader: User) -> None:
-        trade(market, trader)
-        trade(market, trader, side="sell")
+    def test_a_position_that_was_closed_is_not_opened_again(self, market: Market, trader: User) -> None:
+        market.trade(trader)
+        market.trade(trader, side="sell")
 
-        trade(market, trader, side="sell")
+        market.trade(trader, side="sell")
 
-        assert [(p["side"], p["status"]) for p in rows(market, "positions", trader)] == [
+        assert [(p["side"], p["status"]) for p in market.rows("positions", trader)] == [
             ("long", "closed"),
             ("short", "open"),
         ]
 
-    def test_no_flip(self, market: ScratchDatabase, trader: User) -> None:
-        trade(market, trader)
+    def test_no_flip(self, market: Market, trader: User) -> None:
+        market.trade(trader)
 
-        denied = trade(market, trader, side="sell", quantity="1.01")
+        denied = market.trade(trader, side="sell", quantity="1.01")
 
-        (position,) = rows(market, "positions", trader)
+        (position,) = market.rows("positions", trader)
         assert (denied["code"], denied["details"]["held_quantity"]) == ("INSUFFICIENT_POSITION", 1)
         assert position["quantity"] == 1
 
     @pytest.mark.parametrize("side", ["buy", "sell"])
-    def test_reduce_only_never_opens(self, market: ScratchDatabase, trader: User, side: str) -> None:
-        denied = trade(market, trader, side=side, reduce_only=True)
+    def test_reduce_only_never_opens(self, market: Market, trader: User, side: str) -> None:
+        denied = market.trade(trader, side=side, reduce_only=True)
 
         assert denied["code"] == "INSUFFICIENT_POSITION"
 
-    def test_reduce_only_never_adds(self, market: ScratchDatabase, trader: User) -> None:
-        trade(market, trader)
+    def test_reduce_only_never_adds(self, market: Market, trader: User) -> None:
+        market.trade(trader)
 
-        assert trade(market, trader, reduce_only=True)["code"] == "INSUFFICIENT_POSITION"
+        assert market.trade(trader, reduce_only=True)["code"] == "INSUFFICIENT_POSITION"
 
-    def test_reduce_only_in_a_hedging_account(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
-        trade(market, user)
+    def test_reduce_only_in_a_hedging_account(self, market: Market) -> None:
+        user = market.user()
+        market.trade(user)
 
-        assert trade(market, user, side="sell", reduce_only=True)["code"] == "INSUFFICIENT_POSITION"
+        assert market.trade(user, side="sell", reduce_only=True)["code"] == "INSUFFICIENT_POSITION"
 
-    def test_a_reducing_order_takes_no_exits(self, market: ScratchDatabase, trader: User) -> None:
-        trade(market, trader)
+    def test_a_reducing_order_takes_no_exits(self, market: Market, trader: User) -> None:
+        market.trade(trader)
 
         with raises_sqlstate("TR006") as caught:
-            trade(market, trader, side="sell", stop_loss="1.2")
+            market.trade(trader, side="sell", stop_loss="1.2")
 
         assert details_of(caught.value)["field"] == "stop_loss"
 
-    def test_a_loss_above_the_balance_can_be_closed(self, market: ScratchDatabase) -> None:
+    def test_a_loss_above_the_balance_can_be_closed(self, market: Market) -> None:
         # given an account far below zero equity
-        user = make_user(market, position_mode="netting", balance=1200)
-        trade(market, user)
-        set_quote(market, "EURUSD", "1.0000", "1.0002")
+        user = market.user(position_mode="netting", balance=1200)
+        market.trade(user)
+        market.quote("EURUSD", "1.0000", "1.0002")
 
-        closed = trade(market, user, side="sell")
+        closed = market.trade(user, side="sell")
 
         # then (0.99994 - 1.10026) x 100,000 is booked all the same
         assert closed["outcome"] == "filled"
-        assert account(market, user)["balance"] == Decimal(1200) - Decimal("10032.00")
+        assert market.account(user)["balance"] == Decimal(1200) - Decimal("10032.00")
 
-    def test_a_cash_account_sells_what_it_holds(self, market: ScratchDatabase) -> None:
-        user = make_user(market, kind="cash", balance=20_000, tier="bronze")
-        trade(market, user, symbol="AAPL", quantity="100")
+    def test_a_cash_account_sells_what_it_holds(self, market: Market) -> None:
+        user = market.user(kind="cash", balance=20_000, tier="bronze")
+        market.trade(user, symbol="AAPL", quantity="100")
 
-        sold = trade(market, user, symbol="AAPL", side="sell", quantity="40")
-        too_much = trade(market, user, symbol="AAPL", side="sell", quantity="60.1")
+        sold = market.trade(user, symbol="AAPL", side="sell", quantity="40")
+        too_much = market.trade(user, symbol="AAPL", side="sell", quantity="60.1")
 
         assert sold["realized_pnl"] == Decimal("-0.80")  # 149.98 - 150.00
         assert (too_much["code"], too_much["details"]["held_quantity"]) == ("INSUFFICIENT_POSITION", 60)
@@ -884,243 +841,233 @@ def limited(limits: dict[str, object]) -> dict[str, object]:
 
 
 class TestLimits:
-    def test_null_is_no_limit(self, market: ScratchDatabase) -> None:
-        user = make_user(market, balance=10_000_000, risk=limited({}))
+    def test_null_is_no_limit(self, market: Market) -> None:
+        user = market.user(balance=10_000_000, risk=limited({}))
 
-        outcomes = {trade(market, user, quantity="10")["outcome"] for _ in range(12)}
+        outcomes = {market.trade(user, quantity="10")["outcome"] for _ in range(12)}
 
         assert outcomes == {"filled"}
 
-    def test_position_size_counts_one_side_of_one_symbol(self, market: ScratchDatabase) -> None:
-        user = make_user(market, risk=limited({"max_position_size": 2}))
+    def test_position_size_counts_one_side_of_one_symbol(self, market: Market) -> None:
+        user = market.user(risk=limited({"max_position_size": 2}))
 
-        assert trade(market, user, quantity="1")["outcome"] == "filled"
-        assert trade(market, user, quantity="1.01")["code"] == "RISK_LIMIT_VIOLATION"
-        assert trade(market, user, quantity="1")["outcome"] == "filled"  # at the limit
-        assert trade(market, user, quantity="0.01")["code"] == "RISK_LIMIT_VIOLATION"
-        assert trade(market, user, quantity="2", side="sell")["outcome"] == "filled"
-        assert trade(market, user, quantity="2", symbol="GBPUSD")["outcome"] == "filled"
+        assert market.trade(user, quantity="1")["outcome"] == "filled"
+        assert market.trade(user, quantity="1.01")["code"] == "RISK_LIMIT_VIOLATION"
+        assert market.trade(user, quantity="1")["outcome"] == "filled"  # at the limit
+        assert market.trade(user, quantity="0.01")["code"] == "RISK_LIMIT_VIOLATION"
+        assert market.trade(user, quantity="2", side="sell")["outcome"] == "filled"
+        assert market.trade(user, quantity="2", symbol="GBPUSD")["outcome"] == "filled"
 
-    def test_positions(self, market: ScratchDatabase) -> None:
-        user = make_user(market, position_mode="netting", risk=limited({"max_positions": 2}))
+    def test_positions(self, market: Market) -> None:
+        user = market.user(position_mode="netting", risk=limited({"max_positions": 2}))
 
-        trade(market, user)
-        trade(market, user, symbol="AAPL")
-        denied = trade(market, user, symbol="USDJPY")
+        market.trade(user)
+        market.trade(user, symbol="AAPL")
+        denied = market.trade(user, symbol="USDJPY")
 
         assert denied["code"] == "RISK_LIMIT_VIOLATION"
         assert denied["details"] == {"field": "max_positions", "value": "3", "constraint": "at most 2"}
         # then adding to one makes none, and closing one makes room
-        assert trade(market, user, symbol="AAPL")["outcome"] == "filled"
-        assert trade(market, user, side="sell")["outcome"] == "filled"
-        assert trade(market, user, symbol="USDJPY")["outcome"] == "filled"
+        assert market.trade(user, symbol="AAPL")["outcome"] == "filled"
+        assert market.trade(user, side="sell")["outcome"] == "filled"
+        assert market.trade(user, symbol="USDJPY")["outcome"] == "filled"
 
-    def test_trades_a_day(self, market: ScratchDatabase) -> None:
-        user = make_user(market, position_mode="netting", risk=limited({"daily_trade_limit": 2}))
+    def test_trades_a_day(self, market: Market) -> None:
+        user = market.user(position_mode="netting", risk=limited({"daily_trade_limit": 2}))
 
-        trade(market, user)
-        trade(market, user)
-        denied = trade(market, user)
-        reduced = trade(market, user, side="sell")
+        market.trade(user)
+        market.trade(user)
+        denied = market.trade(user)
+        reduced = market.trade(user, side="sell")
 
         assert denied["code"] == "RISK_LIMIT_VIOLATION"
         assert denied["details"] == {"field": "daily_trade_limit", "value": "3", "constraint": "at most 2"}
         assert reduced["outcome"] == "filled"
 
-    def test_trades_of_another_day_and_denied_ones_do_not_count(self, market: ScratchDatabase) -> None:
-        user = make_user(market, risk=limited({"daily_trade_limit": 1}))
-        trade(market, user)
-        trade(market, user)
-        with market.connect() as connection:
-            connection.execute(
-                "UPDATE orders SET executed_at = date_trunc('day', now(), 'UTC') - interval '1 microsecond' "
-                "WHERE user_id = %s AND status = 'filled'",
-                (user.user_id,),
-            )
+    def test_trades_of_another_day_and_denied_ones_do_not_count(self, market: Market) -> None:
+        user = market.user(risk=limited({"daily_trade_limit": 1}))
+        market.trade(user)
+        market.trade(user)
+        market.execute(
+            "UPDATE orders SET executed_at = date_trunc('day', now(), 'UTC') - interval '1 microsecond' "
+            "WHERE user_id = %s AND status = 'filled'",
+            (user.user_id,),
+        )
 
-        assert trade(market, user)["outcome"] == "filled"
+        assert market.trade(user)["outcome"] == "filled"
 
-    def test_no_trades_at_all(self, market: ScratchDatabase) -> None:
-        user = make_user(market, risk=limited({"daily_trade_limit": 0}))
+    def test_no_trades_at_all(self, market: Market) -> None:
+        user = market.user(risk=limited({"daily_trade_limit": 0}))
 
-        assert trade(market, user)["code"] == "RISK_LIMIT_VIOLATION"
+        assert market.trade(user)["code"] == "RISK_LIMIT_VIOLATION"
 
     @pytest.mark.parametrize(("limit", "outcome"), [("26.01", "filled"), ("26", "denied"), ("25.99", "denied")])
-    def test_unrealized_loss_counts(self, market: ScratchDatabase, limit: str, outcome: str) -> None:
+    def test_unrealized_loss_counts(self, market: Market, limit: str, outcome: str) -> None:
         # given a position that stands at -26
-        user = make_user(market, risk=limited({"max_daily_loss": limit}))
-        trade(market, user)
+        user = market.user(risk=limited({"max_daily_loss": limit}))
+        market.trade(user)
 
-        second = trade(market, user)
+        second = market.trade(user)
 
         assert second["outcome"] == outcome
 
-    def test_realized_loss_counts_and_profit_makes_good_for_it(self, market: ScratchDatabase) -> None:
+    def test_realized_loss_counts_and_profit_makes_good_for_it(self, market: Market) -> None:
         # given 32 lost by opening and closing
-        user = make_user(market, position_mode="netting", risk=limited({"max_daily_loss": 32}))
-        trade(market, user)
-        trade(market, user, side="sell")
+        user = market.user(position_mode="netting", risk=limited({"max_daily_loss": 32}))
+        market.trade(user)
+        market.trade(user, side="sell")
 
-        denied = trade(market, user)
+        denied = market.trade(user)
 
         assert denied["code"] == "RISK_LIMIT_VIOLATION"
         assert (denied["details"]["field"], denied["details"]["value"]) == ("max_daily_loss", "32.00")
 
-    def test_commission_counts_as_loss_and_deposits_do_not(self, market: ScratchDatabase) -> None:
-        set_quote(market, "AAPL", "150", "150")
-        user = make_user(market, tier="bronze", risk=limited({"max_daily_loss": 4}))
+    def test_commission_counts_as_loss_and_deposits_do_not(self, market: Market) -> None:
+        market.quote("AAPL", "150", "150")
+        user = market.user(tier="bronze", risk=limited({"max_daily_loss": 4}))
 
-        outcomes = [trade(market, user, symbol="AAPL", quantity="100")["outcome"] for _ in range(3)]
+        outcomes = [market.trade(user, symbol="AAPL", quantity="100")["outcome"] for _ in range(3)]
 
         assert outcomes == ["filled", "filled", "denied"]
 
-    def test_limits_never_bind_a_reduction(self, market: ScratchDatabase) -> None:
-        user = make_user(market, position_mode="netting")
-        trade(market, user)
-        with market.connect() as connection:
-            connection.execute(
-                "UPDATE risk_settings SET max_position_size = 0.01, max_positions = 0, daily_trade_limit = 0, "
-                "max_daily_loss = 0 WHERE user_id = %s",
-                (user.user_id,),
-            )
+    def test_limits_never_bind_a_reduction(self, market: Market) -> None:
+        user = market.user(position_mode="netting")
+        market.trade(user)
+        market.execute(
+            "UPDATE risk_settings SET max_position_size = 0.01, max_positions = 0, daily_trade_limit = 0, "
+            "max_daily_loss = 0 WHERE user_id = %s",
+            (user.user_id,),
+        )
 
-        assert trade(market, user, side="sell")["outcome"] == "filled"
+        assert market.trade(user, side="sell")["outcome"] == "filled"
 
 
 class TestOtherQuotes:
     """What the rest of the account stands at, while the order's own symbol is fresh."""
 
     @pytest.fixture
-    def holder(self, market: ScratchDatabase) -> User:
+    def holder(self, market: Market) -> User:
         """A trader who holds AAPL, whose quote then goes stale."""
-        user = make_user(market, position_mode="netting")
-        trade(market, user, symbol="AAPL", quantity="100")
-        set_quote(market, "AAPL", "100", "100.02", stale_time())
+        user = market.user(position_mode="netting")
+        market.trade(user, symbol="AAPL", quantity="100")
+        market.quote("AAPL", "100", "100.02", stale_time())
         return user
 
-    def test_a_stale_quote_of_an_open_market_refuses(self, market: ScratchDatabase, holder: User) -> None:
+    def test_a_stale_quote_of_an_open_market_refuses(self, market: Market, holder: User) -> None:
         with raises_sqlstate("TR004") as caught:
-            trade(market, holder)
+            market.trade(holder)
 
         assert details_of(caught.value)["value"] == "AAPL"
 
-    def test_the_last_quote_of_a_closed_market_counts(self, market: ScratchDatabase, holder: User) -> None:
-        close_market(market, "XNYS")
+    def test_the_last_quote_of_a_closed_market_counts(self, market: Market, holder: User) -> None:
+        market.close("XNYS")
 
-        filled = trade(market, holder)
+        filled = market.trade(holder)
 
         # then AAPL stands at -5000: the account after the order says so
-        event = max(rows(market, "events", holder), key=lambda row: row["sequence"])
+        event = max(market.rows("events", holder), key=lambda row: row["sequence"])
         assert filled["outcome"] == "filled"
         assert money(event["payload"]["account"]["unrealized_pnl"]) == -5026
 
-    def test_a_missing_quote_refuses_also_while_its_market_is_closed(
-        self, market: ScratchDatabase, holder: User
-    ) -> None:
-        close_market(market, "XNYS")
-        with market.connect() as connection:
-            connection.execute("DELETE FROM quotes WHERE symbol = 'AAPL'")
+    def test_a_missing_quote_refuses_also_while_its_market_is_closed(self, market: Market, holder: User) -> None:
+        market.close("XNYS")
+        market.execute("DELETE FROM quotes WHERE symbol = 'AAPL'")
 
         with raises_sqlstate("TR004"):
-            trade(market, holder)
+            market.trade(holder)
 
-    def test_a_quote_from_the_future_refuses(self, market: ScratchDatabase, holder: User) -> None:
-        set_quote(market, "AAPL", "150", "150.02", datetime.now(UTC) + timedelta(minutes=5))
+    def test_a_quote_from_the_future_refuses(self, market: Market, holder: User) -> None:
+        market.quote("AAPL", "150", "150.02", datetime.now(UTC) + timedelta(minutes=5))
 
         with raises_sqlstate("TR004"):
-            trade(market, holder)
+            market.trade(holder)
 
-    def test_reducing_needs_no_other_quote(self, market: ScratchDatabase) -> None:
-        user = make_user(market, position_mode="netting")
-        trade(market, user)
-        trade(market, user, symbol="AAPL")
-        set_quote(market, "AAPL", "100", "100.02", stale_time())
+    def test_reducing_needs_no_other_quote(self, market: Market) -> None:
+        user = market.user(position_mode="netting")
+        market.trade(user)
+        market.trade(user, symbol="AAPL")
+        market.quote("AAPL", "100", "100.02", stale_time())
 
-        assert trade(market, user, side="sell")["outcome"] == "filled"
+        assert market.trade(user, side="sell")["outcome"] == "filled"
 
-    def test_a_stale_conversion_of_an_open_market_refuses(self, market: ScratchDatabase) -> None:
-        user = make_user(market, currency="EUR")
-        set_quote(market, "EURUSD", "1.1000", "1.1002", stale_time())
+    def test_a_stale_conversion_of_an_open_market_refuses(self, market: Market) -> None:
+        user = market.user(currency="EUR")
+        market.quote("EURUSD", "1.1000", "1.1002", stale_time())
 
         with raises_sqlstate("TR004") as caught:
-            trade(market, user, symbol="AAPL")
+            market.trade(user, symbol="AAPL")
 
         assert details_of(caught.value)["value"] == "EURUSD"
 
-    def test_the_last_conversion_of_a_closed_market_counts(self, market: ScratchDatabase) -> None:
-        user = make_user(market, currency="EUR")
-        set_quote(market, "EURUSD", "1.1000", "1.1002", stale_time())
-        close_market(market, "FX")
+    def test_the_last_conversion_of_a_closed_market_counts(self, market: Market) -> None:
+        user = market.user(currency="EUR")
+        market.quote("EURUSD", "1.1000", "1.1002", stale_time())
+        market.close("FX")
 
-        filled = trade(market, user, symbol="AAPL", quantity="100")
+        filled = market.trade(user, symbol="AAPL", quantity="100")
 
         assert filled["margin"] == Decimal("681.69")  # 750 / 1.1002
 
 
 class TestReplay:
-    def test_the_same_answer_byte_for_byte(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
+    def test_the_same_answer_byte_for_byte(self, market: Market) -> None:
+        user = market.user()
         request = order_request(user)
 
-        with market.connect("function_trader") as connection:
-            first, second = send(connection, request), send(connection, request)
+        first, second = send(market.trader, request), send(market.trader, request)
 
         assert (first.replayed, second.replayed) == (False, True)
         assert first.text == second.text
-        assert counts(market, user)["orders"] == 1
+        assert market.counts(user)["orders"] == 1
 
-    def test_it_answers_whatever_has_changed_since(self, market: ScratchDatabase) -> None:
+    def test_it_answers_whatever_has_changed_since(self, market: Market) -> None:
         # given an order, then a halt, a stale price and an account that was emptied
-        user = make_user(market)
+        user = market.user()
         request = order_request(user)
-        with market.connect("function_trader") as connection:
-            first = send(connection, request)
-        with market.connect() as connection:
-            connection.execute("UPDATE platform_settings SET trading_state = 'halted'")
-            connection.execute("DELETE FROM quotes")
+        first = send(market.trader, request)
+        market.execute("UPDATE platform_settings SET trading_state = 'halted'")
+        market.execute("DELETE FROM quotes")
 
-        with market.connect("function_trader") as connection:
-            second = send(connection, request)
+        second = send(market.trader, request)
 
         assert second.replayed
         assert first.text == second.text
 
-    def test_other_content_under_the_key(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
+    def test_other_content_under_the_key(self, market: Market) -> None:
+        user = market.user()
         request = order_request(user)
-        with market.connect("function_trader") as connection:
-            send(connection, request)
-            with raises_sqlstate("TR003") as caught:
-                send(connection, request | {"request_hash": "another"})
+        send(market.trader, request)
+        with raises_sqlstate("TR003") as caught:
+            send(market.trader, request | {"request_hash": "another"})
 
         assert details_of(caught.value)["value"] == request["idempotency_key"]
-        assert counts(market, user)["orders"] == 1
+        assert market.counts(user)["orders"] == 1
 
-    def test_a_key_belongs_to_its_account(self, market: ScratchDatabase) -> None:
-        one, other = make_user(market), make_user(market)
+    def test_a_key_belongs_to_its_account(self, market: Market) -> None:
+        one, other = market.user(), market.user()
 
-        first = trade(market, one, idempotency_key="the same", request_hash="one")
-        second = trade(market, other, idempotency_key="the same", request_hash="two")
+        first = market.trade(one, idempotency_key="the same", request_hash="one")
+        second = market.trade(other, idempotency_key="the same", request_hash="two")
 
         assert not first.replayed
         assert not second.replayed
         assert first["order_id"] != second["order_id"]
 
-    def test_the_key_lives_as_long_as_it_is_told(self, market: ScratchDatabase) -> None:
-        user = make_user(market, balance=0)
-        trade(market, user, idempotency_key_days=30)
+    def test_the_key_lives_as_long_as_it_is_told(self, market: Market) -> None:
+        user = market.user(balance=0)
+        market.trade(user, idempotency_key_days=30)
 
-        (kept,) = rows(market, "idempotency_keys", user)
+        (kept,) = market.rows("idempotency_keys", user)
 
         assert kept["expires_at"] - kept["created_at"] == timedelta(days=30)
 
 
-def at_once(database: ScratchDatabase, requests: list[dict[str, object]]) -> list[Outcome]:
+def at_once(market: Market, requests: list[dict[str, object]]) -> list[Outcome]:
     """The outcomes of `requests`, each on a connection of its own, started together."""
     start = Barrier(len(requests))
 
     def one(request: dict[str, object]) -> Outcome:
-        with database.connect("function_trader") as connection:
+        with market.database.connect("function_trader") as connection:
             start.wait(30)
             return send(connection, request)
 
@@ -1128,61 +1075,58 @@ def at_once(database: ScratchDatabase, requests: list[dict[str, object]]) -> lis
         return list(pool.map(one, requests))
 
 
-def deadlocks(database: ScratchDatabase) -> int:
-    with database.connect() as connection:
-        return connection.execute(
-            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-        ).fetchall()[0][0]
+def deadlocks(market: Market) -> int:
+    return market.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")[0][0]
 
 
 class TestRaces:
-    def test_fifty_callers_with_one_key(self, market: ScratchDatabase) -> None:
-        user = make_user(market)
+    def test_fifty_callers_with_one_key(self, market: Market) -> None:
+        user = market.user()
         request = order_request(user)
 
         outcomes = at_once(market, [request] * 50)
 
         assert sum(not outcome.replayed for outcome in outcomes) == 1
         assert len({outcome.text for outcome in outcomes}) == 1
-        assert counts(market, user)["orders"] == 1
+        assert market.counts(user)["orders"] == 1
         assert deadlocks(market) == 0
-        assert book_faults(market) == []
+        assert market.book_faults() == []
 
-    def test_fifty_callers_with_one_key_for_a_denial(self, market: ScratchDatabase) -> None:
-        user = make_user(market, balance=1)
+    def test_fifty_callers_with_one_key_for_a_denial(self, market: Market) -> None:
+        user = market.user(balance=1)
 
         outcomes = at_once(market, [order_request(user)] * 50)
 
         assert {outcome["code"] for outcome in outcomes} == {"INSUFFICIENT_MARGIN"}
         assert sum(not outcome.replayed for outcome in outcomes) == 1
         assert len({outcome.text for outcome in outcomes}) == 1
-        assert book_faults(market) == []
+        assert market.book_faults() == []
 
-    def test_margin_for_exactly_ten(self, market: ScratchDatabase) -> None:
+    def test_margin_for_exactly_ten(self, market: Market) -> None:
         # given ten times 1100.26 of margin and 26 of spread and slippage
-        user = make_user(market, balance="11262.60", risk=limited({}))
+        user = market.user(balance="11262.60", risk=limited({}))
 
         outcomes = at_once(market, [order_request(user) for _ in range(30)])
 
         told = [outcome.answer.get("code", "filled") for outcome in outcomes]
-        after = worth(market, user)
+        after = market.worth(user)
         assert (told.count("filled"), told.count("INSUFFICIENT_MARGIN")) == (10, 20)
         assert money(after["free_margin"]) == 0
         assert after["open_positions"] == 10
         assert deadlocks(market) == 0
-        assert book_faults(market) == []
+        assert market.book_faults() == []
 
-    def test_two_sides_of_one_netting_position(self, market: ScratchDatabase) -> None:
+    def test_two_sides_of_one_netting_position(self, market: Market) -> None:
         # given a position of ten lots
-        user = make_user(market, position_mode="netting", risk=limited({}))
-        trade(market, user, quantity="10")
+        user = market.user(position_mode="netting", risk=limited({}))
+        market.trade(user, quantity="10")
 
         # when 30 callers sell one lot each
         outcomes = at_once(market, [order_request(user, side="sell", reduce_only=True) for _ in range(30)])
 
         told = [outcome.answer.get("code", "filled") for outcome in outcomes]
-        (position,) = rows(market, "positions", user)
+        (position,) = market.rows("positions", user)
         assert (told.count("filled"), told.count("INSUFFICIENT_POSITION")) == (10, 20)
         assert (position["status"], position["margin_used"]) == ("closed", 0)
         assert deadlocks(market) == 0
-        assert book_faults(market) == []
+        assert market.book_faults() == []

@@ -2,6 +2,7 @@
 
 import itertools
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -26,7 +27,7 @@ class User:
 
 
 def make_user(  # every argument is a fact that some test varies
-    database: ScratchDatabase,
+    database: ScratchDatabase | psycopg.Connection[Any],
     *,
     email: str | None = None,
     tier: str = "gold",
@@ -41,12 +42,13 @@ def make_user(  # every argument is a fact that some test varies
 ) -> User:
     """A user with one account that holds `balance`, booked by the deposit procedure.
 
-    `risk` overrides columns of risk_settings; a cash account is netting and unleveraged unless told otherwise.
+    `database` may be a connection of the owner. `risk` overrides columns of risk_settings; a cash account is netting
+    and unleveraged unless told otherwise.
     """
     email = email or f"trader-{next(_numbers)}@example.com"
     leverage = leverage if leverage is not None else (1 if kind == "cash" else 100)
     position_mode = position_mode or ("netting" if kind == "cash" else "hedging")
-    with database.connect() as connection:
+    with _owner(database) as connection:
         user_id = _value(
             connection,
             "INSERT INTO profiles (email, kyc_status, account_status, account_tier) VALUES (%s, %s, %s, %s) "
@@ -84,7 +86,7 @@ def deposit(connection: psycopg.Connection[Any], user_id: UUID, account_id: UUID
 
 
 def set_quote(
-    database: ScratchDatabase,
+    database: ScratchDatabase | psycopg.Connection[Any],
     symbol: str,
     bid: Decimal | str,
     ask: Decimal | str,
@@ -94,7 +96,7 @@ def set_quote(
 ) -> None:
     """Put a quote in place as it is, without the checks at intake; received when it was quoted, by default now."""
     at = quoted_at or datetime.now(UTC)
-    with database.connect() as connection:
+    with _owner(database) as connection:
         connection.execute(
             "INSERT INTO quotes (symbol, bid, ask, quoted_at, received_at, source, volatility) "
             "SELECT symbol, %(bid)s, %(ask)s, %(at)s, %(at)s, %(source)s, volatility_average FROM instruments "
@@ -124,6 +126,12 @@ def order_request(user: User, **overrides: object) -> dict[str, object]:
         "user_agent": "tests",
         "email": user.email,
     } | overrides
+
+
+def _owner(
+    database: ScratchDatabase | psycopg.Connection[Any],
+) -> AbstractContextManager[psycopg.Connection[Any]]:
+    return nullcontext(database) if isinstance(database, psycopg.Connection) else database.connect()
 
 
 def _value(connection: psycopg.Connection[Any], statement: str, parameters: tuple[object, ...]) -> Any:

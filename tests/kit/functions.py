@@ -99,7 +99,7 @@ def forget() -> None:
     """Close and drop what the layer keeps for an execution environment, as a new one would start."""
     from trading import cache, observability, secrets, settings
     from trading.edge import gate
-    from trading.store import connection
+    from trading.store import connection, instruments
 
     if connection.database.cache_info().currsize:
         connection.database().close()
@@ -110,6 +110,7 @@ def forget() -> None:
         cache.cache,
         gate.authenticator,
         gate.limiter,
+        instruments.instrument_catalogue,
         settings.settings,
         observability.logger,
         observability.metrics,

@@ -1,18 +1,19 @@
 """Orders through the procedure, as the function's role sends them, and what they leave behind."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from tests.kit.builders import User, order_request, set_quote
+from tests.kit.builders import User, make_user, order_request, set_quote
 from tests.kit.servers import ScratchDatabase
 
 # What an order may write, keyed by user_id; accounts is compared by its row.
@@ -51,29 +52,90 @@ class Outcome:
         return self.answer[name]
 
 
-def prepare_market(database: ScratchDatabase) -> None:
-    """All markets open, a quote good for a minute, and slippage without its random part, so that a hand can follow."""
-    with database.connect() as connection:
-        connection.execute("UPDATE market_calendars SET always_open = true")
-        connection.execute(
-            "UPDATE instruments SET slippage_variation = 0, quote_age_ms_max = %s, trading_state = 'active'",
-            (QUOTE_AGE_MS_MAX,),
+@dataclass(frozen=True, slots=True)
+class Market:
+    """A database that orders are sent to, with a connection of its owner and one of the function's role.
+
+    Connections are kept, because a new one compiles the procedures again.
+    """
+
+    database: ScratchDatabase
+    owner: psycopg.Connection[Any]
+    trader: psycopg.Connection[Any]
+
+    @classmethod
+    @contextmanager
+    def opened(cls, database: ScratchDatabase) -> Iterator[Self]:
+        """The market on `database`, prepared."""
+        with database.connect() as owner, database.connect("function_trader") as trader:
+            market = cls(database, owner, trader)
+            market.prepare()
+            yield market
+
+    def prepare(self) -> None:
+        """All markets open, quotes good for a minute, and slippage without its random part: a hand can follow."""
+        self.execute("UPDATE market_calendars SET always_open = true WHERE NOT always_open")
+        self.execute(
+            "UPDATE instruments SET slippage_variation = 0, quote_age_ms_max = %(age)s, trading_state = 'active' "
+            "WHERE (slippage_variation, quote_age_ms_max, trading_state) <> (0, %(age)s, 'active')",
+            {"age": QUOTE_AGE_MS_MAX},
         )
-        connection.execute("UPDATE platform_settings SET trading_state = 'active', trade_always = false")
-        connection.execute("DELETE FROM quotes")
-    for symbol, (bid, ask) in QUOTES.items():
-        set_quote(database, symbol, bid, ask)
+        self.execute("UPDATE platform_settings SET trading_state = 'active', trade_always = false")
+        self.execute("DELETE FROM quotes")
+        for symbol, (bid, ask) in QUOTES.items():
+            self.quote(symbol, bid, ask)
 
+    def execute(self, statement: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
+        """Run a statement as the owner; its rows."""
+        cursor = self.owner.execute(statement.encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
 
-def close_market(database: ScratchDatabase, calendar: str, opens_at: datetime | None = None) -> None:
-    """No session of `calendar` but perhaps one that begins at `opens_at`."""
-    with database.connect() as connection:
-        connection.execute("UPDATE market_calendars SET always_open = false WHERE name = %s", (calendar,))
-        connection.execute("DELETE FROM market_sessions WHERE calendar = %s", (calendar,))
+    def quote(self, symbol: str, bid: str, ask: str, quoted_at: datetime | None = None) -> None:
+        """Put a quote in place as it is, by default of now."""
+        set_quote(self.owner, symbol, bid, ask, quoted_at)
+
+    def close(self, calendar: str, opens_at: datetime | None = None) -> None:
+        """Leave no session of `calendar` but perhaps one of eight hours that begins at `opens_at`."""
+        self.execute("UPDATE market_calendars SET always_open = false WHERE name = %s", (calendar,))
+        self.execute("DELETE FROM market_sessions WHERE calendar = %s", (calendar,))
         if opens_at is not None:
-            connection.execute(
-                "INSERT INTO market_sessions VALUES (%s, %s, %s)", (calendar, opens_at, opens_at + timedelta(hours=8))
-            )
+            closes_at = opens_at + timedelta(hours=8)
+            self.execute("INSERT INTO market_sessions VALUES (%s, %s, %s)", (calendar, opens_at, closes_at))
+
+    def user(self, **facts: Any) -> User:
+        """A user as make_user makes them."""
+        return make_user(self.owner, **facts)
+
+    def trade(self, user: User, **overrides: object) -> Outcome:
+        """An order of `user`, sent as the function sends it."""
+        return send(self.trader, order_request(user, **overrides))
+
+    def rows(self, table: str, user: User) -> list[dict[str, Any]]:
+        """All rows of `user` in `table`, in the order of their keys."""
+        with self.owner.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(f"SELECT * FROM {table} WHERE user_id = %s ORDER BY 1, 2".encode(), (user.user_id,))
+            return cursor.fetchall()
+
+    def counts(self, user: User) -> dict[str, int]:
+        """How many rows of `user` each table has."""
+        counts = (f"(SELECT count(*) FROM {table} WHERE user_id = %(id)s)" for table in ORDER_TABLES)
+        (found,) = self.execute("SELECT " + ", ".join(counts), {"id": user.user_id})
+        return dict(zip(ORDER_TABLES, found, strict=True))
+
+    def account(self, user: User) -> dict[str, Any]:
+        """The user's account row."""
+        (row,) = self.rows("accounts", user)
+        return row
+
+    def worth(self, user: User) -> dict[str, Any]:
+        """The account valued now, as its owner is told; numbers as text."""
+        row = self.trader.execute("SELECT get_account(%s, NULL)", (user.user_id,)).fetchone()
+        assert row is not None
+        return row[0]
+
+    def book_faults(self) -> list[tuple[Any, ...]]:
+        """What verify_books finds."""
+        return self.execute("SELECT invariant, subject, problem FROM verify_books()")
 
 
 def stale_time() -> datetime:
@@ -91,14 +153,8 @@ def send(connection: psycopg.Connection[Any], request: Mapping[str, object]) -> 
     return Outcome(row[0], row[1])
 
 
-def trade(database: ScratchDatabase, user: User, **overrides: object) -> Outcome:
-    """An order of `user` over a connection of the function's role."""
-    with database.connect("function_trader") as connection:
-        return send(connection, order_request(user, **overrides))
-
-
 @contextmanager
-def raises_sqlstate(sqlstate: str):
+def raises_sqlstate(sqlstate: str) -> Iterator[pytest.ExceptionInfo[psycopg.Error]]:
     """The block fails in PostgreSQL with that SQLSTATE; yields what pytest.raises does."""
     with pytest.raises(psycopg.Error) as caught:
         yield caught
@@ -109,43 +165,3 @@ def details_of(error: psycopg.Error) -> dict[str, Any]:
     """The {field, value, constraint} that a business fault carries."""
     assert error.diag.message_detail is not None
     return json.loads(error.diag.message_detail)
-
-
-def rows(database: ScratchDatabase, table: str, user: User) -> list[dict[str, Any]]:
-    """All rows of `user` in `table`, in the order of their keys."""
-    with database.connect() as connection:
-        cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
-        return cursor.execute(
-            f"SELECT * FROM {table} WHERE user_id = %s ORDER BY 1, 2".encode(), (user.user_id,)
-        ).fetchall()
-
-
-def counts(database: ScratchDatabase, user: User) -> dict[str, int]:
-    """How many rows of `user` each table has."""
-    with database.connect() as connection:
-        return {
-            table: connection.execute(
-                f"SELECT count(*) FROM {table} WHERE user_id = %s".encode(), (user.user_id,)
-            ).fetchall()[0][0]
-            for table in ORDER_TABLES
-        }
-
-
-def account(database: ScratchDatabase, user: User) -> dict[str, Any]:
-    """The user's account row."""
-    (row,) = rows(database, "accounts", user)
-    return row
-
-
-def worth(database: ScratchDatabase, user: User) -> dict[str, Any]:
-    """The account valued now, as its owner is told."""
-    with database.connect("function_trader") as connection:
-        row = connection.execute("SELECT get_account(%s, NULL)", (user.user_id,)).fetchone()
-    assert row is not None
-    return row[0]
-
-
-def book_faults(database: ScratchDatabase) -> list[tuple[Any, ...]]:
-    """What verify_books finds."""
-    with database.connect("compliance") as connection:
-        return connection.execute("SELECT invariant, subject, problem FROM verify_books()").fetchall()

@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Self
@@ -28,8 +29,9 @@ STREAM_SECONDS = 15.0
 
 def execute(system: LocalSystem, statement: str, *parameters: object) -> list[dict[str, Any]]:
     """The rows of a statement, run as the owner of the database."""
-    with psycopg.connect(system.database_url, autocommit=True, row_factory=dict_row) as connection:
-        cursor = connection.execute(statement.encode(), parameters)
+    with psycopg.connect(system.database_url, autocommit=True) as connection:
+        cursor = connection.cursor(row_factory=dict_row)
+        cursor.execute(statement.encode(), parameters)
         return cursor.fetchall() if cursor.description else []
 
 
@@ -121,8 +123,9 @@ class Stream:
     def __init__(self, url: str, *, subprotocol: str | None = None, **query: str) -> None:
         offered = [Subprotocol(subprotocol)] if subprotocol else None
         address = f"{url}?{urlencode(query)}" if query else url
-        self.connection: ClientConnection = connect(
-            address, subprotocols=offered, proxy=None, open_timeout=STREAM_SECONDS
+        self._open = ExitStack()
+        self.connection: ClientConnection = self._open.enter_context(
+            connect(address, subprotocols=offered, proxy=None, open_timeout=STREAM_SECONDS)
         )
         self.arrivals: list[Arrival] = []
         self.closed = False
@@ -138,7 +141,7 @@ class Stream:
 
     def close(self) -> None:
         """Close the connection."""
-        self.connection.close()
+        self._open.close()
         self._reader.join()
 
     def send(self, message: Message) -> None:

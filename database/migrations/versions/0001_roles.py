@@ -18,6 +18,9 @@ LOGINS = {
     "compliance": {"statement_timeout": 60000, "lock_timeout": 2000},
     "backup": {"statement_timeout": 0, "lock_timeout": 0},
 }
+# An order's statements are look-ups by key. Their plans are made once a connection, and must not depend on statistics:
+# what was planned while a table was empty would go on reading it from end to end as it grows.
+PLANNING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 IDLE_IN_TRANSACTION_MS_MAX = 5000
 CONNECTION_CHECK_MS = 1000
 
@@ -32,6 +35,8 @@ def upgrade() -> None:
             settings |= {"client_connection_check_interval": CONNECTION_CHECK_MS}
         for name, milliseconds in settings.items():
             op.execute(f"ALTER ROLE {role} SET {name} = {milliseconds}")
+    for name, value in PLANNING.items():
+        op.execute(f"ALTER ROLE function_trader SET {name} = {value}")
     logins = ", ".join(LOGINS)
     op.execute(f"""
     GRANT USAGE ON SCHEMA public TO {", ".join(OWNERS)}, {logins};

@@ -46,4 +46,4 @@ class Worth:
 
 def round_money(amount: Decimal, currency: str) -> Decimal:
     """`amount` rounded half-up (away from zero) to the minor unit of `currency`."""
-    return amount.quantize(MINOR_UNIT_BY_CURRENCY.get(currency, MINOR_UNIT), ROUND_HALF_UP)
+    return amount.quantize(MINOR_UNIT_BY_CURRENCY.get(currency, MINOR_UNIT), ROUND_HALF_UP) + 0  # never -0.00

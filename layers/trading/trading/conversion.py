@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from decimal import Decimal, localcontext
 
 from trading.pricing import EXACT, MarketPrice
 
 CROSS_CURRENCY = "USD"
-RATE_PLACES = Decimal("1E-20")
 
 
 class NoRateError(LookupError):
@@ -29,12 +28,6 @@ class Rates:
         multiplier, divisor = self._fraction(source, target, positive=amount > 0)
         with localcontext(EXACT):
             return amount * multiplier / divisor
-
-    def rate(self, source: str, target: str, *, positive: bool) -> Decimal:
-        """What one unit of `source` is in `target`, to twenty places, for what is shown; raises NoRateError."""
-        multiplier, divisor = self._fraction(source, target, positive=positive)
-        with localcontext(EXACT):
-            return (multiplier / divisor).quantize(RATE_PLACES, ROUND_HALF_UP)
 
     def _fraction(self, source: str, target: str, *, positive: bool) -> tuple[Decimal, Decimal]:
         if source == target:

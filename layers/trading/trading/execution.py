@@ -121,8 +121,10 @@ def hash_of_request(route: str, body: Mapping[str, Any]) -> str:
 def _normalised(value: object) -> object:
     """Equal numbers in equal form: 0.10 is 0.1; members in the order of their names."""
     match value:
-        case bool() | str() | None:
+        case bool() | None:
             return value
+        case str():
+            return f"text:{value}"
         case Decimal() | int():
             return f"number:{_shortest(Decimal(value))}"
         case dict():

@@ -1,7 +1,7 @@
 """The order that a caller asks for: one model behind every dialect."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -34,6 +34,13 @@ def _lower(value: object) -> object:
 
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) and value.isascii() else value
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie between the years 1 and 9999 in UTC") from None
 
 
 def _bounded_metadata(value: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +89,7 @@ class OrderEntry(BaseModel):
     stop_loss: Price | None = None
     take_profit: Price | None = None
     time_in_force: Annotated[TimeInForce, BeforeValidator(_lower)] = "gtc"
-    expires_at: AwareDatetime | None = None
+    expires_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
     max_slippage: Annotated[Number, Field(ge=0)] | None = None
     reduce_only: bool = False
     account_id: UUID | None = None

@@ -75,6 +75,7 @@ class Settings(BaseModel):
     connections_endpoint: Annotated[str | None, Field(alias="CONNECTIONS_ENDPOINT", pattern=r"^https?://")] = None
 
     ip_requests_per_minute: Annotated[int, Field(alias="IP_REQUESTS_PER_MINUTE", ge=1, le=1_000_000)] = 600
+    database_timeout_ms: Annotated[int, Field(alias="DATABASE_TIMEOUT_MS", ge=100, le=60_000)] = 6_000
     redis_timeout_ms: Annotated[int, Field(alias="REDIS_TIMEOUT_MS", ge=1, le=5_000)] = 150
     idempotency_key_days: Annotated[int, Field(alias="IDEMPOTENCY_KEY_DAYS", ge=1, le=3_650)] = 30
     relay_linger_seconds: Annotated[int, Field(alias="RELAY_LINGER_SECONDS", ge=0, le=60)] = 5

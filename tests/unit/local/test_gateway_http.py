@@ -1,8 +1,13 @@
 """Routes, CORS and response headers, without a server."""
 
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
 import pytest
 
 from local.gateway.cors import preflight, response_headers
+from local.gateway.http_api import read_body
 from local.gateway.http_events import decode, response_of
 from local.gateway.invocations import Kind, Outcome, error_body
 from local.gateway.routes import RouteTable
@@ -91,3 +96,19 @@ def test_a_length_that_the_function_sets_is_not_believed() -> None:
     )
 
     assert response_of(outcome).headers == [(b"content-type", b"text/plain;charset=utf-8")]
+
+
+@pytest.mark.parametrize(
+    ("last", "body"),
+    [({"type": "http.request", "body": b"b"}, b"ab"), ({"type": "http.disconnect"}, None)],
+    ids=["complete", "cut off"],
+)
+def test_a_body_is_whole_or_none(last: dict[str, Any], body: bytes | None) -> None:
+    # given a request whose sender goes on, or dies, after the first part
+    messages = iter([{"type": "http.request", "body": b"a", "more_body": True}, last])
+
+    async def receive() -> MutableMapping[str, Any]:
+        return next(messages)
+
+    # when it is read, then half a body is none
+    assert asyncio.run(read_body({"content-length": "2"}, receive, 10)) == body

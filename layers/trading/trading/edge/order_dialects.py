@@ -1,6 +1,7 @@
 """New orders in the words of each API: from a body to an OrderEntry, from its outcome to an answer."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -37,6 +38,17 @@ def order_entry(request: Request, body: Mapping[str, Any], dialect: Dialect) -> 
         return OrderEntry.model_validate(given)
     except ValidationError as error:
         raise _first_fault(error, body) from None
+
+
+@contextmanager
+def faults_as_sent(body: Mapping[str, Any]) -> Generator[None]:
+    """A refusal inside names a price by the field that `body` has it in."""
+    try:
+        yield
+    except TradingError as error:
+        if "field" in error.details:
+            error.details["field"] = _field_sent(str(error.details["field"]), body)
+        raise
 
 
 def execution_data(execution: Execution, dialect: Dialect, trader_id: str) -> dict[str, object]:
@@ -114,9 +126,12 @@ def _first_fault(error: ValidationError, body: Mapping[str, Any]) -> TradingErro
         field = ".".join(str(part) for part in fault["loc"]) or "body"
         value = None if fault["type"] == "missing" else fault["input"]
         constraint = _constraint(fault["type"], fault["msg"])
-    if field in ("limit_price", "stop_price") and field not in body:
-        field = "price"
+    field = _field_sent(field, body)
     return validation_failed(field, value, constraint, f"Check {field}: {constraint}.")
+
+
+def _field_sent(field: str, body: Mapping[str, Any]) -> str:
+    return "price" if field in ("limit_price", "stop_price") and field not in body else field
 
 
 def _constraint(kind: str, message: str) -> str:

@@ -1,6 +1,7 @@
 """One PostgreSQL connection an execution environment, reopened once when it has died."""
 
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,15 +9,22 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 import psycopg
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
 
 from trading.errors import CODE_BY_SQLSTATE, ErrorCode, TradingError
 from trading.json_text import json_text
 
-CONNECT_TIMEOUT_SECONDS = 3
+CONNECT_SECONDS_MAX = 3
+STATEMENT_SECONDS = 6.0
 ATTEMPTS_MAX = 3
+# No new attempt is begun later than this after the first.
+RETRY_SECONDS_MAX = 2.0
 BACKOFF_MS_MAX = 40
+# How often a wait looks up, for signals.
+WAKE_SECONDS = 0.1
 
 # Deadlock, serialization failure, lock timeout: nothing was kept, so the same call may go again.
 RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
@@ -32,15 +40,21 @@ set_json_dumps(json_text)
 set_json_loads(_loads)
 
 
+class ServerSilentError(psycopg.OperationalError):
+    """The server said nothing for as long as a statement may take."""
+
+
 class Database:
     """Runs statements on one autocommit connection.
 
     Each statement is one transaction: a procedure call commits or rolls back by itself. `url` is asked for at the
-    first use, and again when the connection has to be reopened, so that a rotated password is picked up.
+    first use, and again when the connection has to be reopened, so that a rotated password is picked up. A server
+    that says nothing for `statement_seconds` is given up: a frozen one would otherwise hold the function to its end.
     """
 
-    def __init__(self, url: Callable[[], str]) -> None:
+    def __init__(self, url: Callable[[], str], statement_seconds: float = STATEMENT_SECONDS) -> None:
         self._url = url
+        self._statement_seconds = statement_seconds
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
 
     def call(self, procedure: str, request: Mapping[str, object]) -> Any:
@@ -60,12 +74,13 @@ class Database:
     def fetch_all(self, statement: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
         """All rows of `statement`; TradingError for the faults that the caller is told about."""
         attempt = 1
+        last_start = time.monotonic() + RETRY_SECONDS_MAX
         while True:
             reused = self._connection is not None
             try:
                 return self._run(statement, parameters)
             except psycopg.OperationalError as error:
-                if not _may_retry(error, attempt, reused=reused):
+                if time.monotonic() > last_start or not _may_retry(error, attempt, reused=reused):
                     _raise_unavailable(error)
             except psycopg.Error as error:
                 if error.sqlstate == "25006":  # read-only: the connection still points at the old writer
@@ -90,21 +105,44 @@ class Database:
             with connection.cursor() as cursor:
                 cursor.execute(statement.encode(), parameters)
                 return cursor.fetchall() if cursor.description else []
+        except psycopg.OperationalError:
+            # Given up in mid-answer, the connection is of no more use, whatever it thinks of itself.
+            if connection.info.transaction_status is not TransactionStatus.IDLE:
+                connection.close()
+            raise
         finally:
             if connection.closed or connection.broken:
                 self._connection = None
 
     def _open(self) -> psycopg.Connection[dict[str, Any]]:
         # Behind RDS Proxy a prepared statement or a session SET would pin the connection, so neither is used.
-        connection = psycopg.Connection[dict[str, Any]].connect(
+        connection = _BoundedConnection.connect(
             self._url(),
             autocommit=True,
             prepare_threshold=None,
             row_factory=dict_row,
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            connect_timeout=min(CONNECT_SECONDS_MAX, math.ceil(self._statement_seconds)),
         )
+        connection.statement_seconds = self._statement_seconds
         self._connection = connection
         return connection
+
+
+class _BoundedConnection(psycopg.Connection[dict[str, Any]]):
+    """A connection on which no wait for the server is longer than `statement_seconds`."""
+
+    statement_seconds = STATEMENT_SECONDS
+
+    def wait[T](self, gen: PQGen[T], interval: float = WAKE_SECONDS, timeout: float | None = None) -> T:
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        given_up_at = time.monotonic() + self.statement_seconds
+        try:
+            return super().wait(gen, interval, self.statement_seconds)
+        except psycopg.OperationalError as error:
+            if time.monotonic() >= given_up_at:
+                raise ServerSilentError("no answer in time") from error
+            raise
 
 
 def _call_statement(procedure: str) -> str:
@@ -115,6 +153,8 @@ def _call_statement(procedure: str) -> str:
 
 def _may_retry(error: psycopg.OperationalError, attempt: int, *, reused: bool) -> bool:
     """A dead connection is reopened once; a lost race for a lock goes again while attempts remain."""
+    if isinstance(error, ServerSilentError):
+        return False
     if error.sqlstate in RETRYABLE_SQLSTATES:
         return attempt < ATTEMPTS_MAX
     lost = error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))

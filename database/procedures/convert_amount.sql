@@ -26,7 +26,7 @@ $$;
 -- {multiplier, divisor} of one pair, quoted either way round; NULL when it is not quoted. p_at NULL: any age will do
 -- (display). A quote of the other way round divides, because its reciprocal need not end and would lose a tie.
 CREATE OR REPLACE FUNCTION pair_fraction(p_from text, p_to text, p_positive boolean, p_at timestamptz)
-RETURNS numeric []
+RETURNS numeric[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_pair record;
@@ -54,7 +54,7 @@ $$;
 
 -- The same of any two currencies. TR004 without a usable quote; NULL for display.
 CREATE OR REPLACE FUNCTION conversion_fraction(p_from text, p_to text, p_positive boolean, p_at timestamptz)
-RETURNS numeric []
+RETURNS numeric[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_fraction numeric [];
@@ -94,18 +94,6 @@ BEGIN
 END
 $$;
 
--- The rate to twenty places, for sums over many amounts that are shown and compared, not booked.
-CREATE OR REPLACE FUNCTION conversion_rate(
-    p_from text, p_to text, p_positive boolean, p_at timestamptz DEFAULT NULL
-) RETURNS numeric
-LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    v_fraction numeric [] := conversion_fraction(p_from, p_to, p_positive, p_at);
-BEGIN
-    RETURN round(v_fraction[1] * 1.00000000000000000000 / v_fraction[2], 20);
-END
-$$;
-
 CREATE OR REPLACE FUNCTION refuse_stale_quote(p_symbol text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -126,7 +114,6 @@ BEGIN
         'pair_fraction(text, text, boolean, timestamptz)',
         'conversion_fraction(text, text, boolean, timestamptz)',
         'convert_amount(numeric, text, text, timestamptz)',
-        'conversion_rate(text, text, boolean, timestamptz)',
         'refuse_stale_quote(text)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);

@@ -1,0 +1,90 @@
+"""The scheduled risk function: a margin call is told once when it begins and once when it ends."""
+
+from datetime import datetime
+from decimal import Decimal
+
+import pytest
+
+from tests.kit.gateway import eventually
+from tests.kit.local_system import LocalSystem
+from tests.kit.processes import gateway_of
+from tests.kit.traders import Message, Stream, Trader, Traders, execute, of_type
+
+pytestmark = pytest.mark.timeout(180)
+
+SYMBOL = "AUDUSD"
+BID, ASK = Decimal("0.66"), Decimal("0.6602")
+LOWER_BID = Decimal("0.6525")
+RUN_SECONDS_MAX = 90
+
+
+def run_the_schedule(system: LocalSystem) -> None:
+    """Have the schedule run now: it does when the gateway starts, so that nobody waits for the next minute."""
+    before = last_scan(system)
+    gateway_of(system).kill()
+    eventually(lambda: last_scan(system) > before, seconds=RUN_SECONDS_MAX, what="a scan of the accounts")
+
+
+def last_scan(system: LocalSystem) -> datetime:
+    return execute(system, "SELECT updated_at FROM margin_scan")[0]["updated_at"]
+
+
+def listen(trader: Trader, since: int) -> Stream:
+    """A stream of the risk channel, as soon as the gateway takes connections."""
+
+    def connected() -> Stream | None:
+        try:
+            return trader.stream("risk", since=since)
+        except (OSError, AssertionError):
+            return None
+
+    return eventually(connected, seconds=RUN_SECONDS_MAX, what="a WebSocket")
+
+
+def calls_of(trader: Trader) -> list[str]:
+    events = trader.rows("events", "event_type", "sequence")
+    return [event["event_type"] for event in events if event["event_type"].startswith("margin_call.")]
+
+
+def test_a_margin_call_is_told_once_when_it_begins_and_once_when_it_ends(
+    local_system: LocalSystem, traders: Traders
+) -> None:
+    """100 lots of AUDUSD bought at about 0.66 take 10,000,000 / 100 x 0.66 = 66,000 of margin. At a bid of 0.6525 about
+    77,000 to 80,000 of the 100,000 are lost: the level is about 30 percent, below the threshold of 50. Back at
+    0.66 it is about 150, above the release level of 52.5.
+    """
+    # given an account that is deep in the market
+    trader = traders.new()
+    local_system.quote(SYMBOL, BID, ASK)
+    assert trader.order(symbol=SYMBOL, quantity=100).status_code == 200
+    # when the price falls and the schedule runs
+    local_system.quote(SYMBOL, LOWER_BID, LOWER_BID + Decimal("0.0002"))
+    run_the_schedule(local_system)
+    # then the trader is told
+    with listen(trader, since=2) as stream:
+        alert = stream.wait_for(of_type("risk_alert", 3)).message
+        assert (alert["data"]["type"], alert["data"]["state"]) == ("margin_call", "entered")
+        assert alert["data"]["threshold"] == 50
+        assert 0 < alert["data"]["margin_level"] < 50
+        assert alert["data"]["margin_level"] == Decimal(trader.read("/api/v1/account")["margin_level"])
+    # when it runs again while the call stands, then nobody is told again
+    run_the_schedule(local_system)
+    assert calls_of(trader) == ["margin_call.entered"]
+    # when the price is back and it runs, then the end is told
+    local_system.quote(SYMBOL, BID, ASK)
+    run_the_schedule(local_system)
+    with listen(trader, since=2) as stream:
+        ended = stream.wait_for(of_type("risk_alert", 4)).message
+        assert (ended["data"]["type"], ended["data"]["state"]) == ("margin_call", "left")
+        assert ended["data"]["episode_id"] == alert["data"]["episode_id"]
+        assert ended["data"]["margin_level"] > Decimal("52.5")
+        assert alerts(stream) == ["entered", "left"]
+    assert calls_of(trader) == ["margin_call.entered", "margin_call.left"]
+    # and the account's audit tells both
+    actions = [row["action"] for row in trader.rows("order_audit_log", "action", "version")]
+    assert actions[-2:] == ["MARGIN_CALL_ENTERED", "MARGIN_CALL_LEFT"]
+
+
+def alerts(stream: Stream) -> list[str]:
+    frames: list[Message] = [frame for frame in stream.frames() if frame.get("type") == "risk_alert"]
+    return [frame["data"]["state"] for frame in frames]

@@ -1,0 +1,133 @@
+"""The one connection of a function: what it survives, and what it gives up."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from tests.kit.servers import ScratchDatabase
+from trading.errors import ErrorCode, TradingError
+from trading.store.database import Database
+
+SLOW = "SELECT pg_sleep(30)"
+
+type Connect = Callable[..., Database]
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def backend_of(database: Database) -> int:
+    row = database.fetch_one("SELECT pg_backend_pid() AS pid")
+    assert row is not None
+    return row["pid"]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Makes databases as a function has them, and closes them."""
+    made: list[Database] = []
+
+    def make(url: str, **limits: float) -> Database:
+        made.append(Database(lambda: url, **limits))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def url(database: ScratchDatabase) -> str:
+    return database.url_for("function_trader")
+
+
+def test_a_backend_that_was_ended_is_replaced_once(url: str, connect: Connect) -> None:
+    # given
+    ours = connect(url)
+    first = backend_of(ours)
+    os.kill(first, signal.SIGTERM)
+
+    # when
+    second = backend_of(ours)
+
+    # then
+    assert second != first
+
+
+def test_a_frozen_server_is_given_up_in_time_and_tried_anew_later(url: str, connect: Connect) -> None:
+    # given
+    ours = connect(url, statement_seconds=0.3)
+    pid = backend_of(ours)
+
+    # when
+    with frozen(pid):
+        started = time.monotonic()
+        with pytest.raises(TradingError) as caught:
+            ours.fetch_one("SELECT 1")
+        taken = time.monotonic() - started
+    ours.close()
+
+    # then
+    assert caught.value.code is ErrorCode.DATABASE_UNAVAILABLE
+    assert taken < 2
+    assert backend_of(ours) != pid
+
+
+def test_what_takes_too_long_is_not_tried_again(url: str, connect: Connect) -> None:
+    # given
+    ours = connect(url, statement_seconds=0.3)
+    backend_of(ours)
+
+    # when
+    with pytest.raises(TradingError) as caught:
+        ours.fetch_one(SLOW)
+
+    # then
+    assert caught.value.code is ErrorCode.DATABASE_UNAVAILABLE
+    assert caught.value.retry_after == 1
+
+
+def test_a_lost_race_for_a_lock_goes_again(database: ScratchDatabase, connect: Connect) -> None:
+    # given an owner's connection that never waits for a lock, and a rival that lets go after the first attempt
+    ours = connect(f"{database.url}?options=-c%20lock_timeout%3D50ms")
+    with database.connect(autocommit=False) as rival:
+        rival.execute("LOCK TABLE platform_settings IN ACCESS EXCLUSIVE MODE")
+        ended = []
+        original = time.sleep
+
+        def let_go(seconds: float) -> None:
+            if not ended:
+                rival.rollback()
+                ended.append(seconds)
+            original(seconds)
+
+        # when
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("trading.store.database.time.sleep", let_go)
+            row = ours.fetch_one("SELECT count(*) AS rows FROM platform_settings")
+
+    # then
+    assert row == {"rows": 1}
+    assert len(ended) == 1
+
+
+def test_our_own_faults_become_their_codes_and_all_else_stays_what_it_is(url: str, connect: Connect) -> None:
+    ours = connect(url)
+    with pytest.raises(TradingError) as refused:
+        ours.call("execute_order_atomic", {"version": 2})
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        ours.fetch_one("SELECT * FROM orders")
+
+    assert refused.value.code is ErrorCode.VALIDATION_FAILED
+    assert refused.value.details == {"field": "version", "value": "2", "constraint": "1"}

@@ -1,0 +1,359 @@
+"""Each door as each role: what a login may touch, and what it cannot even when it owns the tables."""
+
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from local.servers import LOGIN_ROLES
+from tests.kit import MigratedTemplate, User
+from tests.kit.orders import Market, raises_sqlstate
+
+FUNCTION_ROLES = ("function_trader", "function_relay", "function_prices", "function_risk")
+OWNERS = ("trading_owner", "trading_procedures", "trading_readers")
+APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
+# What the migrations keep for themselves; no role of ours may see it.
+BOOKKEEPING = {"schema_version", "applied_procedures"}
+VIEWS = {"order_terms"}
+
+EXECUTE_GRANTS = {
+    "function_trader": {
+        "execute_order_atomic(jsonb)",
+        "get_account(uuid,uuid)",
+        "get_order(uuid,uuid)",
+        "get_order_audit(uuid,uuid)",
+        "get_order_owner(uuid)",
+        "list_instruments()",
+        "list_orders(uuid,uuid,text[],uuid,integer)",
+        "list_positions(uuid,uuid)",
+        "list_quotes(text[])",
+        "probe_health()",
+        "take_rate_limits(jsonb)",
+    },
+    "function_relay": {
+        "acknowledge_connection(jsonb)",
+        "advance_streams(jsonb)",
+        "authenticate_connection(jsonb)",
+        "claim_streams(jsonb)",
+        "drop_connections(jsonb)",
+        "drop_unauthenticated_connection(jsonb)",
+        "list_accounts_behind(jsonb)",
+        "list_expired_connections(jsonb)",
+        "purge_expired_keys(jsonb)",
+        "read_events(jsonb)",
+        "register_connection(jsonb)",
+        "release_connection(jsonb)",
+        "subscribe_connection(jsonb)",
+        "touch_connection(jsonb)",
+        "unsubscribe_connection(jsonb)",
+    },
+    "function_prices": {
+        "acquire_feed_lease(jsonb)",
+        "drop_connections(jsonb)",
+        "list_feed_instruments()",
+        "list_market_data_connections(jsonb)",
+        "list_quotes(text[])",
+        "record_quotes(jsonb)",
+        "release_feed_lease(jsonb)",
+    },
+    "function_risk": {"monitor_margin(jsonb)", "record_margin_call(jsonb)"},
+    "compliance": {"verify_audit()", "verify_books()"},
+    "backup": {"verify_audit()", "verify_books()"},
+}
+
+
+@pytest.fixture(scope="module")
+def market(migrated: MigratedTemplate) -> Iterator[Market]:
+    """One database for the module; what a test changes it rolls back."""
+    scratch = migrated.clone()
+    try:
+        with Market.opened(scratch) as market:
+            yield market
+    finally:
+        scratch.drop()
+
+
+@pytest.fixture(scope="module")
+def trader(market: Market) -> User:
+    """A trader with an order of their own."""
+    user = market.user()
+    market.trade(user)
+    return user
+
+
+@pytest.fixture(scope="module")
+def stranger(market: Market) -> User:
+    """Another one."""
+    user = market.user()
+    market.trade(user)
+    return user
+
+
+def tables(market: Market) -> list[str]:
+    """Every table and view of ours."""
+    found = market.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') "
+        "ORDER BY relname"
+    )
+    return [name for (name,) in found]
+
+
+def attempts(market: Market, table: str) -> dict[str, sql.Composed]:
+    """A statement for each way to touch `table` that needs no other privilege on it; a view of ours is only read."""
+    ((column,),) = market.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum = 1", (f"public.{table}",)
+    )
+    names = {"table": sql.Identifier(table), "column": sql.Identifier(column)}
+    read = {"SELECT": sql.SQL("SELECT FROM {table}").format(**names)}
+    if table in VIEWS:
+        return read
+    return read | {
+        "INSERT": sql.SQL("INSERT INTO {table} DEFAULT VALUES").format(**names),
+        "UPDATE": sql.SQL("UPDATE {table} SET {column} = DEFAULT").format(**names),
+        "DELETE": sql.SQL("DELETE FROM {table}").format(**names),
+        "TRUNCATE": sql.SQL("TRUNCATE {table}").format(**names),
+    }
+
+
+def open_doors(market: Market, role: str) -> set[tuple[str, str]]:
+    """(table, verb) of what `role` is not refused for want of a privilege."""
+    doors: set[tuple[str, str]] = set()
+    with market.database.connect(role) as connection:
+        for table in tables(market):
+            for verb, statement in attempts(market, table).items():
+                try:
+                    with connection.transaction(force_rollback=True):
+                        connection.execute(statement)
+                except psycopg.errors.InsufficientPrivilege:
+                    continue
+                except psycopg.Error:
+                    pass  # another fault comes after the door
+                doors.add((table, verb))
+    return doors
+
+
+class TestDoors:
+    @pytest.mark.parametrize("role", FUNCTION_ROLES)
+    def test_a_function_can_touch_no_table(self, market: Market, role: str) -> None:
+        assert open_doors(market, role) == set()
+
+    def test_compliance_reads_all_but_personal_data_and_changes_nothing(self, market: Market) -> None:
+        readable = {table for table, verb in open_doors(market, "compliance") if verb == "SELECT"}
+
+        assert {verb for _, verb in open_doors(market, "compliance")} == {"SELECT"}
+        assert "audit_pii" not in readable
+        assert not readable & BOOKKEEPING
+        assert {"orders", "order_audit_log", "ledger_entries", "accounts", "profiles", "events"} <= readable
+
+    def test_backup_reads_every_table_and_changes_nothing(self, market: Market) -> None:
+        doors = open_doors(market, "backup")
+
+        assert {verb for _, verb in doors} == {"SELECT"}
+        assert {table for table, _ in doors} == set(tables(market)) - BOOKKEEPING - VIEWS
+
+    @pytest.mark.parametrize("role", ["compliance", "backup"])
+    def test_who_reads_sees_everybody(self, market: Market, trader: User, stranger: User, role: str) -> None:
+        with market.database.connect(role) as connection:
+            seen = {row[0] for row in connection.execute("SELECT user_id FROM orders")}
+
+        assert {trader.user_id, stranger.user_id} <= seen
+
+
+class TestFunctions:
+    def test_each_login_may_execute_exactly_these(self, market: Market) -> None:
+        granted = market.execute(
+            "SELECT r.rolname, p.oid::regprocedure::text FROM pg_proc AS p CROSS JOIN pg_roles AS r "
+            "WHERE p.pronamespace = 'public'::regnamespace AND r.rolname = ANY (%s) "
+            "AND has_function_privilege(r.oid, p.oid, 'EXECUTE')",
+            (list(LOGIN_ROLES),),
+        )
+
+        found = {role: {name for who, name in granted if who == role} for role in LOGIN_ROLES}
+        assert found == EXECUTE_GRANTS
+
+    def test_the_public_may_execute_none(self, market: Market) -> None:
+        open_to_all = market.execute(
+            "SELECT p.oid::regprocedure::text FROM pg_proc AS p "
+            "CROSS JOIN aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a "
+            "WHERE p.pronamespace = 'public'::regnamespace AND a.grantee = 0"
+        )
+
+        assert open_to_all == []
+
+    def test_a_procedure_that_runs_as_its_owner_looks_names_up_in_one_place(self, market: Market) -> None:
+        elsewhere = market.execute(
+            "SELECT p.oid::regprocedure::text, p.proconfig FROM pg_proc AS p "
+            "WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef "
+            "AND p.proconfig IS DISTINCT FROM ARRAY['search_path=public, pg_temp']"
+        )
+
+        assert elsewhere == []
+
+    def test_only_owners_that_nobody_logs_in_as_run_procedures(self, market: Market) -> None:
+        owners = market.execute(
+            "SELECT DISTINCT r.rolname, r.rolcanlogin FROM pg_proc AS p INNER JOIN pg_roles AS r ON r.oid = p.proowner "
+            "WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef"
+        )
+
+        assert set(owners) == {("trading_procedures", False), ("trading_readers", False)}
+
+    @pytest.mark.parametrize("role", FUNCTION_ROLES)
+    def test_a_function_cannot_call_what_procedures_are_made_of(self, market: Market, role: str) -> None:
+        with (
+            market.database.connect(role) as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            connection.execute("SELECT realized_since(uuidv7(), uuidv7(), now())")
+
+
+class TestRoles:
+    def test_none_of_ours_is_above_the_rules(self, market: Market) -> None:
+        ours = [*LOGIN_ROLES, *OWNERS, "trading_admin"]
+
+        flags = market.execute(
+            "SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) "
+            "AND NOT (rolsuper OR rolbypassrls OR rolreplication OR (rolcreaterole AND rolname <> 'trading_admin'))",
+            (ours,),
+        )
+
+        assert {name for (name,) in flags} == set(ours)
+
+    def test_functions_are_members_of_nothing(self, market: Market) -> None:
+        memberships = market.execute(
+            "SELECT m.roleid::regrole::text, m.member::regrole::text FROM pg_auth_members AS m "
+            "WHERE m.member::regrole::text = ANY (%s)",
+            ([*LOGIN_ROLES, *OWNERS],),
+        )
+
+        assert memberships == []
+
+    @pytest.mark.parametrize("role", FUNCTION_ROLES)
+    def test_statements_of_functions_are_bounded(self, market: Market, role: str) -> None:
+        with market.database.connect(role) as connection:
+            settings = {
+                name: connection.execute("SELECT current_setting(%s)", (name,)).fetchall()[0][0]
+                for name in ("statement_timeout", "lock_timeout", "client_connection_check_interval")
+            }
+
+        assert "0" not in settings.values()
+
+    def test_commits_wait_for_the_disk(self, market: Market) -> None:
+        for role in FUNCTION_ROLES:
+            with market.database.connect(role) as connection:
+                assert connection.execute("SHOW synchronous_commit").fetchall() == [("on",)]
+
+
+class TestRowSecurity:
+    def test_it_is_forced_on_every_table(self, market: Market) -> None:
+        forced = market.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') "
+            "AND relrowsecurity AND relforcerowsecurity AND relowner = 'trading_owner'::regrole"
+        )
+
+        assert {name for (name,) in forced} == set(tables(market)) - BOOKKEEPING - VIEWS
+
+    def test_readers_see_the_rows_of_the_user_that_is_set(self, market: Market, trader: User, stranger: User) -> None:
+        by_user = [
+            table
+            for (table,) in market.execute(
+                "SELECT tablename FROM pg_policies WHERE policyname = 'readers_own' AND qual LIKE '%%app.user_id%%' "
+                "ORDER BY tablename"
+            )
+        ]
+        assert {"orders", "fills", "positions", "ledger_entries", "events", "order_audit_log"} <= set(by_user)
+
+        with market.owner.transaction(force_rollback=True):
+            market.execute("SET LOCAL ROLE trading_readers")
+            for table in by_user:
+                owner = "id" if table == "profiles" else "user_id"
+                market.execute("SELECT set_config('app.user_id', '', true)")
+                assert market.execute(f"SELECT {owner} FROM {table}") == [], table
+                market.execute("SELECT set_config('app.user_id', %s, true)", (str(trader.user_id),))
+                assert {row[0] for row in market.execute(f"SELECT {owner} FROM {table}")} <= {trader.user_id}, table
+
+    def test_reading_functions_return_only_own_rows(self, market: Market, trader: User, stranger: User) -> None:
+        (mine,), (theirs,) = market.rows("orders", trader), market.rows("orders", stranger)
+
+        def ask(statement: str, *parameters: object) -> object:
+            return market.trader.execute(statement.encode(), parameters).fetchall()[0][0]
+
+        assert ask("SELECT get_order(%s, %s) ->> 'id'", trader.user_id, mine["id"]) == str(mine["id"])
+        assert ask("SELECT get_order(%s, %s)", trader.user_id, theirs["id"]) is None
+        assert ask("SELECT get_order_audit(%s, %s)", trader.user_id, theirs["id"]) is None
+        assert ask("SELECT jsonb_array_length(get_order_audit(%s, %s))", trader.user_id, mine["id"]) == 4
+        for account_id in (None, trader.account_id):
+            listed = ask("SELECT list_orders(%s, %s, NULL, NULL, 100)", trader.user_id, account_id)
+            positions = ask("SELECT list_positions(%s, %s)", trader.user_id, account_id)
+            assert [order["id"] for order in listed["orders"]] == [str(mine["id"])]  # pyright: ignore[reportIndexIssue]
+            assert [position["order_id"] for position in positions] == [str(mine["id"])]  # pyright: ignore[reportGeneralTypeIssues]
+        assert ask("SELECT list_orders(%s, %s, NULL, NULL, 100) -> 'orders'", trader.user_id, stranger.account_id) == []
+        assert ask("SELECT list_positions(%s, %s)", trader.user_id, stranger.account_id) == []
+        with raises_sqlstate("TR001"):
+            ask("SELECT get_account(%s, %s)", trader.user_id, stranger.account_id)
+        with raises_sqlstate("TR001"):
+            ask("SELECT get_account(%s, NULL)", uuid.uuid4())
+
+    def test_the_user_is_forgotten_with_the_call(self, market: Market, trader: User) -> None:
+        market.trader.execute("SELECT get_account(%s, NULL)", (trader.user_id,))
+
+        left = market.trader.execute("SELECT nullif(current_setting('app.user_id', true), '')").fetchall()
+
+        assert left == [(None,)]
+
+
+class TestAppendOnly:
+    """What was written stays, whoever asks."""
+
+    @pytest.mark.parametrize("verb", ["UPDATE", "DELETE", "TRUNCATE"])
+    @pytest.mark.parametrize("table", APPEND_ONLY)
+    @pytest.mark.parametrize("role", ["trading_admin", "trading_owner"])
+    def test_not_even_the_owner_changes_a_row(
+        self, market: Market, trader: User, role: str, table: str, verb: str
+    ) -> None:
+        market.execute('SELECT set_trade_always(\'{"version": 1, "trade_always": true, "actor": "tests"}\')')
+        market.execute('SELECT set_trade_always(\'{"version": 1, "trade_always": false, "actor": "tests"}\')')
+        column = "version" if "audit" in table else "order_id"
+        statement = {
+            "UPDATE": f"UPDATE {table} SET {column} = {column}",
+            "DELETE": f"DELETE FROM {table}",
+            "TRUNCATE": f"TRUNCATE {table} CASCADE",
+        }[verb]
+
+        with market.owner.transaction(force_rollback=True):
+            market.execute(f"SET LOCAL ROLE {role}")
+            assert market.execute(f"SELECT count(*) FROM {table}")[0][0] > 0
+            with raises_sqlstate("TR007"):
+                market.execute(statement)
+
+    @pytest.mark.parametrize("table", APPEND_ONLY)
+    @pytest.mark.parametrize("role", ["trading_procedures", "trading_readers"])
+    def test_procedures_have_no_right_to(self, market: Market, role: str, table: str) -> None:
+        statements = attempts(market, table)
+        for verb in ("UPDATE", "DELETE", "TRUNCATE"):
+            with market.owner.transaction(force_rollback=True):
+                market.execute(f"SET LOCAL ROLE {role}")
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    market.owner.execute(statements[verb])
+
+    def test_the_guard_cannot_be_sent_to_sleep_by_a_session(self, market: Market) -> None:
+        # given that a replica's session skips ordinary triggers
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            market.execute("SET session_replication_role = 'replica'")
+
+        # then even where that is allowed, these fire always
+        guards = market.execute(
+            "SELECT tgrelid::regclass::text, tgname, tgenabled FROM pg_trigger WHERE tgname LIKE 'append_only%%'"
+        )
+        assert set(guards) == {
+            (table, name, "A") for table in APPEND_ONLY for name in ("append_only", "append_only_whole")
+        }
+
+    def test_an_order_cannot_be_removed_with_its_history(self, market: Market, trader: User) -> None:
+        with raises_sqlstate("23503"), market.owner.transaction(force_rollback=True):
+            market.execute("DELETE FROM orders WHERE user_id = %s", (trader.user_id,))
+
+    def test_a_state_only_steps_where_it_may(self, market: Market, trader: User) -> None:
+        with raises_sqlstate("TR008"), market.owner.transaction(force_rollback=True):
+            market.execute("UPDATE orders SET status = 'canceled' WHERE user_id = %s", (trader.user_id,))

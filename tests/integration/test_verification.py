@@ -1,0 +1,465 @@
+"""The checkers turned on themselves: each thing that can be wrong with the books is found, and named."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from database import verify
+from tests.kit import MigratedTemplate, ScratchDatabase, User
+from tests.kit.orders import Market
+
+APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
+
+
+@dataclass(frozen=True)
+class World:
+    """Accounts with something of everything: fills, a reduction, denials, a holding of a cash account."""
+
+    market: Market
+    hedger: User
+    netter: User
+    holder: User
+
+
+def populate(market: Market) -> World:
+    world = World(market, market.user(), market.user(position_mode="netting"), market.user(kind="cash", balance=20_000))
+    for _ in range(2):
+        market.trade(world.hedger)
+    market.trade(world.hedger, quantity="900")  # denied for margin
+    market.trade(world.netter)
+    market.quote("EURUSD", "1.1050", "1.1052")
+    market.trade(world.netter, side="sell", quantity="0.4")
+    market.trade(world.holder, symbol="AAPL", quantity="100")
+    set_trade_always(market, True)
+    set_trade_always(market, False)
+    return world
+
+
+def set_trade_always(market: Market, wanted: bool) -> None:
+    request = {"version": 1, "trade_always": wanted, "actor": "tests", "reason": "to have something in the chain"}
+    market.execute("SELECT set_trade_always(%s)", (Jsonb(request),))
+
+
+@pytest.fixture(scope="module")
+def world(migrated: MigratedTemplate) -> Iterator[World]:
+    """One world for the module; every mutation is rolled back."""
+    scratch = migrated.clone()
+    try:
+        with Market.opened(scratch) as market:
+            yield populate(market)
+    finally:
+        scratch.drop()
+
+
+@contextmanager
+def tampered(market: Market, *statements: str, **parameters: object) -> Iterator[None]:
+    """What somebody with the owner's password could do: past the guards, which stand again afterwards."""
+    with market.owner.transaction(force_rollback=True):
+        for table in APPEND_ONLY:
+            market.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        market.execute("ALTER TABLE orders DISABLE TRIGGER USER")
+        for statement in statements:
+            cursor = market.owner.execute(statement.encode(), parameters)
+            assert cursor.rowcount > 0, f"changed nothing: {statement}"
+        for table in APPEND_ONLY:
+            for guard in ("append_only", "append_only_whole"):
+                market.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {guard}")
+        market.execute("ALTER TABLE orders ENABLE TRIGGER USER")
+        yield
+
+
+def users(world: World) -> dict[str, object]:
+    return {"hedger": world.hedger.user_id, "netter": world.netter.user_id, "holder": world.holder.user_id}
+
+
+def audit_faults(market: Market) -> list[tuple[str, int, str]]:
+    return market.execute("SELECT chain, version, problem FROM verify_audit()")
+
+
+class TestAudit:
+    def test_chains_that_hold(self, world: World) -> None:
+        assert audit_faults(world.market) == []
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            'details = details || \'{"quantity": "2"}\'',
+            "reason = 'another'",
+            "action = 'RECOVERED'",
+            "status = 'canceled'",
+            "created_at = created_at + interval '1 microsecond'",
+            "order_id = uuidv7()",
+            "retry_attempt = 1",
+            "pii_digest = sha256('another')",
+            "hash = sha256('another')",
+        ],
+    )
+    def test_a_changed_row_is_named_first(self, world: World, change: str) -> None:
+        tamper = f"UPDATE order_audit_log SET {change} WHERE user_id = %(hedger)s AND version = 4"
+
+        with tampered(world.market, tamper, **users(world)):
+            faults = audit_faults(world.market)
+
+        assert faults[0] == (str(world.hedger.account_id), 4, "its content was changed")
+
+    def test_a_changed_row_with_a_hash_made_to_fit_breaks_the_next(self, world: World) -> None:
+        tampers = (
+            "UPDATE order_audit_log SET reason = 'another' WHERE user_id = %(hedger)s AND version = 4",
+            "UPDATE order_audit_log AS l SET hash = sha256(previous_hash || audit_bytes_v1(user_id, account_id, "
+            "version, order_id, action, status, details, reason, retry_attempt, pii_digest, utc_text(created_at))) "
+            "WHERE user_id = %(hedger)s AND version = 4",
+        )
+
+        with tampered(world.market, *tampers, **users(world)):
+            faults = audit_faults(world.market)
+
+        assert faults[0] == (str(world.hedger.account_id), 5, "it does not continue the row before")
+
+    def test_a_removed_row_leaves_a_gap(self, world: World) -> None:
+        with tampered(
+            world.market, "DELETE FROM order_audit_log WHERE user_id = %(hedger)s AND version = 4", **users(world)
+        ):
+            faults = audit_faults(world.market)
+
+        assert faults == [(str(world.hedger.account_id), 5, "rows before it are missing")]
+
+    def test_a_removed_row_with_the_rest_moved_up(self, world: World) -> None:
+        tampers = (
+            "DELETE FROM order_audit_log WHERE user_id = %(hedger)s AND version = 4",
+            "UPDATE order_audit_log SET version = version - 1 WHERE user_id = %(hedger)s AND version = 5",
+        )
+
+        with tampered(world.market, *tampers, **users(world)):
+            faults = audit_faults(world.market)
+
+        assert faults[0] == (str(world.hedger.account_id), 4, "it does not continue the row before")
+
+    def test_the_first_row_cannot_go(self, world: World) -> None:
+        with tampered(
+            world.market, "DELETE FROM order_audit_log WHERE user_id = %(hedger)s AND version = 1", **users(world)
+        ):
+            faults = audit_faults(world.market)
+
+        assert faults == [(str(world.hedger.account_id), 2, "rows before it are missing")]
+
+    @pytest.mark.parametrize("kept", [9, 1, 0])
+    def test_a_cut_tail(self, world: World, kept: int) -> None:
+        with tampered(
+            world.market,
+            f"DELETE FROM order_audit_log WHERE user_id = %(hedger)s AND version > {kept}",
+            **users(world),
+        ):
+            faults = audit_faults(world.market)
+
+        assert faults == [(str(world.hedger.account_id), 11, "the tail of the chain was cut or changed")]
+
+    def test_a_cut_tail_with_the_version_set_back(self, world: World) -> None:
+        tampers = (
+            "DELETE FROM order_audit_log WHERE user_id = %(hedger)s AND version > 9",
+            "UPDATE accounts SET audit_version = 9 WHERE user_id = %(hedger)s",
+        )
+
+        with tampered(world.market, *tampers, **users(world)):
+            faults = audit_faults(world.market)
+
+        assert faults == [(str(world.hedger.account_id), 9, "the tail of the chain was cut or changed")]
+
+    @pytest.mark.parametrize(
+        "change", ["email = 'else@example.com'", "ip_address = '192.0.2.2'", "user_agent = NULL", "salt = '\\x00'"]
+    )
+    def test_changed_personal_data(self, world: World, change: str) -> None:
+        tamper = (
+            f"UPDATE audit_pii SET {change} WHERE audit_id = "
+            "(SELECT id FROM order_audit_log WHERE user_id = %(hedger)s AND version = 2)"
+        )
+
+        with tampered(world.market, tamper, **users(world)):
+            faults = audit_faults(world.market)
+
+        assert faults == [(str(world.hedger.account_id), 2, "its personal data was changed")]
+
+    def test_personal_data_put_beside_a_row_that_had_none(self, world: World) -> None:
+        tamper = (
+            "INSERT INTO audit_pii (user_id, audit_id, salt, email) SELECT user_id, id, '\\x00', 'x@example.com' "
+            "FROM order_audit_log WHERE user_id = %(hedger)s AND version = 3"
+        )
+
+        with tampered(world.market, tamper, **users(world)):
+            faults = audit_faults(world.market)
+
+        assert faults == [(str(world.hedger.account_id), 3, "its personal data was changed")]
+
+    def test_erased_personal_data_leaves_the_chain_whole(self, world: World) -> None:
+        with tampered(world.market, "DELETE FROM audit_pii WHERE user_id = %(hedger)s", **users(world)):
+            assert audit_faults(world.market) == []
+
+    @pytest.mark.parametrize(
+        ("tamper", "version", "problem"),
+        [
+            ("UPDATE platform_audit_log SET actor = 'another' WHERE version = 1", 1, "its content was changed"),
+            ("DELETE FROM platform_audit_log WHERE version = 1", 2, "rows before it are missing"),
+            ("DELETE FROM platform_audit_log WHERE version = 2", 2, "the tail of the chain was cut or changed"),
+        ],
+    )
+    def test_the_chain_of_the_platform(self, world: World, tamper: str, version: int, problem: str) -> None:
+        with tampered(world.market, tamper):
+            faults = audit_faults(world.market)
+
+        assert faults == [("platform", version, problem)]
+
+
+LAST_ORDER = "(SELECT id FROM orders WHERE user_id = %(netter)s ORDER BY id DESC LIMIT 1)"
+COPY_OF_ORDER = (
+    "INSERT INTO orders SELECT (jsonb_populate_record(o, jsonb_build_object('id', uuidv7(), 'status', 'denied', "
+    "'failure_code', 'X', 'filled_quantity', 0, 'average_price', NULL))).* FROM orders AS o WHERE id = " + LAST_ORDER
+)
+# what is done -> (the statements, the invariant that breaks, what is said)
+MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "an order without its fill": ((f"DELETE FROM fills WHERE order_id = {LAST_ORDER}",), "I3", "its fills sum to 0"),
+    "a fill of another quantity": (
+        (f"UPDATE fills SET quantity = 0.5 WHERE order_id = {LAST_ORDER}",),
+        "I3",
+        "filled 0.4, its fills sum to 0.5",
+    ),
+    "a fill of another price": ((f"UPDATE fills SET price = 1.2 WHERE order_id = {LAST_ORDER}",), "I3", "fills sum to"),
+    "a fill of another profit": (
+        (f"UPDATE fills SET realized_pnl = 1 WHERE order_id = {LAST_ORDER}",),
+        "I3",
+        "the ledger tells another realized P&L",
+    ),
+    "a fill on the other side": (
+        (f"UPDATE fills SET side = 'buy' WHERE order_id = {LAST_ORDER}",),
+        "I2",
+        "1.4 lots by its fills, 0.6 by its row",
+    ),
+    "a balance moved past the ledger": (
+        ("UPDATE accounts SET balance = balance + 0.01 WHERE user_id = %(netter)s",),
+        "I2",
+        "the ledger sums to",
+    ),
+    "a ledger row missing": (
+        (f"DELETE FROM ledger_entries WHERE order_id = {LAST_ORDER} AND entry_type = 'realized_pnl'",),
+        "I2",
+        "the ledger sums to",
+    ),
+    "the last ledger row missing": (
+        (f"DELETE FROM ledger_entries WHERE order_id = {LAST_ORDER} AND entry_type = 'commission'",),
+        "I3",
+        "a fill without its commission",
+    ),
+    "a ledger row and the balance changed together": (
+        (
+            f"UPDATE ledger_entries SET amount = amount + 1 WHERE order_id = {LAST_ORDER} "
+            "AND entry_type = 'realized_pnl'",
+            "UPDATE accounts SET balance = balance + 1 WHERE user_id = %(netter)s",
+        ),
+        "I2",
+        "the sum so far",
+    ),
+    "a ledger number skipped": (
+        ("UPDATE ledger_entries SET entry_number = 9 WHERE user_id = %(netter)s AND entry_number = 4",),
+        "I2",
+        "stands in place 4",
+    ),
+    "an audit row missing": (
+        (f"DELETE FROM order_audit_log WHERE order_id = {LAST_ORDER} AND action = 'FILLED'",),
+        "I3",
+        "the audit's last is pending_new",
+    ),
+    "an audit row in the middle missing": (
+        (f"DELETE FROM order_audit_log WHERE order_id = {LAST_ORDER} AND action = 'APPROVED'",),
+        "I6",
+        "rows before it are missing",
+    ),
+    "an audit that steps where no order may": (
+        (f"UPDATE order_audit_log SET status = 'expired' WHERE order_id = {LAST_ORDER} AND action = 'EXECUTED'",),
+        "I3",
+        "the audit steps from",
+    ),
+    "an event missing": (
+        (
+            f"DELETE FROM events WHERE payload @> jsonb_build_object('fills', jsonb_build_array(jsonb_build_object("
+            f"'order_id', {LAST_ORDER})))",
+        ),
+        "I7",
+        "the account says 3",
+    ),
+    "an event in the middle missing": (
+        ("DELETE FROM events WHERE user_id = %(netter)s AND sequence = 2",),
+        "I7",
+        "2 events up to 3",
+    ),
+    "an event out of sequence": (
+        ("UPDATE events SET sequence = 9 WHERE user_id = %(netter)s AND sequence = 3",),
+        "I7",
+        "up to 9",
+    ),
+    "an event of something else": (
+        ("UPDATE events SET payload = '{}' WHERE user_id = %(netter)s AND sequence = 3",),
+        "I3",
+        "no event tells of it",
+    ),
+    "an execution that left less than nothing free": (
+        (
+            "UPDATE events SET payload = jsonb_set(payload, '{account,free_margin}', '-0.01') "
+            "WHERE user_id = %(netter)s AND sequence = 2",
+        ),
+        "I4",
+        "left free margin -0.01",
+    ),
+    "a stream pushed beyond what there is": (
+        (
+            "INSERT INTO event_streams (user_id, account_id, pushed_sequence) SELECT user_id, id, 99 FROM accounts "
+            "WHERE user_id = %(netter)s",
+        ),
+        "I7",
+        "pushed 99 of 3",
+    ),
+    "a second order under one key": ((COPY_OF_ORDER,), "I1", "a second order under its key"),
+    "the answer of a key missing": (
+        (f"DELETE FROM idempotency_keys WHERE (answer ->> 'order_id')::uuid = {LAST_ORDER}",),
+        "I1",
+        "the answer of its key is missing",
+    ),
+    "the answer of another order": (
+        (
+            "UPDATE idempotency_keys SET answer = jsonb_set(answer, '{order_id}', to_jsonb((SELECT min(id::text) "
+            f"FROM orders WHERE user_id = %(netter)s))) WHERE (answer ->> 'order_id')::uuid = {LAST_ORDER}",
+        ),
+        "I1",
+        "another order's",
+    ),
+    "the answer of no order": (
+        (
+            "UPDATE idempotency_keys SET answer = jsonb_set(answer, '{order_id}', to_jsonb(uuidv7())) "
+            f"WHERE (answer ->> 'order_id')::uuid = {LAST_ORDER}",
+        ),
+        "I1",
+        "an order that is not there",
+    ),
+    "another margin": (
+        ("UPDATE positions SET margin_used = margin_used - 1 WHERE user_id = %(netter)s",),
+        "I2",
+        "the audit tells another position",
+    ),
+    "another quantity held": (
+        ("UPDATE positions SET quantity = 0.5 WHERE user_id = %(netter)s",),
+        "I2",
+        "0.6 lots by its fills, 0.5 by its row",
+    ),
+    "another entry price": (
+        ("UPDATE positions SET entry_price = 1.2 WHERE user_id = %(netter)s",),
+        "I2",
+        "the audit tells another position",
+    ),
+    "a position without a history": (
+        (
+            "INSERT INTO positions (user_id, account_id, order_id, symbol, side, quantity, opened_quantity, "
+            f"entry_price) SELECT user_id, account_id, id, symbol, 'long', 1, 1, 1 FROM orders WHERE id = {LAST_ORDER}",
+        ),
+        "I2",
+        "the audit tells another position",
+    ),
+    "a cash account that is short": (
+        ("UPDATE positions SET side = 'short' WHERE user_id = %(holder)s",),
+        "I2",
+        "a cash account is short",
+    ),
+    "another state": (
+        (f"UPDATE orders SET status = 'canceled' WHERE id = {LAST_ORDER}",),
+        "I3",
+        "its state is canceled, the audit's last is filled",
+    ),
+}
+
+
+class TestBooks:
+    def test_books_in_order(self, world: World) -> None:
+        assert world.market.book_faults() == []
+
+    @pytest.mark.parametrize("mutation", MUTATIONS)
+    def test_each_thing_that_is_wrong_is_found(self, world: World, mutation: str) -> None:
+        statements, invariant, problem = MUTATIONS[mutation]
+
+        with tampered(world.market, *statements, **users(world)):
+            faults = world.market.book_faults()
+
+        assert any(broken == invariant and problem in said for broken, _, said in faults), faults
+        assert world.market.book_faults() == []
+
+    @pytest.mark.parametrize(
+        ("statement", "problem"),
+        [
+            ("ALTER TABLE order_audit_log DISABLE TRIGGER append_only", "its append-only triggers are not always on"),
+            ("ALTER TABLE fills ENABLE TRIGGER append_only_whole", "its append-only triggers are not always on"),
+            ("ALTER TABLE ledger_entries NO FORCE ROW LEVEL SECURITY", "its append-only triggers are not always on"),
+            ("GRANT UPDATE ON order_audit_log TO function_trader", "function_trader may UPDATE"),
+            ("GRANT DELETE ON platform_audit_log TO trading_procedures", "trading_procedures may DELETE"),
+            ("GRANT TRUNCATE ON fills TO compliance", "compliance may TRUNCATE"),
+        ],
+    )
+    def test_a_guard_that_does_not_stand(self, world: World, statement: str, problem: str) -> None:
+        with world.market.owner.transaction(force_rollback=True):
+            world.market.execute(statement)
+            faults = world.market.book_faults()
+
+        assert [(invariant, said) for invariant, _, said in faults] == [("I6", problem)]
+
+    def test_a_key_that_expired_and_was_removed_may_come_again(self, world: World) -> None:
+        # given an order of 40 days ago, whose key was removed since
+        aged = "UPDATE orders SET created_at = created_at - interval '40 days' WHERE id = " + LAST_ORDER
+        purged = f"DELETE FROM idempotency_keys WHERE (answer ->> 'order_id')::uuid = {LAST_ORDER}"
+        with tampered(world.market, aged, purged, **users(world)):
+            (order,) = [row for row in world.market.rows("orders", world.netter) if row["side"] == "sell"]
+
+            # when another order comes under the key
+            world.market.quote("EURUSD", "1.1050", "1.1052")
+            send_as_owner(world, order["idempotency_key"])
+
+            # then nothing is wrong
+            assert world.market.book_faults() == []
+
+
+def send_as_owner(world: World, key: str) -> None:
+    """The procedure within the test's transaction, which the owner may call because it owns the owner."""
+    from tests.kit import order_request
+
+    request = order_request(world.netter, idempotency_key=key)
+    world.market.execute("SELECT execute_order_atomic(%s)", (Jsonb(request),))
+
+
+class TestCommand:
+    def test_books_that_hold(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("DATABASE_URL", world.market.database.url)
+
+        assert [verify.main(["audit"]), verify.main(["books"])] == [0, 0]
+
+        assert capsys.readouterr().out.splitlines() == ["The audit holds.", "The books hold."]
+
+    def test_a_broken_audit_is_named_and_exits_1(
+        self, database: ScratchDatabase, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        # given a row that was changed for good
+        with Market.opened(database) as market:
+            user = market.user()
+            market.trade(user)
+            market.execute("ALTER TABLE order_audit_log DISABLE TRIGGER append_only")
+            market.execute("UPDATE order_audit_log SET reason = 'another' WHERE version = 3")
+            ((audit_id,),) = market.execute("SELECT id FROM order_audit_log WHERE version = 3")
+        monkeypatch.setenv("DATABASE_URL", database.url)
+
+        codes = [verify.main(["audit"]), verify.main(["books"])]
+
+        said = capsys.readouterr().out
+        assert codes == [1, 1]
+        assert f"chain {user.account_id}, row 3 ({audit_id}): its content was changed" in said
+        assert "its append-only triggers are not always on" in said
+
+    def test_it_says_how_it_is_called(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert verify.main(["everything"]) == 2
+        assert "usage" in capsys.readouterr().err

@@ -1,0 +1,189 @@
+"""The one model behind every dialect: types, ranges and the rules between fields."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from trading.order_entry import FieldError, OrderEntry
+
+MARKET = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": "1", "idempotency_key": "key"}
+
+
+def entry(**fields: object) -> OrderEntry:
+    return OrderEntry.model_validate(MARKET | fields)
+
+
+def fault_of(**fields: object) -> dict[str, Any]:
+    """The first fault of an order with `fields`: its place and its kind."""
+    with pytest.raises(ValidationError) as caught:
+        entry(**fields)
+    return dict(caught.value.errors()[0])
+
+
+def test_what_is_left_out() -> None:
+    order = entry()
+
+    assert (order.time_in_force, order.reduce_only, order.max_slippage) == ("gtc", False, None)
+    assert order.position_size_check is True
+
+
+def test_words_in_any_case() -> None:
+    order = entry(symbol="eurusd", order_type="MARKET", side="Sell", time_in_force="IOC")
+
+    assert (order.symbol, order.order_type, order.side, order.time_in_force) == ("EURUSD", "market", "sell", "ioc")
+
+
+@pytest.mark.parametrize(
+    ("given", "number"),
+    [("0.1", "0.1"), (1, "1"), (Decimal("0.10"), "0.10"), (Decimal("1E+2"), "100"), ("000000000000000001", "1")],
+)
+def test_numbers_as_text_or_as_json(given: object, number: str) -> None:
+    assert entry(quantity=given).quantity == Decimal(number)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "NaN",
+        "nan",
+        "Infinity",
+        "-Infinity",
+        "sNaN",
+        "1e400",
+        "1e2",
+        "0x10",
+        "1,5",
+        "1_000",
+        " 1",
+        "1 ",
+        "+1",
+        "1.",
+        ".5",
+        "",
+        "-",
+        "١",  # an Arabic-Indic one
+        "１",  # a full-width one
+        "½",
+        "1" * 19,
+        "0." + "0" * 12 + "1",
+        "-1",
+        "0",
+        "-0",
+        "0.0",
+        True,
+        False,
+        1.5,
+        [],
+        {},
+        ["1"],
+        {"value": 1},
+        b"1",
+        Decimal("NaN"),
+        Decimal("Infinity"),
+        Decimal("1E+400"),
+        Decimal("1E-13"),
+        Decimal("-0"),
+        10**18,
+        -1,
+        0,
+    ],
+)
+@pytest.mark.parametrize("field", ["quantity", "stop_loss", "take_profit"])
+def test_what_is_no_positive_number(field: str, bad: object) -> None:
+    assert fault_of(**{field: bad})["loc"] == (field,)
+
+
+@pytest.mark.parametrize("bad", ["-0.1", "NaN", "abc", True])
+def test_max_slippage_is_no_less_than_nothing(bad: object) -> None:
+    assert fault_of(max_slippage=bad)["loc"] == ("max_slippage",)
+    assert entry(max_slippage="0").max_slippage == 0
+
+
+@pytest.mark.parametrize("bad", ["", "EUR USD", "EUR/USD", "EURUSD;--", "ЕURUSD", "ß", "A" * 21, None, 7, ["EURUSD"]])
+def test_what_is_no_symbol(bad: object) -> None:
+    assert fault_of(symbol=bad)["loc"] == ("symbol",)
+
+
+@pytest.mark.parametrize("bad", ["", "k" * 256, "a key", "tab\t", "clé", "nul\x00", "line\n", 7, None, True, {}])
+def test_what_is_no_key(bad: object) -> None:
+    assert fault_of(idempotency_key=bad)["loc"] == ("idempotency_key",)
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [
+        ("side", "long"),
+        ("side", ""),
+        ("side", 1),
+        ("order_type", "trailing"),
+        ("order_type", {}),
+        ("time_in_force", "forever"),
+        ("reduce_only", "maybe"),
+        ("position_size_check", False),
+        ("account_id", "mine"),
+        ("client_order_id", "k" * 129),
+        ("strategy_id", ""),
+        ("strategy_id", "s" * 129),
+        ("metadata", []),
+        ("metadata", {str(n): n for n in range(33)}),
+        ("metadata", {"long": "x" * 1025}),
+        ("metadata", {"n" * 129: 1}),
+        ("parent_order_id", 5),
+        ("expires_at", "2030-01-01T00:00:00"),
+    ],
+)
+def test_what_a_field_cannot_hold(field: str, bad: object) -> None:
+    assert fault_of(**{field: bad})["loc"][0] == field
+
+
+@pytest.mark.parametrize("name", ["commission", "price", "user_id", "version", "execution_price", "request_hash"])
+def test_a_field_that_is_not_asked_for(name: str) -> None:
+    fault = fault_of(**{name: "1"})
+
+    assert (fault["loc"], fault["type"]) == ((name,), "extra_forbidden")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"limit_price": "1.1"}, "limit_price"),
+        ({"stop_price": "1.1"}, "stop_price"),
+        ({"order_type": "limit"}, "limit_price"),
+        ({"order_type": "limit", "limit_price": "1", "stop_price": "1"}, "stop_price"),
+        ({"order_type": "stop"}, "stop_price"),
+        ({"order_type": "stop", "stop_price": "1", "limit_price": "1"}, "limit_price"),
+        ({"order_type": "stop_limit", "limit_price": "1"}, "stop_price"),
+        ({"time_in_force": "gtd"}, "expires_at"),
+        ({"expires_at": "2030-01-01T00:00:00Z"}, "expires_at"),
+        ({"order_type": "limit", "limit_price": "1", "stop_loss": "1"}, "stop_loss"),
+        ({"order_type": "limit", "limit_price": "1", "take_profit": "1"}, "take_profit"),
+        ({"order_type": "limit", "limit_price": "1", "side": "sell", "stop_loss": "1"}, "stop_loss"),
+        ({"order_type": "limit", "limit_price": "1", "side": "sell", "take_profit": "1.1"}, "take_profit"),
+    ],
+)
+def test_fields_that_do_not_go_together(fields: dict[str, object], field: str) -> None:
+    error = fault_of(**fields)["ctx"]["error"]
+
+    assert isinstance(error, FieldError)
+    assert error.field == field
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"order_type": "limit", "limit_price": "1", "stop_loss": "0.9", "take_profit": "1.1"},
+        {"order_type": "limit", "limit_price": "1", "side": "sell", "stop_loss": "1.1", "take_profit": "0.9"},
+        {"order_type": "stop_limit", "limit_price": "1", "stop_price": "1.1"},
+        {"order_type": "stop", "stop_price": "1.1", "stop_loss": "2"},
+        {"time_in_force": "gtd", "expires_at": "2030-01-01T00:00:00+02:00"},
+    ],
+)
+def test_fields_that_go_together(fields: dict[str, object]) -> None:
+    assert entry(**fields).quantity == 1
+
+
+def test_an_order_is_not_changed_after_it_was_read() -> None:
+    with pytest.raises(ValidationError):
+        entry().quantity = Decimal(2)  # pyright: ignore[reportAttributeAccessIssue]
