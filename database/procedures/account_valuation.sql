@@ -36,7 +36,8 @@ LANGUAGE sql STABLE AS $$
     WHERE a.user_id = p_user_id AND a.id = p_account_id
 $$;
 
--- margin_level is NULL while no margin is used. `stale` names a symbol whose quote is too old, else NULL.
+-- margin_level is NULL while no margin is used; what depends on P&L is NULL while a position has no quote at all. `stale`
+-- names a symbol whose quote is too old, else NULL.
 CREATE OR REPLACE FUNCTION account_valuation(p_user_id uuid, p_account_id uuid, p_at timestamptz DEFAULT NULL)
 RETURNS TABLE (
     balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric, free_margin numeric,
@@ -55,7 +56,8 @@ LANGUAGE sql STABLE AS $$
     FROM accounts AS a
     CROSS JOIN LATERAL (
         SELECT
-            coalesce(sum(p.unrealized_pnl), 0) AS unrealized_pnl,
+            -- Not known while a quote is missing, rather than the sum of the others.
+            CASE count(*) WHEN count(p.unrealized_pnl) THEN coalesce(sum(p.unrealized_pnl), 0) END AS unrealized_pnl,
             coalesce(sum(p.margin_used), 0) AS margin_used,
             count(*) AS open_positions,
             min(p.symbol) FILTER (WHERE p.stale) AS stale

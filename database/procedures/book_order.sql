@@ -250,6 +250,7 @@ BEGIN
         v_position.entry_price := (
             p_position.entry_price * p_position.quantity + p_fill.price * v_quantity
         ) / v_position.quantity;
+        v_position.entry_price := trim_scale(v_position.entry_price);
         v_position.margin_used := p_position.margin_used + p_fill.margin;
     ELSE
         v_position.quantity := p_position.quantity - v_quantity;
@@ -273,7 +274,16 @@ CREATE OR REPLACE FUNCTION write_position(p_new boolean, p_position positions) R
 LANGUAGE plpgsql AS $$
 BEGIN
     IF p_new THEN
-        INSERT INTO positions VALUES (p_position.*);
+        INSERT INTO positions (
+            user_id, id, account_id, order_id, symbol, side, quantity, opened_quantity, entry_price, margin_used,
+            stop_loss, take_profit, commission_paid, realized_pnl, status, transaction_id, created_at, updated_at
+        ) VALUES (
+            p_position.user_id, p_position.id, p_position.account_id, p_position.order_id, p_position.symbol,
+            p_position.side, p_position.quantity, p_position.opened_quantity, p_position.entry_price,
+            p_position.margin_used, p_position.stop_loss, p_position.take_profit, p_position.commission_paid,
+            p_position.realized_pnl, p_position.status, p_position.transaction_id, p_position.created_at,
+            p_position.updated_at
+        );
         RETURN;
     END IF;
     UPDATE positions SET
@@ -346,6 +356,7 @@ BEGIN
                 'position_id', p_position.id, 'symbol', p_position.symbol, 'side', p_position.side,
                 'quantity', p_position.quantity, 'entry_price', p_position.entry_price,
                 'margin_used', p_position.margin_used, 'realized_pnl', p_position.realized_pnl,
+                'stop_loss', p_position.stop_loss, 'take_profit', p_position.take_profit,
                 'status', p_position.status
             )
         ))

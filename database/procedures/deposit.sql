@@ -1,12 +1,13 @@
 -- Money into an account, by an operator: ledger, audit and event in one transaction, once per idempotency key.
--- request {version: 1, user_id, account_id, amount, reason, idempotency_key, actor, request_id?}
+-- request {version: 1, user_id, account_id, amount, reason, idempotency_key, actor, request_id?,
+--   idempotency_key_days? (30)}
 -- -> {entry_id, account_id, amount, balance, currency, sequence, transact_time, replayed}
 CREATE OR REPLACE FUNCTION deposit(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_account accounts;
     v_amount numeric := (request ->> 'amount')::numeric;
-    v_hash text := encode(sha256(convert_to((request - 'idempotency_key' - 'request_id')::text, 'UTF8')), 'hex');
+    v_hash text := encode(sha256(convert_to((request - ARRAY['idempotency_key', 'idempotency_key_days', 'request_id'])::text, 'UTF8')), 'hex');
     v_answer jsonb;
     v_at timestamptz;
     v_entry_id uuid := uuidv7();
@@ -55,7 +56,10 @@ BEGIN
         'balance', v_account.balance + v_amount, 'currency', v_account.currency,
         'sequence', v_account.last_sequence + 1, 'transact_time', utc_text(v_at)
     );
-    PERFORM keep_answer(v_account, request ->> 'idempotency_key', v_hash, v_answer, 30, v_at);
+    PERFORM keep_answer(
+        v_account, request ->> 'idempotency_key', v_hash, v_answer,
+        coalesce((request ->> 'idempotency_key_days')::integer, 30), v_at
+    );
     RETURN v_answer || '{"replayed": false}';
 END
 $$;

@@ -150,6 +150,18 @@ BEGIN
     IF NOT (request ->> 'max_slippage')::numeric BETWEEN 0 AND 1e18 THEN
         PERFORM refuse_value('max_slippage', request ->> 'max_slippage', 'at least 0');
     END IF;
+    IF p_account.position_mode = 'hedging' AND coalesce((request ->> 'reduce_only')::boolean, false) THEN
+        PERFORM refuse_value(
+            'reduce_only', 'true', 'left out on a hedging account, where each order opens a position of its own'
+        );
+    END IF;
+    IF request ->> 'parent_order_id' IS NOT NULL AND NOT EXISTS (
+        SELECT FROM orders AS o
+        WHERE o.user_id = p_account.user_id AND o.id = (request ->> 'parent_order_id')::uuid
+            AND o.account_id = p_account.id
+    ) THEN
+        PERFORM refuse_value('parent_order_id', request ->> 'parent_order_id', 'an order of the same account');
+    END IF;
     IF request ->> 'client_order_id' IS NOT NULL AND EXISTS (
         SELECT FROM client_order_ids AS c
         WHERE c.user_id = p_account.user_id AND c.account_id = p_account.id

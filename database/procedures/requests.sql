@@ -12,7 +12,7 @@ $$;
 CREATE OR REPLACE FUNCTION refuse_value(p_field text, p_value text, p_constraint text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION '% must be: %.', p_field, p_constraint
+    RAISE EXCEPTION 'Check %: it must be %.', p_field, p_constraint
     USING ERRCODE = 'TR006', DETAIL = jsonb_build_object(
         'field', p_field, 'value', p_value, 'constraint', p_constraint
     )::text;

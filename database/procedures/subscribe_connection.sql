@@ -3,7 +3,7 @@
 -- request: {version: 1, connection_id, channels: [text], symbols: [text], symbols_max, hold_ms,
 --           since: n or absent, account_id: uuid or absent (all accounts of the user)}
 -- answer:  {status: subscribed | unknown | unauthenticated | expired | unknown_symbols | too_many_symbols |
---                   unknown_account | account_needed,
+--                   unknown_account | account_needed | since_ahead (with since, and sequence, the account's last),
 --           symbols (unknown ones, or all that are subscribed), channels, acknowledged,
 --           accounts: [{account_id, sequence}]}   sequence: the next frame is of the event after it
 -- Cursors are held for hold_ms, so that the answer reaches the client first; release_connection ends that.
@@ -14,6 +14,8 @@ DECLARE
     v_symbols text[] := ARRAY(SELECT jsonb_array_elements_text(request -> 'symbols'));
     v_unknown text[];
     v_accounts integer;
+    v_since bigint := (request ->> 'since')::bigint;
+    v_last bigint;
 BEGIN
     PERFORM check_request_version(request);
     SELECT * INTO v_connection FROM connections WHERE connection_id = request ->> 'connection_id' FOR UPDATE;
@@ -33,13 +35,16 @@ BEGIN
     IF cardinality(v_symbols) > (request ->> 'symbols_max')::integer THEN
         RETURN '{"status": "too_many_symbols"}';
     END IF;
-    SELECT count(*) INTO v_accounts FROM accounts a
+    SELECT count(*), max(a.last_sequence) INTO v_accounts, v_last FROM accounts a
     WHERE a.user_id = v_connection.user_id
       AND (request ->> 'account_id' IS NULL OR a.id = (request ->> 'account_id')::uuid);
     IF v_accounts = 0 AND request ->> 'account_id' IS NOT NULL THEN
         RETURN '{"status": "unknown_account"}';
-    ELSIF v_accounts > 1 AND request ->> 'since' IS NOT NULL THEN
+    ELSIF v_accounts > 1 AND v_since IS NOT NULL THEN
         RETURN '{"status": "account_needed"}';
+    -- Nobody can have seen it, unless the database was restored since.
+    ELSIF v_since > v_last THEN
+        RETURN jsonb_build_object('status', 'since_ahead', 'since', v_since, 'sequence', v_last);
     END IF;
 
     UPDATE connections
@@ -69,7 +74,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         INSERT INTO connection_streams AS c (connection_id, user_id, account_id, sent_sequence, retry_at)
         SELECT
             request ->> 'connection_id', a.user_id, a.id,
-            coalesce(least((request ->> 'since')::bigint, a.last_sequence), a.last_sequence),
+            coalesce((request ->> 'since')::bigint, a.last_sequence),
             clock_timestamp() + (request ->> 'hold_ms')::integer * interval '1 millisecond'
         FROM accounts a
         WHERE a.user_id = p_user

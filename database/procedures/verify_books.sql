@@ -51,6 +51,14 @@ LANGUAGE sql STABLE AS $$
     LEFT JOIN ledger_entries AS e ON a.user_id = e.user_id AND a.id = e.account_id
     GROUP BY a.user_id, a.id
     HAVING a.balance <> coalesce(sum(e.amount), 0) OR a.ledger_version <> count(e.id)
+    UNION ALL
+    SELECT coalesce(e.account_id, l.account_id), coalesce(e.id::text, l.details ->> 'entry_id'),
+        'money moved by hand that the audit tells otherwise'
+    FROM (SELECT * FROM ledger_entries WHERE entry_type IN ('deposit', 'withdrawal', 'adjustment')) AS e
+    FULL JOIN (SELECT * FROM order_audit_log WHERE details ? 'entry_id') AS l
+        ON e.user_id = l.user_id AND e.account_id = l.account_id AND e.id = (l.details ->> 'entry_id')::uuid
+    WHERE (e.amount, e.balance_after) IS DISTINCT FROM
+        ((l.details ->> 'amount')::numeric, (l.details ->> 'balance_after')::numeric)
 $$;
 
 -- I2: positions rebuilt from the audit equal the table; a cash account is never short.
@@ -74,6 +82,9 @@ LANGUAGE sql STABLE AS $$
             (t.position ->> 'quantity')::numeric, (t.position ->> 'entry_price')::numeric,
             (t.position ->> 'margin_used')::numeric, (t.position ->> 'realized_pnl')::numeric
         )
+        OR (p.stop_loss, p.take_profit) IS DISTINCT FROM (
+            (t.position ->> 'stop_loss')::numeric, (t.position ->> 'take_profit')::numeric
+        )
     UNION ALL
     SELECT p.account_id, p.id::text, format('%s lots by its fills, %s by its row', sum(f.signed), p.quantity)
     FROM positions AS p
@@ -90,6 +101,33 @@ LANGUAGE sql STABLE AS $$
     WHERE a.kind = 'cash' AND p.side = 'short'
 $$;
 
+-- I3: every fill stands in the audit and in the ledger with the same figures, and neither tells of another.
+CREATE OR REPLACE FUNCTION books_fills() RETURNS TABLE (account_id uuid, subject text, problem text)
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(f.account_id, l.account_id), coalesce(f.id::text, l.details ->> 'fill_id'),
+        'the audit tells another fill'
+    FROM fills AS f
+    FULL JOIN (SELECT * FROM order_audit_log WHERE details ? 'fill_id') AS l
+        ON f.user_id = l.user_id AND f.id = (l.details ->> 'fill_id')::uuid
+    WHERE (f.order_id, f.position_id, f.quantity, f.price, f.commission, f.realized_pnl) IS DISTINCT FROM (
+        l.order_id, (l.details -> 'position' ->> 'position_id')::uuid, (l.details ->> 'quantity')::numeric,
+        (l.details ->> 'price')::numeric, (l.details ->> 'commission')::numeric,
+        (l.details ->> 'realized_pnl')::numeric
+    )
+    UNION ALL
+    SELECT coalesce(f.account_id, e.account_id), coalesce(f.id, e.id)::text, 'the ledger tells another commission'
+    FROM fills AS f
+    FULL JOIN (SELECT * FROM ledger_entries WHERE entry_type = 'commission') AS e
+        ON f.user_id = e.user_id AND f.id = e.fill_id
+    WHERE (f.order_id, f.position_id, -f.commission) IS DISTINCT FROM (e.order_id, e.position_id, e.amount)
+    UNION ALL
+    SELECT coalesce(f.account_id, e.account_id), coalesce(f.id, e.id)::text, 'the ledger tells another realized P&L'
+    FROM fills AS f
+    FULL JOIN (SELECT * FROM ledger_entries WHERE entry_type = 'realized_pnl') AS e
+        ON f.user_id = e.user_id AND f.id = e.fill_id
+    WHERE f.id IS NULL OR f.realized_pnl <> coalesce(e.amount, 0)
+$$;
+
 -- I3: nothing is half done. A filled order has its fills, ledger, audit and event; a refused one has no fills.
 CREATE OR REPLACE FUNCTION books_orders() RETURNS TABLE (account_id uuid, subject text, problem text)
 LANGUAGE sql STABLE AS $$
@@ -102,18 +140,6 @@ LANGUAGE sql STABLE AS $$
     FROM orders AS o
     LEFT JOIN filled AS f ON o.user_id = f.user_id AND o.id = f.order_id
     WHERE o.filled_quantity <> coalesce(f.quantity, 0) OR round(o.average_price * o.filled_quantity - f.value, 8) <> 0
-    UNION ALL
-    SELECT f.account_id, f.id::text, 'a fill without its commission in the ledger'
-    FROM fills AS f
-    LEFT JOIN ledger_entries AS e
-        ON f.user_id = e.user_id AND f.id = e.fill_id AND e.entry_type = 'commission' AND e.amount = -f.commission
-    WHERE e.id IS NULL
-    UNION ALL
-    SELECT f.account_id, f.id::text, 'the ledger tells another realized P&L'
-    FROM fills AS f
-    LEFT JOIN ledger_entries AS e
-        ON f.user_id = e.user_id AND f.id = e.fill_id AND e.entry_type = 'realized_pnl'
-    WHERE f.realized_pnl <> coalesce(e.amount, 0)
     UNION ALL
     SELECT o.account_id, o.id::text, format('its state is %s, the audit''s last is %s', o.status, coalesce(l.status, 'none'))
     FROM orders AS o
@@ -134,7 +160,25 @@ LANGUAGE sql STABLE AS $$
             AND v.payload @> jsonb_build_object('orders', jsonb_build_array(
                 jsonb_build_object('order_id', o.id, 'status', o.status)
             ))
+            AND (o.status <> 'filled' OR v.payload @> jsonb_build_object(
+                'fills', jsonb_build_array(jsonb_build_object('order_id', o.id)),
+                'positions', jsonb_build_array(jsonb_build_object('position_id', o.position_id)),
+                'account', jsonb_build_object('account_id', o.account_id)
+            ))
     ) AND o.created_at > clock_timestamp() - interval '1 day'
+    UNION ALL
+    SELECT o.account_id, o.id::text, 'the audit tells another order'
+    FROM orders AS o
+    INNER JOIN order_audit_log AS l ON o.user_id = l.user_id AND o.id = l.order_id AND l.action = 'SUBMITTED'
+    WHERE (o.symbol, o.side, o.order_type, o.quantity, o.client_order_id) IS DISTINCT FROM (
+        l.details ->> 'symbol', l.details ->> 'side', l.details ->> 'order_type',
+        (l.details ->> 'quantity')::numeric, l.details ->> 'client_order_id'
+    )
+    UNION ALL
+    SELECT o.account_id, o.id::text, 'its client_order_id is not kept'
+    FROM orders AS o
+    LEFT JOIN client_order_ids AS c USING (user_id, account_id, client_order_id)
+    WHERE o.client_order_id IS NOT NULL AND c.order_id IS DISTINCT FROM o.id
     UNION ALL
     SELECT l.account_id, l.order_id::text, format('the audit steps from %s to %s', l.before, l.status)
     FROM (
@@ -207,6 +251,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT 'I1', b.* FROM books_keys() AS b
     UNION ALL SELECT 'I2', b.* FROM books_ledger() AS b
     UNION ALL SELECT 'I2', b.* FROM books_positions() AS b
+    UNION ALL SELECT 'I3', b.* FROM books_fills() AS b
     UNION ALL SELECT 'I3', b.* FROM books_orders() AS b
     UNION ALL SELECT 'I4', b.* FROM books_margin() AS b
     UNION ALL SELECT 'I6', b.* FROM books_guards() AS b
@@ -220,7 +265,7 @@ DECLARE
     v_function regprocedure;
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
-        'books_keys()', 'books_ledger()', 'books_positions()', 'books_orders()', 'books_margin()', 'books_guards()',
+        'books_keys()', 'books_ledger()', 'books_positions()', 'books_fills()', 'books_orders()', 'books_margin()', 'books_guards()',
         'books_events()', 'verify_books()'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);

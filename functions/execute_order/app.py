@@ -16,7 +16,7 @@ from trading.store.orders import execute_order_atomic
 
 def post_order(request: Request) -> Response:
     """Admit the caller, read the order, execute it; 200, or 201 under /api/v1, or the refusal."""
-    caller = admit(request, route_group="orders", state_changing=True)
+    caller = admit(request, route_group="orders", state_changing=True, permission="orders:write")
     dialect = dialect_of(request.path)
     body = request.json()
     with faults_as_sent(body):
@@ -28,7 +28,10 @@ def post_order(request: Request) -> Response:
             instruments=instrument_catalogue(),
             procedure=partial(execute_order_atomic, database()),
             wake_relay=partial(
-                notify_relay_unless_awake, relay_awake=caller.relay_awake, started_at=request.started_at
+                notify_relay_unless_awake,
+                relay_awake=caller.relay_awake,
+                started_at=request.started_at,
+                request_id=request.request_id,
             ),
         )
     if execution.replayed:

@@ -15,13 +15,13 @@ ROUTE_GROUP = "prices"
 
 def get_prices(request: Request) -> Response:
     """Prices of the symbols in the query."""
-    admit(request, route_group=ROUTE_GROUP, state_changing=False)
+    admit(request, route_group=ROUTE_GROUP, state_changing=False, permission=None)
     return _listed(read_symbols(request.query.get("symbols"), "symbols"))
 
 
 def get_stock_price(request: Request) -> Response:
     """The price of one `symbol`, or prices of several `symbols`, named in the query or the body."""
-    admit(request, route_group=ROUTE_GROUP, state_changing=False)
+    admit(request, route_group=ROUTE_GROUP, state_changing=False, permission=None)
     named = request.query if request.method == "GET" else request.json()
     match "symbol" in named, "symbols" in named:
         case True, False:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from trading.edge.csrf import make_csrf_token
 from trading.edge.envelope import timestamp
-from trading.edge.gate import Caller, admit
+from trading.edge.gate import Caller, admit, check_permission
 from trading.edge.http import Request, Response, http_handler
 from trading.edge.reading_dialects import (
     account_body,
@@ -17,7 +17,7 @@ from trading.edge.reading_dialects import (
     positions_body,
 )
 from trading.errors import ErrorCode, TradingError
-from trading.reading import read_order, read_order_audit
+from trading.reading import may_read_any_audit, read_order, read_order_audit
 from trading.secrets import csrf_secret
 from trading.store.connection import database
 from trading.store.reading import ReadingStore
@@ -25,7 +25,7 @@ from trading.store.reading import ReadingStore
 
 def list_orders(request: Request) -> Response:
     """GET /api/v1/orders."""
-    caller = _reader(request)
+    caller = _reader(request, "orders:read")
     page = order_page(request.query)
     found = _store().orders(
         caller.user_id,
@@ -39,33 +39,36 @@ def list_orders(request: Request) -> Response:
 
 def get_order(request: Request) -> Response:
     """GET /api/v1/orders/{id}."""
-    caller = _reader(request)
+    caller = _reader(request, "orders:read")
     order_id = parse_id(request.path_parameters["id"], "id")
     return Response(body=order_body(read_order(_store(), caller.user_id, order_id)))
 
 
 def get_order_audit(request: Request) -> Response:
-    """GET /api/v1/orders/{id}/audit."""
-    caller = _reader(request)
+    """GET /api/v1/orders/{id}/audit: the own ones with orders:read, anybody's with audit:read or as compliance."""
+    caller = _reader(request, None)
+    any_owner = may_read_any_audit(caller.role, caller.permissions)
+    if not any_owner:
+        check_permission(caller.permissions, "orders:read")
     order_id = parse_id(request.path_parameters["id"], "id")
-    return Response(body=audit_body(read_order_audit(_store(), caller.user_id, caller.role, order_id)))
+    return Response(body=audit_body(read_order_audit(_store(), caller.user_id, order_id, any_owner=any_owner)))
 
 
 def list_positions(request: Request) -> Response:
     """GET /api/v1/positions."""
-    caller = _reader(request)
+    caller = _reader(request, "positions:read")
     return Response(body=positions_body(_store().positions(caller.user_id, optional_id(request.query, "account_id"))))
 
 
 def get_account(request: Request) -> Response:
     """GET /api/v1/account."""
-    caller = _reader(request)
+    caller = _reader(request, "account:read")
     return Response(body=account_body(_store().account(caller.user_id, optional_id(request.query, "account_id"))))
 
 
 def get_csrf_token(request: Request) -> Response:
     """GET /functions/v1/csrf-token."""
-    caller = admit(request, route_group="csrf", state_changing=False)
+    caller = admit(request, route_group="csrf", state_changing=False, permission=None)
     if caller.session_id is None:
         raise TradingError(
             ErrorCode.FORBIDDEN,
@@ -76,8 +79,8 @@ def get_csrf_token(request: Request) -> Response:
     return Response(body={"csrf_token": made.token, "expires_at": timestamp(made.expires_at)})
 
 
-def _reader(request: Request) -> Caller:
-    return admit(request, route_group="read", state_changing=False)
+def _reader(request: Request, permission: str | None) -> Caller:
+    return admit(request, route_group="read", state_changing=False, permission=permission)
 
 
 def _store() -> ReadingStore:

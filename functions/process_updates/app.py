@@ -5,6 +5,7 @@ Started by the queue, with the accounts that have news, and every minute by the 
 
 import json
 import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -15,7 +16,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from trading.cache import cache
 from trading.delivery import Courier
-from trading.observability import MetricUnit, instrumented, logger, metrics
+from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
+from trading.queue import REQUEST_ID
 from trading.relay import (
     LEASE_MS,
     POST_RETRY_MS,
@@ -59,7 +61,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Deliver for the accounts of a batch of messages, or sweep; the batch's messages that could not be read."""
     until = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - WIND_UP_SECONDS - MARGIN_SECONDS
     if "Records" not in event:
+        set_correlation_id(f"sweep-{context.aws_request_id}")
         return sweep(until)
+    set_correlation_id(",".join(request_ids(event["Records"])) or f"relay-{context.aws_request_id}")
     metrics().add_metric(name="MessagesReceived", unit=MetricUnit.Count, value=len(event["Records"]))
     accounts = {account for record in event["Records"] if (account := _account_or_none(record)) is not None}
     if accounts:
@@ -79,6 +83,12 @@ def sweep(until: float) -> dict[str, Any]:
     done = {"accounts": swept, "connections_closed": closed, "keys_purged": purge_expired_keys(database())}
     logger().info("swept", extra=done)
     return done
+
+
+def request_ids(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The requests that caused the messages of a batch, each once."""
+    attributes = (record.get("messageAttributes", {}).get(REQUEST_ID, {}) for record in records)
+    return list(dict.fromkeys(given for attribute in attributes if (given := attribute.get("stringValue"))))
 
 
 def account_of(body: str) -> UUID:

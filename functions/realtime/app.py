@@ -7,6 +7,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from trading.edge.gate import authenticator
+from trading.edge.socket_gate import admit_connection, admit_message
 from trading.errors import ErrorCode, TradingError
 from trading.messages import parse_message, refuse_type, subscribe_of, token_of, unsubscribe_of
 from trading.observability import MetricUnit, instrumented, logger, metrics
@@ -52,14 +53,16 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def _connect(event: dict[str, Any], connection_id: str) -> dict[str, Any]:
     """Accept the connection, or refuse the handshake with the status of the error."""
+    source_ip: str | None = event["requestContext"].get("identity", {}).get("sourceIp")
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
     protocol = agreed_protocol(headers.get("sec-websocket-protocol"))
     try:
+        admit_connection(source_ip or "")
         connections().accept(
             connection_id,
             token=(event.get("queryStringParameters") or {}).get("token"),
             protocol=protocol,
-            source_ip=event["requestContext"].get("identity", {}).get("sourceIp"),
+            source_ip=source_ip,
         )
     except TradingError as error:
         logger().info("a connection was refused", extra={"code": error.code.value})
@@ -70,6 +73,7 @@ def _connect(event: dict[str, Any], connection_id: str) -> dict[str, Any]:
 def _message(event: dict[str, Any], connection_id: str) -> None:
     """Do what a message asks for; an error is answered by a frame."""
     try:
+        admit_message(connection_id)
         _do(connection_id, parse_message(None if event.get("isBase64Encoded") else event.get("body")))
     except TradingError as error:
         connections().refuse(connection_id, error)

@@ -1,6 +1,7 @@
 """Each minute: finds the accounts that have come into a margin call, or left one, and tells their owners."""
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from trading.monitoring import MarginReport, monitor_margin
@@ -16,7 +17,7 @@ def watch(_event: dict[str, Any], context: Any) -> dict[str, object]:
     set_correlation_id(request_id)
     report = monitor_margin(
         RiskStore(database()),
-        notify_relay,
+        partial(notify_relay, request_id=request_id),
         request_id=request_id,
         time_left_ms=context.get_remaining_time_in_millis,
     )

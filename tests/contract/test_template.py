@@ -311,13 +311,23 @@ class TestLimits:
 
 
 # What each piece of the layer reads from the environment, by the name that a function's app.py imports.
-TOKENS = {"JWT_SECRET", "JWT_ALGORITHM", "JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_CLAIM_NAMES"}
+TOKENS = {
+    "JWT_SECRET",
+    "JWT_ALGORITHM",
+    "JWT_JWKS_URL",
+    "JWT_ISSUER",
+    "JWT_AUDIENCE",
+    "JWT_CLAIM_NAMES",
+    "ALLOW_UNMETERED_TIER",
+}
 REDIS = {"REDIS_SECRET", "REDIS_TIMEOUT_MS"}
 DATABASE = {"DATABASE_SECRET", "DATABASE_TIMEOUT_MS"}
 ADDRESS_LIMIT = {"IP_REQUESTS_PER_MINUTE"} | DATABASE | REDIS
 READ_BY = {
     "admit": TOKENS | ADDRESS_LIMIT,
     "admit_address": ADDRESS_LIMIT,
+    "admit_connection": ADDRESS_LIMIT,
+    "admit_message": DATABASE | REDIS,
     "authenticator": TOKENS,
     "cache": REDIS,
     "csrf_secret": {"CSRF_SECRET"},
@@ -483,7 +493,14 @@ class TestStages:
 
     def test_production_is_guarded_by_rules(self) -> None:
         guarded = set(references_in(TEMPLATE["Rules"]["ProductionIsGuarded"]))
-        assert guarded == {"Stage", "JwtAlgorithm", "AllowedOrigins", "LogLevel", "ReleaseVersion"}
+        assert guarded == {
+            "Stage",
+            "JwtAlgorithm",
+            "AllowedOrigins",
+            "LogLevel",
+            "ReleaseVersion",
+            "AllowUnmeteredTier",
+        }
 
 
 def overrides_of(stage: str) -> dict[str, str]:

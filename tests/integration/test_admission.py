@@ -38,11 +38,11 @@ class Door:
         self.handler = http_handler({"GET /functions/v1/door": self._read, "POST /functions/v1/door": self._change})
 
     def _read(self, request: Request) -> Response:
-        self.admitted.append(admit(request, route_group="read", state_changing=False))
+        self.admitted.append(admit(request, route_group="read", state_changing=False, permission=None))
         return Response()
 
     def _change(self, request: Request) -> Response:
-        self.admitted.append(admit(request, route_group="orders", state_changing=True))
+        self.admitted.append(admit(request, route_group="orders", state_changing=True, permission="orders:write"))
         return Response()
 
     def get(self, headers: dict[str, str] | None = None, source_ip: str = "203.0.113.7") -> Answer:

@@ -802,7 +802,20 @@ class TestNetting:
         user = market.user()
         market.trade(user)
 
-        assert market.trade(user, side="sell", reduce_only=True)["code"] == "INSUFFICIENT_POSITION"
+        with raises_sqlstate("TR006") as caught:
+            market.trade(user, side="sell", reduce_only=True)
+
+        assert details_of(caught.value)["field"] == "reduce_only"
+
+    def test_a_parent_is_an_order_of_the_same_account(self, market: Market) -> None:
+        user, other = market.user(), market.user()
+        ours, foreign = market.trade(user)["order_id"], market.trade(other)["order_id"]
+
+        market.trade(user, parent_order_id=ours)
+        with raises_sqlstate("TR006") as caught:
+            market.trade(user, parent_order_id=foreign)
+
+        assert details_of(caught.value)["field"] == "parent_order_id"
 
     def test_a_reducing_order_takes_no_exits(self, market: Market, trader: User) -> None:
         market.trade(trader)

@@ -57,7 +57,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, folder: Path, redis_url: str, i
 
 def knock(token: str) -> Answer:
     def route(request: Request) -> Response:
-        caller = admit(request, route_group="orders", state_changing=True)
+        caller = admit(request, route_group="orders", state_changing=True, permission="orders:write")
         return Response(body={"user_id": caller.user_id})
 
     return call(

@@ -281,8 +281,8 @@ def test_the_table_forgets_keys_that_are_over(database: ScratchDatabase) -> None
     store.close()
 
 
-def test_only_the_traders_functions_may_count(database: ScratchDatabase) -> None:
-    for role in ("function_relay", "function_prices", "function_risk", "compliance", "backup"):
+def test_only_functions_with_a_gate_may_count(database: ScratchDatabase) -> None:
+    for role in ("function_prices", "function_risk", "compliance", "backup"):
         with database.connect(role) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("SELECT take_rate_limits('{}')")
 

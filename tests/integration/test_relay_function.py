@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,9 @@ class LongContext(Context):
         return 30_000
 
 
-def records(*bodies: str) -> dict[str, Any]:
-    """An event of SQS; each message is named by its position."""
+def records(*bodies: str, request_ids: Sequence[str | None] = ()) -> dict[str, Any]:
+    """An event of SQS; each message is named by its position, and has the request id at its position."""
+    causes = [*request_ids, *[None] * (len(bodies) - len(request_ids))]
     return {
         "Records": [
             {
@@ -63,15 +64,34 @@ def records(*bodies: str) -> dict[str, Any]:
                     "SenderId": "s",
                     "ApproximateFirstReceiveTimestamp": "1",
                 },
-                "messageAttributes": {},
+                "messageAttributes": _attributes(cause),
                 "md5OfBody": "",
                 "eventSource": "aws:sqs",
                 "eventSourceARN": "arn:aws:sqs:eu-west-1:123456789012:RelayQueue",
                 "awsRegion": "eu-west-1",
             }
-            for number, body in enumerate(bodies)
+            for number, (body, cause) in enumerate(zip(bodies, causes, strict=True))
         ]
     }
+
+
+def _attributes(request_id: str | None) -> dict[str, Any]:
+    if request_id is None:
+        return {}
+    return {
+        "request_id": {
+            "stringValue": request_id,
+            "stringListValues": [],
+            "binaryListValues": [],
+            "dataType": "String",
+        }
+    }
+
+
+def log_lines(capsys: pytest.CaptureFixture[str], message: str) -> list[dict[str, Any]]:
+    """What was logged with `message` since the last look."""
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [line for line in lines if line.get("message") == message]
 
 
 def message_of(user: User) -> str:
@@ -92,6 +112,52 @@ def test_a_message_three_times_has_its_effect_once(world: RelayWorld, handler: H
     assert first == again == {"batchItemFailures": []}
     assert world.api.sequences("c") == [1]
     assert len(world.api.posted["c"]) == 5
+
+
+def test_a_delivery_is_found_in_the_log_by_the_request_that_caused_it(
+    world: RelayWorld, handler: Handler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given two events of two requests, one of a cause without a request, and a connection that is gone
+    trader = make_user(world.database, balance=0)
+    world.connect("c", trader)
+    world.connect("gone", trader)
+    world.api.gone("gone")
+    for request_id in ("request-1", "request-2", None):
+        world.happen(trader, request_id=request_id)
+
+    # when their messages come in one batch, one of them twice, and one without a request id
+    body = message_of(trader)
+    handler(records(*[body] * 4, request_ids=["request-1", "request-2", "request-1"]), LongContext())
+
+    # then each frame names its request, and so does the line of the delivery
+    assert [message.get("request_id") for message in world.api.posted["c"]] == [
+        cause for cause in ("request-1", "request-2", None) for _ in range(5)
+    ]
+    (line,) = log_lines(capsys, "delivery")
+    assert line["correlation_id"] == "request-1,request-2"
+    assert line["request_ids"] == ["request-1", "request-2"]
+    assert (line["account_id"], line["first_sequence"], line["last_sequence"]) == (str(trader.account_id), 1, 3)
+    assert (line["connections"], line["connections_gone"], line["connections_failed"]) == (2, 1, 0)
+    assert line["published"] is True
+
+
+def test_runs_without_a_request_are_told_apart_too(
+    world: RelayWorld, handler: Handler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given
+    trader = make_user(world.database, balance=0)
+    woken, swept = LongContext(), LongContext()
+
+    # when a message without a request id comes, and when the schedule does
+    world.happen(trader)
+    handler(records(message_of(trader)), woken)
+    (by_message,) = log_lines(capsys, "delivery")
+    handler({"source": "schedule"}, swept)
+    (by_schedule,) = log_lines(capsys, "swept")
+
+    # then
+    assert by_message["correlation_id"] == f"relay-{woken.aws_request_id}"
+    assert by_schedule["correlation_id"] == f"sweep-{swept.aws_request_id}"
 
 
 def test_a_poison_message_fails_alone(world: RelayWorld, handler: Handler) -> None:

@@ -46,6 +46,7 @@ EXECUTE_GRANTS = {
         "register_connection(jsonb)",
         "release_connection(jsonb)",
         "subscribe_connection(jsonb)",
+        "take_rate_limits(jsonb)",
         "touch_connection(jsonb)",
         "unsubscribe_connection(jsonb)",
     },

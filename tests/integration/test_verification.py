@@ -248,7 +248,56 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "the last ledger row missing": (
         (f"DELETE FROM ledger_entries WHERE order_id = {LAST_ORDER} AND entry_type = 'commission'",),
         "I3",
-        "a fill without its commission",
+        "the ledger tells another commission",
+    ),
+    "a fill and its order at another price": (
+        (
+            f"UPDATE fills SET price = price + 1 WHERE order_id = {LAST_ORDER}",
+            f"UPDATE orders SET average_price = average_price + 1 WHERE id = {LAST_ORDER}",
+        ),
+        "I3",
+        "the audit tells another fill",
+    ),
+    "an order of another instrument": (
+        (f"UPDATE orders SET symbol = 'GBPUSD' WHERE id = {LAST_ORDER}",),
+        "I3",
+        "the audit tells another order",
+    ),
+    "money from nowhere": (
+        (
+            "INSERT INTO ledger_entries (user_id, account_id, entry_number, entry_type, amount, balance_after, "
+            "currency, created_at) SELECT user_id, id, ledger_version + 1, 'deposit', 1000, balance + 1000, currency, "
+            "clock_timestamp() FROM accounts WHERE user_id = %(netter)s",
+            "UPDATE accounts SET balance = balance + 1000, ledger_version = ledger_version + 1 "
+            "WHERE user_id = %(netter)s",
+        ),
+        "I2",
+        "money moved by hand that the audit tells otherwise",
+    ),
+    "a commission of no fill": (
+        (
+            "INSERT INTO ledger_entries (user_id, account_id, entry_number, entry_type, amount, balance_after, "
+            "currency, created_at) SELECT user_id, id, ledger_version + 1, 'commission', -1, balance - 1, currency, "
+            "clock_timestamp() FROM accounts WHERE user_id = %(netter)s",
+            "UPDATE accounts SET balance = balance - 1, ledger_version = ledger_version + 1 WHERE user_id = %(netter)s",
+        ),
+        "I3",
+        "the ledger tells another commission",
+    ),
+    "another stop loss": (
+        ("UPDATE positions SET stop_loss = 0.5 WHERE user_id = %(netter)s",),
+        "I2",
+        "the audit tells another position",
+    ),
+    "an event without the position": (
+        ("UPDATE events SET payload = payload - 'positions' WHERE user_id = %(netter)s AND sequence = 3",),
+        "I3",
+        "no event tells of it",
+    ),
+    "a client_order_id forgotten": (
+        (f"UPDATE orders SET client_order_id = 'mine' WHERE id = {LAST_ORDER}",),
+        "I3",
+        "its client_order_id is not kept",
     ),
     "a ledger row and the balance changed together": (
         (

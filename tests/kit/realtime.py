@@ -195,10 +195,10 @@ class RelayWorld:
         )
         self.connections.release(connection_id)
 
-    def happen(self, user: User, **payload: object) -> int:
+    def happen(self, user: User, *, request_id: str | None = None, **payload: object) -> int:
         """One more event of the user's account, committed; its sequence. By default an order is filled."""
         with self.database.connect() as connection:
-            return add_event(connection, user, **payload)
+            return add_event(connection, user, request_id=request_id, **payload)
 
     def age_events(self) -> None:
         """Let all events be a minute old, so that they are found by what they are and not by being recent."""
@@ -250,16 +250,16 @@ class RelayWorld:
             close()
 
 
-def add_event(connection: Any, user: User, **payload: object) -> int:
+def add_event(connection: Any, user: User, *, request_id: str | None = None, **payload: object) -> int:
     """Book an event as procedures do: the account's row first, then the event under its next sequence."""
     row = connection.execute(
         "UPDATE accounts SET last_sequence = last_sequence + 1 WHERE id = %s RETURNING last_sequence",
         (user.account_id,),
     ).fetchone()
     connection.execute(
-        "INSERT INTO events (user_id, account_id, sequence, event_type, payload, created_at) "
-        "VALUES (%s, %s, %s, 'order.filled', %s, clock_timestamp())",
-        (user.user_id, user.account_id, row[0], Jsonb(payload or filled_order())),
+        "INSERT INTO events (user_id, account_id, sequence, event_type, payload, request_id, created_at) "
+        "VALUES (%s, %s, %s, 'order.filled', %s, %s, clock_timestamp())",
+        (user.user_id, user.account_id, row[0], Jsonb(payload or filled_order()), request_id),
     )
     return row[0]
 

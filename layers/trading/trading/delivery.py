@@ -17,6 +17,8 @@ from trading.store.relay import Advance, Cursor, Delivered, Stream
 SLOW_WAITS_SECONDS = (0.05, 0.1, 0.2)
 # Messages in a row of which nothing is known, after which a connection is cut.
 FAILED_ATTEMPTS_MAX = 5
+# The log line of a delivery names the causes of the newest events, at most so many.
+REQUEST_IDS_LOGGED_MAX = 100
 CLOSE_TOO_SLOW = 4429
 CLOSE_UNREACHABLE = 4503
 
@@ -44,9 +46,10 @@ class _Pushed:
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """A stream on its way: one future a connection."""
+    """A stream on its way: one future a connection. `told` is the cause of each event in it, by sequence."""
 
     stream: Stream
+    told: dict[int, str | None] = field(default_factory=dict[int, str | None])
     pushed_sequence: int | None = None
     publish_failed: bool = False
     pushes: dict[Cursor, Future[_Pushed]] = field(default_factory=dict[Cursor, Future[_Pushed]])
@@ -54,6 +57,28 @@ class Delivery:
     def done(self) -> bool:
         """True when every connection is served or given up."""
         return all(push.done() for push in self.pushes.values())
+
+    def tell(self, due: Iterable[RenderedEvent]) -> None:
+        """Note events that are on their way."""
+        self.told |= {rendered.event.sequence: rendered.event.request_id for rendered in due}
+
+    def log(self) -> None:
+        """Write one line that is found by the request id of each event; none when nothing was due. After `done`."""
+        if not self.told:
+            return
+        results = [push.result() for push in self.pushes.values()]
+        causes = dict.fromkeys(cause for _, cause in sorted(self.told.items()) if cause is not None)
+        facts: dict[str, object] = {
+            "account_id": str(self.stream.account_id),
+            "first_sequence": min(self.told),
+            "last_sequence": max(self.told),
+            "request_ids": list(causes)[-REQUEST_IDS_LOGGED_MAX:],
+            "connections": len(results),
+            "connections_gone": sum(pushed.gone for pushed in results),
+            "connections_failed": sum(pushed.failed for pushed in results),
+            "published": self.pushed_sequence is not None,
+        }
+        logger().info("delivery", extra=facts)
 
     def delivered(self) -> Delivered:
         """What is to be recorded; only after `done`."""
@@ -100,11 +125,14 @@ class Courier:
             delivery = Delivery(stream)
             for cursor in stream.cursors:
                 due = list(_in_order(rendered, cursor.sent_sequence))
+                delivery.tell(due)
                 # Nothing due although the account's last sequence is ahead: those events were removed.
                 end = due[-1].event.sequence if due else stream.last_sequence
                 delivery.pushes[cursor] = self._executor.submit(self._push, cursor, due, end, deadline)
             if stream.publish:
-                channels.append((delivery, list(_in_order(rendered, stream.pushed_sequence))))
+                due = list(_in_order(rendered, stream.pushed_sequence))
+                delivery.tell(due)
+                channels.append((delivery, due))
             deliveries.append(delivery)
         if self._clock() < deadline:
             self._publish(channels)
@@ -181,7 +209,12 @@ def _render(event: Event) -> RenderedEvent:
     except UnrenderableError as error:
         logger().error(
             "an event cannot be rendered",
-            extra={"account_id": str(event.account_id), "sequence": event.sequence, "cause": str(error)},
+            extra={
+                "account_id": str(event.account_id),
+                "sequence": event.sequence,
+                "request_id": event.request_id,
+                "cause": str(error),
+            },
         )
         metrics().add_metric(name="EventUnrenderable", unit=MetricUnit.Count, value=1)
         return RenderedEvent(event, ())

@@ -1,7 +1,10 @@
 """The errors a caller can be told about, one code each."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from enum import StrEnum
+
+ECHO_CHARACTERS_MAX = 100
 
 
 class ErrorCode(StrEnum):
@@ -70,8 +73,20 @@ class TradingError(Exception):
 
 
 def validation_failed(field: str, value: object, constraint: str, message: str) -> TradingError:
-    """A VALIDATION_FAILED error on one `field`; `value` is echoed as text of at most 100 characters."""
-    shown = None if value is None else str(value)[:100]
+    """A VALIDATION_FAILED error on one `field`; `value` is echoed as `echo` writes it."""
     return TradingError(
-        ErrorCode.VALIDATION_FAILED, message, {"field": field, "value": shown, "constraint": constraint}
+        ErrorCode.VALIDATION_FAILED, message, {"field": field, "value": echo(value), "constraint": constraint}
     )
+
+
+def echo(value: object) -> str | None:
+    """What a caller sent, as JSON writes it, in at most ECHO_CHARACTERS_MAX; None for null, objects and lists."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case Decimal():
+            return f"{value:f}"[:ECHO_CHARACTERS_MAX]
+        case str() | int() | float():
+            return str(value)[:ECHO_CHARACTERS_MAX]
+        case _:
+            return None

@@ -16,6 +16,14 @@ RISK = "risk"
 MARKET_DATA = "market_data"
 CHANNELS = (POSITIONS, ORDERS, ACCOUNT, RISK, MARKET_DATA)
 
+# The frames of a channel go out on it, and on each wider one that cannot be followed without them.
+_HEARD_ON: Mapping[str, frozenset[str]] = {
+    ORDERS: frozenset({ORDERS}),
+    POSITIONS: frozenset({POSITIONS}),
+    ACCOUNT: frozenset({ACCOUNT, POSITIONS, ORDERS}),
+    RISK: frozenset({RISK, ACCOUNT, POSITIONS, ORDERS}),
+}
+
 FRAME_BYTES_MAX = 32 * 1024
 
 _SIDE_OF_POSITION: Mapping[str, str] = {"long": "buy", "short": "sell"}
@@ -37,7 +45,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One WebSocket message, and the channel that carries it."""
+    """One WebSocket message, and the narrowest channel that carries it."""
 
     channel: str
     text: str
@@ -71,13 +79,14 @@ def frames_of(event: Event) -> list[Frame]:
 
 
 def texts_for(event: Event, frames: Sequence[Frame], channels: Collection[str]) -> list[str]:
-    """What a connection with `channels` is sent of `event`: at least its sequence."""
-    return [frame.text for frame in frames if frame.channel in channels] or [sequence_text(event)]
+    """What a connection with `channels` is sent of `event`: each frame once, and at least the sequence."""
+    heard = [frame.text for frame in frames if not _HEARD_ON[frame.channel].isdisjoint(channels)]
+    return heard or [sequence_text(event)]
 
 
 def sequence_text(event: Event) -> str:
     """The frame that says only that `event` happened, so that a reader can tell a gap from silence."""
-    return json_text({"type": "sequence", "account_id": event.account_id, "sequence": event.sequence})
+    return json_text({"type": "sequence"} | _identity(event))
 
 
 def _facts(payload: Facts, kind: str) -> Sequence[Facts]:
@@ -85,10 +94,12 @@ def _facts(payload: Facts, kind: str) -> Sequence[Facts]:
 
 
 def _frame(event: Event, channel: str, message_type: str, data: Mapping[str, object]) -> Frame:
-    return Frame(
-        channel,
-        json_text({"type": message_type, "account_id": event.account_id, "sequence": event.sequence, "data": data}),
-    )
+    return Frame(channel, json_text({"type": message_type} | _identity(event) | {"data": data}))
+
+
+def _identity(event: Event) -> dict[str, object]:
+    """What every frame of `event` says of where it belongs; request_id is of the request that caused it."""
+    return _present({"account_id": event.account_id, "sequence": event.sequence, "request_id": event.request_id})
 
 
 def _order_data(fact: Facts) -> dict[str, object]:
@@ -113,8 +124,7 @@ def _fill_frame(event: Event, fact: Facts) -> Frame:
     whole = _required(fact["leaves_quantity"]) == 0
     message = {
         "event": "order.filled" if whole else "order.partial",
-        "account_id": event.account_id,
-        "sequence": event.sequence,
+        **_identity(event),
         "order_id": str(fact["order_id"]),
         "fill_id": fact.get("fill_id"),
         "quantity_filled": _required(fact["quantity"]),

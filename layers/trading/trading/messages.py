@@ -1,6 +1,5 @@
 """What WebSocket clients may say: their messages, parsed and checked."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from uuid import UUID
 
 from trading.errors import ErrorCode, TradingError, validation_failed
 from trading.events import CHANNELS
+from trading.json_body import JsonRefusedError, JsonTooLargeError, parse_json_object
 
 MESSAGE_BYTES_MAX = 32 * 1024
 TOKEN_CHARACTERS_MAX = 8 * 1024
@@ -46,18 +46,13 @@ def parse_message(body: str | None) -> dict[str, Any]:
 
     The errors do not repeat the message: a broken one may hold a token.
     """
-    text = body or ""
-    if len(text.encode("utf-8", errors="replace")) > MESSAGE_BYTES_MAX:
-        raise TradingError(
-            ErrorCode.PAYLOAD_TOO_LARGE, f"A message may have {MESSAGE_BYTES_MAX} bytes at most. {HOW_TO}"
-        )
     try:
-        message: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        raise validation_failed("message", None, "a JSON object", f"This is not JSON. {HOW_TO}") from None
-    if not isinstance(message, dict):
-        raise validation_failed("message", None, "a JSON object", f"This is not a JSON object. {HOW_TO}")
-    return cast("dict[str, Any]", message)
+        # A lone surrogate is passed on as it is, for the parser to refuse.
+        return parse_json_object((body or "").encode("utf-8", errors="surrogatepass"), MESSAGE_BYTES_MAX)
+    except JsonTooLargeError as error:
+        raise TradingError(ErrorCode.PAYLOAD_TOO_LARGE, f"A message {error}. {HOW_TO}") from None
+    except JsonRefusedError as error:
+        raise validation_failed("message", None, str(error), f"A message {error}. {HOW_TO}") from None
 
 
 def refuse_type(message: dict[str, Any]) -> NoReturn:

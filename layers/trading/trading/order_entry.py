@@ -6,17 +6,34 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    model_validator,
+)
 
 from trading.orders import OrderType, Side, TimeInForce
 
 DIGITS_MAX = 18
 PLACES_MAX = 12
+KEY_CHARACTERS_MAX = 255
+LABEL_CHARACTERS_MAX = 128
 METADATA_MEMBERS_MAX = 32
 METADATA_CHARACTERS_MAX = 1024
+# What a market order can mean that is filled at once.
+MARKET_TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok"})
 SYMBOL_PATTERN = r"^[A-Z0-9_]{1,20}$"
 
 _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", re.ASCII)
+_MOMENT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
+
+type Rule = Literal["needed", "unwanted", "below_limit", "above_limit"]
 
 
 def _plain_number(value: object) -> object:
@@ -36,9 +53,12 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) and value.isascii() else value
 
 
-def _in_utc(value: datetime) -> datetime:
+def _moment(value: object) -> datetime:
+    """A time with its offset as ISO 8601 writes it, in UTC; no numbers, which would leave the unit open."""
+    if not isinstance(value, str) or _MOMENT.fullmatch(value) is None:
+        raise ValueError("must be a time with an offset")
     try:
-        return value.astimezone(UTC)
+        return datetime.fromisoformat(value).astimezone(UTC)
     except OverflowError:
         raise ValueError("must lie between the years 1 and 9999 in UTC") from None
 
@@ -46,8 +66,9 @@ def _in_utc(value: datetime) -> datetime:
 def _bounded_metadata(value: dict[str, Any]) -> dict[str, Any]:
     if len(value) > METADATA_MEMBERS_MAX:
         raise ValueError(f"must have at most {METADATA_MEMBERS_MAX} members")
-    if any(len(str(member)) > METADATA_CHARACTERS_MAX or len(name) > 128 for name, member in value.items()):
-        raise ValueError(f"must have members of at most {METADATA_CHARACTERS_MAX} characters")
+    for name, member in value.items():
+        if len(name) > LABEL_CHARACTERS_MAX or len(str(member)) > METADATA_CHARACTERS_MAX:
+            raise ValueError(f"must have members of at most {METADATA_CHARACTERS_MAX} characters")
     return value
 
 
@@ -57,8 +78,8 @@ type Number = Annotated[
 type PositiveNumber = Annotated[Number, Field(gt=0, lt=Decimal(10) ** DIGITS_MAX)]
 type Price = PositiveNumber
 # Printable ASCII: what a header can carry and every log shows.
-type Key = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
-type Label = Annotated[str, Field(min_length=1, max_length=128)]
+type Key = Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS_MAX, pattern=r"^[\x21-\x7e]+$")]
+type Label = Annotated[str, Field(min_length=1, max_length=LABEL_CHARACTERS_MAX)]
 
 
 class ExecutionInstructions(BaseModel):
@@ -68,8 +89,8 @@ class ExecutionInstructions(BaseModel):
 
     urgency: Literal["low", "normal", "high", "immediate"] | None = None
     display_size: PositiveNumber | None = None
-    would_price_improve: bool | None = None
-    allow_partial_fills: bool | None = None
+    would_price_improve: StrictBool | None = None
+    allow_partial_fills: StrictBool | None = None
 
 
 class OrderEntry(BaseModel):
@@ -89,12 +110,12 @@ class OrderEntry(BaseModel):
     stop_loss: Price | None = None
     take_profit: Price | None = None
     time_in_force: Annotated[TimeInForce, BeforeValidator(_lower)] = "gtc"
-    expires_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
+    expires_at: Annotated[datetime, BeforeValidator(_moment)] | None = None
     max_slippage: Annotated[Number, Field(ge=0)] | None = None
-    reduce_only: bool = False
+    reduce_only: StrictBool = False
     account_id: UUID | None = None
     idempotency_key: Key
-    client_order_id: Annotated[Key, Field(max_length=128)] | None = None
+    client_order_id: Annotated[Key, Field(max_length=LABEL_CHARACTERS_MAX)] | None = None
     parent_order_id: UUID | None = None
     # The size is always checked; a caller may say so, not waive it.
     position_size_check: Literal[True] = True
@@ -108,9 +129,15 @@ class OrderEntry(BaseModel):
     def _prices_fit_the_type(self) -> Self:
         wants_limit = self.order_type in ("limit", "stop_limit")
         wants_stop = self.order_type in ("stop", "stop_limit")
-        _require("limit_price", self.limit_price, wants_limit, self.order_type)
-        _require("stop_price", self.stop_price, wants_stop, self.order_type)
-        _require("expires_at", self.expires_at, self.time_in_force == "gtd", f"time_in_force {self.time_in_force}")
+        self._require("limit_price", wants_limit)
+        self._require("stop_price", wants_stop)
+        return self
+
+    @model_validator(mode="after")
+    def _times_fit_the_type(self) -> Self:
+        if self.order_type == "market" and self.time_in_force not in MARKET_TIMES_IN_FORCE:
+            raise FieldError("time_in_force", "unwanted", self.order_type)
+        self._require("expires_at", self.time_in_force == "gtd")
         return self
 
     @model_validator(mode="after")
@@ -120,24 +147,22 @@ class OrderEntry(BaseModel):
             lower, upper = ("stop_loss", "take_profit") if self.side == "buy" else ("take_profit", "stop_loss")
             below, above = getattr(self, lower), getattr(self, upper)
             if below is not None and below >= self.limit_price:
-                raise FieldError(lower, below, "below the limit price")
+                raise FieldError(lower, "below_limit", self.order_type)
             if above is not None and above <= self.limit_price:
-                raise FieldError(upper, above, "above the limit price")
+                raise FieldError(upper, "above_limit", self.order_type)
         return self
+
+    def _require(self, field: str, wanted: bool) -> None:
+        given = getattr(self, field) is not None
+        if given != wanted:
+            raise FieldError(field, "needed" if wanted else "unwanted", self.order_type)
 
 
 class FieldError(ValueError):
-    """A rule between fields that is broken, laid at one field's door."""
+    """A rule between fields of an order of `order_type` that is broken, laid at one field's door."""
 
-    def __init__(self, field: str, value: object, constraint: str) -> None:
-        super().__init__(f"{field} must be {constraint}")
+    def __init__(self, field: str, rule: Rule, order_type: OrderType) -> None:
+        super().__init__(f"{field}: {rule}")
         self.field = field
-        self.value = value
-        self.constraint = constraint
-
-
-def _require(field: str, value: Decimal | datetime | None, wanted: bool, kind: str) -> None:
-    if wanted and value is None:
-        raise FieldError(field, None, f"given for {kind}")
-    if not wanted and value is not None:
-        raise FieldError(field, value, f"left out for {kind}")
+        self.rule: Rule = rule
+        self.order_type: OrderType = order_type

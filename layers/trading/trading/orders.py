@@ -39,8 +39,3 @@ TRANSITIONS: Mapping[OrderStatus, frozenset[OrderStatus]] = {
     "denied": frozenset(),
     "rejected": frozenset(),
 }
-
-
-def may_become(status: OrderStatus, following: OrderStatus) -> bool:
-    """Whether an order in `status` may step to `following`."""
-    return following in TRANSITIONS[status]

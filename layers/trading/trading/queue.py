@@ -16,6 +16,8 @@ READ_TIMEOUT_SECONDS = 0.7
 # How long after it was read the sign that a relay is awake is believed. The relay stays this long after taking the
 # sign away, and a little more.
 RELAY_TRUST_SECONDS = 2.0
+# The message attribute that carries the request id of the first cause.
+REQUEST_ID = "request_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +30,24 @@ class ConnectionTask:
     attempt: int = 1
 
 
-def notify_relay(account_id: UUID) -> None:
-    """Tell the relay that `account_id` has something to deliver. Call it after commit; it never raises."""
-    _send(settings().relay_queue_url, "RELAY_QUEUE_URL", {"account_id": account_id}, delay_seconds=0)
+def notify_relay(account_id: UUID, request_id: str | None = None) -> None:
+    """Tell the relay that `account_id` has something to deliver. Call it after commit; it never raises.
+
+    `request_id` is of the request that caused it; it travels as the message attribute REQUEST_ID.
+    """
+    body = {"account_id": account_id}
+    _send(settings().relay_queue_url, "RELAY_QUEUE_URL", body, delay_seconds=0, request_id=request_id)
 
 
-def notify_relay_unless_awake(account_id: UUID, *, relay_awake: bool, started_at: float) -> None:
+def notify_relay_unless_awake(
+    account_id: UUID, *, relay_awake: bool, started_at: float, request_id: str | None = None
+) -> None:
     """Tell the relay after a commit, unless it was seen awake a moment ago and so finds the event by itself.
 
-    `started_at` is a `time.perf_counter()` of before `relay_awake` was read.
+    `started_at` is a `time.perf_counter()` of before `relay_awake` was read; `request_id` as in `notify_relay`.
     """
     if not relay_awake or time.perf_counter() - started_at > RELAY_TRUST_SECONDS:
-        notify_relay(account_id)
+        notify_relay(account_id, request_id)
 
 
 def send_connection_task(task: ConnectionTask) -> None:
@@ -49,14 +57,19 @@ def send_connection_task(task: ConnectionTask) -> None:
     _send(url, "AUTHENTICATION_TIMEOUT_QUEUE_URL", body, delay_seconds=task.delay_seconds)
 
 
-def _send(url: str | None, variable: str, body: Mapping[str, object], *, delay_seconds: int) -> None:
+def _send(
+    url: str | None, variable: str, body: Mapping[str, object], *, delay_seconds: int, request_id: str | None = None
+) -> None:
     from botocore.exceptions import BotoCoreError, ClientError  # pyright: ignore[reportMissingTypeStubs]
 
     if url is None:
         logger().error("a queue message was not sent", extra={"cause": f"{variable} is not set"})
         return
+    attributes = {REQUEST_ID: {"DataType": "String", "StringValue": request_id}} if request_id else {}
     try:
-        _client().send_message(QueueUrl=url, MessageBody=json_text(body), DelaySeconds=delay_seconds)
+        _client().send_message(
+            QueueUrl=url, MessageBody=json_text(body), DelaySeconds=delay_seconds, MessageAttributes=attributes
+        )
     except (BotoCoreError, ClientError) as error:
         logger().warning("a queue message was not sent", extra={"cause": type(error).__name__})
         metrics().add_metric(name="QueueMessageNotSent", unit=MetricUnit.Count, value=1)

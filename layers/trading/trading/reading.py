@@ -1,11 +1,13 @@
 """Who may read which order back."""
 
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 from uuid import UUID
 
 from trading.errors import ErrorCode, TradingError
 
 COMPLIANCE_ROLE = "compliance"
+AUDIT_PERMISSION = "audit:read"
 
 
 class Store(Protocol):
@@ -32,9 +34,14 @@ def read_order(store: Store, user_id: UUID, order_id: UUID) -> dict[str, Any]:
     return order
 
 
-def read_order_audit(store: Store, user_id: UUID, role: str, order_id: UUID) -> list[dict[str, Any]]:
-    """What happened to an order of the user, oldest first; compliance may read anybody's. Else NOT_FOUND."""
-    owner = store.order_owner(order_id) if role == COMPLIANCE_ROLE else user_id
+def may_read_any_audit(role: str, permissions: AbstractSet[str]) -> bool:
+    """Whether a caller may read the audit of orders that are not their own."""
+    return role == COMPLIANCE_ROLE or AUDIT_PERMISSION in permissions
+
+
+def read_order_audit(store: Store, user_id: UUID, order_id: UUID, *, any_owner: bool) -> list[dict[str, Any]]:
+    """What happened to an order of the user, or with `any_owner` of anybody, oldest first. Else NOT_FOUND."""
+    owner = store.order_owner(order_id) if any_owner else user_id
     rows = store.order_audit(owner, order_id) if owner else None
     if rows is None:
         raise _no_such_order(order_id)

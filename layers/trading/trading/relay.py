@@ -194,6 +194,8 @@ class Relay:
         if not done:
             return set()
         self._under_way = [delivery for delivery in self._under_way if delivery not in done]
+        for delivery in done:
+            delivery.log()
         advanced = self._store.advance([delivery.delivered() for delivery in done])
         if advanced.lost:
             logger().warning("leases ran out before the work was recorded", extra={"accounts": len(advanced.lost)})

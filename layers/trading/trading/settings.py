@@ -69,6 +69,7 @@ class Settings(BaseModel):
     jwt_audience: Annotated[Names, Field(alias="JWT_AUDIENCE")] = ()
     jwt_claim_names: Annotated[Mapping[str, str], BeforeValidator(_claim_names), Field(alias="JWT_CLAIM_NAMES")] = {}
     api_client_ids: Annotated[Names, Field(alias="API_CLIENT_IDS")] = ()
+    allow_unmetered_tier: Annotated[bool, Field(alias="ALLOW_UNMETERED_TIER")] = False
 
     relay_queue_url: Annotated[str | None, Field(alias="RELAY_QUEUE_URL")] = None
     authentication_timeout_queue_url: Annotated[str | None, Field(alias="AUTHENTICATION_TIMEOUT_QUEUE_URL")] = None

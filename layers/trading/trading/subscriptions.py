@@ -323,6 +323,15 @@ def _check_subscription(answer: Answer) -> None:
             raise validation_failed("symbols", None, f"at most {SYMBOLS_MAX}", f"Subscribe to {SYMBOLS_MAX} at most.")
         case "unknown_account":
             raise TradingError(ErrorCode.NOT_FOUND, "You have no such account.")
+        case "since_ahead":
+            raise validation_failed(
+                "since",
+                answer["since"],
+                f"at most {answer['sequence']}",
+                f"This account has no sequence {answer['since']} yet: its last one is {answer['sequence']}, so what you "
+                "have is not of its present history. Read your orders and positions anew, then subscribe since "
+                f"{answer['sequence']}.",
+            )
         case "account_needed":
             raise validation_failed(
                 "account_id", None, "required", "You have several accounts: name the one that since counts in."

@@ -20,10 +20,11 @@ from trading.events import (
 )
 
 ACCOUNT_ID = UUID(int=2)
+RISK_FACT = {"type": "margin_call", "state": "entered", "margin_level": "49.99", "threshold": "50"}
 
 
-def event_of(payload: dict[str, Any]) -> Event:
-    return Event(UUID(int=1), ACCOUNT_ID, 7, "order.filled", payload)
+def event_of(payload: dict[str, Any], request_id: str | None = None) -> Event:
+    return Event(UUID(int=1), ACCOUNT_ID, 7, "order.filled", payload, request_id)
 
 
 def messages(frames: Sequence[Frame]) -> list[dict[str, Any]]:
@@ -142,10 +143,10 @@ def test_margin_level_is_null_while_no_margin_is_used() -> None:
 
 def test_a_margin_call_is_a_risk_alert() -> None:
     # given
-    risk = {"type": "margin_call", "state": "entered", "margin_level": "49.99", "threshold": "50"}
+    payload = {"risk": RISK_FACT}
 
     # when
-    (told,) = messages(frames_of(event_of({"risk": risk})))
+    (told,) = messages(frames_of(event_of(payload)))
 
     # then
     assert told["type"] == "risk_alert"
@@ -157,15 +158,61 @@ def test_a_margin_call_is_a_risk_alert() -> None:
     }
 
 
-def test_a_connection_gets_its_channels_only() -> None:
+@pytest.mark.parametrize(
+    ("channels", "words"),
+    [
+        ({"orders"}, ["order_update", "order_update", "order.filled", "account_update", "risk_alert"]),
+        ({"positions"}, ["position_update", "account_update", "risk_alert"]),
+        ({"account"}, ["account_update", "risk_alert"]),
+        ({"risk"}, ["risk_alert"]),
+        ({"market_data"}, ["sequence"]),
+        (
+            {"positions", "orders", "market_data"},
+            ["order_update", "order_update", "order.filled", "position_update", "account_update", "risk_alert"],
+        ),
+    ],
+    ids=lambda given: " ".join(sorted(given)) if isinstance(given, set) else "",
+)
+def test_a_connection_gets_what_its_channels_carry_once(channels: set[str], words: list[str]) -> None:
+    # given
+    event = event_of(filled_order() | {"risk": RISK_FACT})
+
+    # when
+    told = [json.loads(text) for text in texts_for(event, frames_of(event), channels)]
+
+    # then
+    assert [message.get("type") or message["event"] for message in told] == words
+
+
+def test_every_frame_names_the_request_that_caused_it() -> None:
+    # given
+    event = event_of(filled_order() | {"risk": RISK_FACT}, "request-7")
+
+    # when
+    told = [*messages(frames_of(event)), json.loads(sequence_text(event))]
+
+    # then
+    assert [message.get("type") or message["event"] for message in told] == [
+        "order_update",
+        "order_update",
+        "order.filled",
+        "position_update",
+        "account_update",
+        "risk_alert",
+        "sequence",
+    ]
+    assert {message.get("request_id") for message in told} == {"request-7"}
+
+
+def test_an_event_that_no_request_caused_names_none() -> None:
     # given
     event = event_of(filled_order())
 
     # when
-    texts = texts_for(event, frames_of(event), {"positions", "market_data"})
+    told = [*messages(frames_of(event)), json.loads(sequence_text(event))]
 
     # then
-    assert [json.loads(text)["type"] for text in texts] == ["position_update"]
+    assert [message for message in told if "request_id" in message] == []
 
 
 def test_a_connection_that_nothing_concerns_gets_the_sequence() -> None:

@@ -72,7 +72,26 @@ def test_a_wrong_field_is_named(field: str, value: Any) -> None:
     assert refused.value.details["field"] == field
 
 
-@pytest.mark.parametrize("body", [None, "", "{", "[]", "7", '"auth"', "null", "[" * 30_000, "1" * 5000, "\ud800"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        "7",
+        '"auth"',
+        "null",
+        "[" * 30_000,
+        "1" * 5000,
+        "\ud800",
+        '{"type": "ping", "padding": "\ud800"}',
+        '{"type": "\\ud800"}',
+        '{"type": "ping", "type": "auth"}',
+        '{"type": "ping", "at": NaN}',
+        '{"type": "ping", "at": ' + "[" * 3000 + "]" * 3000 + "}",
+    ],
+)
 def test_what_is_no_message_is_refused_with_the_way_to_do_it(body: str | None) -> None:
     with pytest.raises(TradingError, match=r'\{"type":"auth"') as refused:
         parse_message(body)
@@ -80,8 +99,11 @@ def test_what_is_no_message_is_refused_with_the_way_to_do_it(body: str | None) -
 
 
 def test_a_huge_message_is_refused() -> None:
+    fitting = json.dumps({"type": "ping", "padding": ""})
+    fitting = fitting.replace('""', f'"{"x" * (MESSAGE_BYTES_MAX - len(fitting))}"')
+    assert parse_message(fitting)["type"] == "ping"
     with pytest.raises(TradingError) as refused:
-        parse_message(json.dumps({"type": "ping", "padding": "x" * MESSAGE_BYTES_MAX}))
+        parse_message(fitting + " ")
     assert refused.value.code is ErrorCode.PAYLOAD_TOO_LARGE
 
 

@@ -44,12 +44,16 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What a token must be: `algorithm`, `issuer`, one of `audiences`; and how its claims are named."""
+    """What a token must be: `algorithm`, `issuer`, one of `audiences`; and how its claims are named.
+
+    Only with `unmetered_allowed` may the issuer free a token from the rate limit.
+    """
 
     algorithm: str
     issuer: str
     audiences: tuple[str, ...]
     claim_names: Mapping[str, str]
+    unmetered_allowed: bool = False
 
 
 class Authenticator:
@@ -134,7 +138,7 @@ def _identity(claims: Mapping[str, Any], rules: TokenRules) -> Identity:
         user_id=_user_id(named["sub"]),
         email=_text(named["email"], "email"),
         role=_text(named["role"], "role"),
-        tier=_tier(named["tier"]),
+        tier=_tier(named["tier"], rules),
         permissions=_permissions(named["permissions"]),
         session_id=_optional_text(named["sid"], "sid"),
         client_id=_optional_text(named["client_id"], "client_id"),
@@ -178,7 +182,8 @@ def _user_id(value: Any) -> UUID:
 
 
 def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= CLAIM_CHARACTERS_MAX:
+    # What cannot be printed can be neither logged nor, as NUL and lone surrogates, stored.
+    if not isinstance(value, str) or not 0 < len(value) <= CLAIM_CHARACTERS_MAX or not value.isprintable():
         _refuse(f"claim {name}")
     return value
 
@@ -187,9 +192,9 @@ def _optional_text(value: Any, name: str) -> str | None:
     return None if value is None else _text(value, name)
 
 
-def _tier(value: Any) -> str:
+def _tier(value: Any, rules: TokenRules) -> str:
     tier = _text(value, "tier")
-    if tier not in LIMIT_BY_TIER:
+    if tier not in LIMIT_BY_TIER or (LIMIT_BY_TIER[tier] is None and not rules.unmetered_allowed):
         _refuse("claim tier")
     return tier
 

@@ -1,4 +1,4 @@
-"""The gate of every HTTP request: address limit, token, user limit, CSRF, in this order of outcomes."""
+"""The gate of every HTTP request: address limit, token, user limit, CSRF, permission, in this order of outcomes."""
 
 import time
 from dataclasses import dataclass
@@ -49,11 +49,12 @@ class Caller:
     relay_awake: bool
 
 
-def admit(request: Request, *, route_group: str, state_changing: bool) -> Caller:
-    """The caller of `request`, once it may go on.
+def admit(request: Request, *, route_group: str, state_changing: bool, permission: str | None) -> Caller:
+    """The caller of `request`, once it may go on; `permission` None asks for nothing but a valid token.
 
-    Raises RATE_LIMIT_EXCEEDED, UNAUTHENTICATED, CSRF_FAILED, or DATABASE_UNAVAILABLE when nothing can count. The token
-    is verified first, because that needs no round trip; then one script counts the address and the user together.
+    Raises RATE_LIMIT_EXCEEDED, UNAUTHENTICATED, CSRF_FAILED, FORBIDDEN, or DATABASE_UNAVAILABLE when nothing can count.
+    The token is verified first, because that needs no round trip; then one script counts the address and the user
+    together.
     """
     identity: Identity | None = None
     refusal: TradingError | None = None
@@ -62,7 +63,7 @@ def admit(request: Request, *, route_group: str, state_changing: bool) -> Caller
     except TradingError as error:
         refusal = error
 
-    limits = [Limit(address_key(request.source_ip), settings().ip_requests_per_minute)]
+    limits = [address_limit(request.source_ip)]
     user_limit = LIMIT_BY_TIER[identity.tier] if identity else None
     if identity is not None and user_limit is not None:
         limits.append(Limit(user_key(identity.user_id, route_group), user_limit))
@@ -75,13 +76,29 @@ def admit(request: Request, *, route_group: str, state_changing: bool) -> Caller
     rate_limit = _check_user(request, taken) if user_limit is not None else None
     if state_changing:
         _check_csrf(request, identity)
+    if permission is not None:
+        check_permission(identity.permissions, permission)
     return _caller(identity, rate_limit, relay_awake=taken.relay_awake)
+
+
+def check_permission(permissions: frozenset[str], needed: str) -> None:
+    """Raise FORBIDDEN, which names the permission that is `needed`, when it is not among `permissions`."""
+    if needed not in permissions:
+        raise TradingError(
+            ErrorCode.FORBIDDEN,
+            f"Your access token does not carry the permission {needed}. Sign in with an account that has it.",
+            {"field": "permissions", "value": None, "constraint": needed},
+        )
 
 
 def admit_address(request: Request) -> None:
     """Count a request that needs no token against its address; RATE_LIMIT_EXCEEDED."""
-    limit = Limit(address_key(request.source_ip), settings().ip_requests_per_minute)
-    _check_address(request, limiter().take([limit]))
+    _check_address(request, limiter().take([address_limit(request.source_ip)]))
+
+
+def address_limit(source_ip: str) -> Limit:
+    """The limit of an address, over HTTP and the WebSocket together."""
+    return Limit(address_key(source_ip), settings().ip_requests_per_minute)
 
 
 @lru_cache(maxsize=1)
@@ -93,6 +110,7 @@ def authenticator() -> Authenticator:
         issuer=required(given.jwt_issuer, "JWT_ISSUER"),
         audiences=required(given.jwt_audience, "JWT_AUDIENCE"),
         claim_names=given.jwt_claim_names,
+        unmetered_allowed=given.allow_unmetered_tier,
     )
     if rules.algorithm == "HS256":
         return Authenticator(rules, lambda _kid: _shared_key(), clock=time.time)

@@ -137,8 +137,7 @@ def _rendered(
         body = response.body
     else:
         body = answer_body(dialect, response.body, request_id=request_id, milliseconds=milliseconds)
-    text = "" if _method(event) == "HEAD" else json_text(body)
-    return {"statusCode": response.status, "headers": headers, "body": text, "isBase64Encoded": False}
+    return {"statusCode": response.status, "headers": headers, "body": json_text(body), "isBase64Encoded": False}
 
 
 def _record(route: str, response: Response, started_at: float) -> None:
@@ -156,10 +155,8 @@ def _record(route: str, response: Response, started_at: float) -> None:
 
 
 def _route_of(event: dict[str, Any], routes: Mapping[str, Route]) -> tuple[str, Route | None]:
-    """The route that API Gateway chose; HEAD is answered by GET's."""
+    """The route that API Gateway chose."""
     route_key: str = event.get("routeKey", "")
-    if route_key.startswith("HEAD "):
-        route_key = route_key.replace("HEAD ", "GET ", 1)
     return route_key, routes.get(route_key)
 
 
@@ -202,7 +199,3 @@ def _request_id(event: dict[str, Any]) -> str:
 
 def _path(event: dict[str, Any]) -> str:
     return event.get("rawPath") or ""
-
-
-def _method(event: dict[str, Any]) -> str:
-    return event.get("requestContext", {}).get("http", {}).get("method", "")

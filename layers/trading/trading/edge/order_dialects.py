@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from trading.edge.dialects import order_state, spoken
 from trading.edge.envelope import Dialect, timestamp
 from trading.edge.http import Request
+from trading.edge.order_faults import TAKEN, field_sent, first_fault
 from trading.errors import TradingError, validation_failed
 from trading.execution import Execution
-from trading.order_entry import FieldError, OrderEntry
+from trading.order_entry import OrderEntry
 
 DEFAULT_SIDE = "buy"
 
@@ -28,7 +29,12 @@ def order_entry(request: Request, body: Mapping[str, Any], dialect: Dialect) -> 
     given = {name: value for name, value in body.items() if value is not None}
     key = _idempotency_key(request, given, dialect)
     if "limit_price" in given and "price" in given:
-        raise validation_failed("price", given["price"], "left out beside limit_price", "Send price or limit_price.")
+        raise validation_failed(
+            "price",
+            given["price"],
+            "left out beside limit_price",
+            "price and limit_price say the same: leave one of them out.",
+        )
     if "price" in given:
         given[_price_field(given)] = given.pop("price")
     if dialect == "rest":
@@ -37,7 +43,7 @@ def order_entry(request: Request, body: Mapping[str, Any], dialect: Dialect) -> 
     try:
         return OrderEntry.model_validate(given)
     except ValidationError as error:
-        raise _first_fault(error, body) from None
+        raise first_fault(error, body) from None
 
 
 @contextmanager
@@ -47,7 +53,7 @@ def faults_as_sent(body: Mapping[str, Any]) -> Generator[None]:
         yield
     except TradingError as error:
         if "field" in error.details:
-            error.details["field"] = _field_sent(str(error.details["field"]), body)
+            error.details["field"] = field_sent(str(error.details["field"]), body)
         raise
 
 
@@ -105,42 +111,17 @@ def _idempotency_key(request: Request, given: Mapping[str, Any], dialect: Dialec
     key = given.get("idempotency_key", header)
     if header is not None and key != header:
         raise validation_failed(
-            "idempotency_key", key, "the same in header and body", "Send the idempotency key once, or twice the same."
+            "idempotency_key",
+            key,
+            "the same in header and body",
+            "The Idempotency-Key header and idempotency_key differ: send one of them, or the same in both.",
         )
     if key is None and dialect == "functions":
         raise validation_failed(
             "idempotency_key",
             None,
             "required",
-            "Send idempotency_key, a name of your own for this order, so that a repeat cannot execute twice.",
+            f"Send idempotency_key, a name of your own for this order, so that a repeat cannot execute twice: "
+            f"{TAKEN['idempotency_key']}.",
         )
     return str(uuid4()) if key is None else key
-
-
-def _first_fault(error: ValidationError, body: Mapping[str, Any]) -> TradingError:
-    fault = error.errors(include_url=False)[0]
-    cause = fault.get("ctx", {}).get("error")
-    if isinstance(cause, FieldError):
-        field, value, constraint = cause.field, cause.value, cause.constraint
-    else:
-        field = ".".join(str(part) for part in fault["loc"]) or "body"
-        value = None if fault["type"] == "missing" else fault["input"]
-        constraint = _constraint(fault["type"], fault["msg"])
-    field = _field_sent(field, body)
-    return validation_failed(field, value, constraint, f"Check {field}: {constraint}.")
-
-
-def _field_sent(field: str, body: Mapping[str, Any]) -> str:
-    return "price" if field in ("limit_price", "stop_price") and field not in body else field
-
-
-def _constraint(kind: str, message: str) -> str:
-    match kind:
-        case "missing":
-            return "required"
-        case "extra_forbidden":
-            return "a field that this request knows"
-        case "string_pattern_mismatch":
-            return "of another form"
-        case _:
-            return message.removeprefix("Value error, ")

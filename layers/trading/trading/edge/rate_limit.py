@@ -12,7 +12,7 @@ from trading.errors import ErrorCode, TradingError
 WINDOW_SECONDS = 60
 RELAY_AWAKE_KEY = "relay:awake"
 
-# Requests a minute; None is not limited (tokens of tooling only).
+# Requests a minute; None is not limited (tooling, and only where ALLOW_UNMETERED_TIER honours it).
 LIMIT_BY_TIER: Mapping[str, int | None] = {
     "bronze": 10,
     "silver": 20,
@@ -137,6 +137,11 @@ def address_key(source_ip: str) -> str:
 def user_key(user_id: object, route_group: str) -> str:
     """The key of a user in a group of routes; the tier is left out, so that changing it starts no new count."""
     return f"rate_limit:{user_id}:{route_group}"
+
+
+def connection_key(connection_id: str) -> str:
+    """The key of a WebSocket connection."""
+    return f"rate_limit:connection:{connection_id}"
 
 
 def exceeded(standing: RateLimit, who: str) -> TradingError:

@@ -78,14 +78,6 @@ def test_an_unknown_route_is_not_found(route_key: str) -> None:
     assert answer.body["error"]["code"] == "NOT_FOUND"
 
 
-def test_head_is_answered_like_get_without_a_body() -> None:
-    handler = handler_of(lambda _request: Response(body={"a": 1}))
-
-    answer = call(handler, http_event("HEAD /functions/v1/thing"))
-
-    assert (answer.status, answer.text) == (200, "")
-
-
 def test_an_error_has_the_form_of_its_dialect() -> None:
     handler = refusing(TradingError(ErrorCode.CONFLICT, "Twice.", {"field": "f"}))
 

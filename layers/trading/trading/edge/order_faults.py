@@ -1,0 +1,102 @@
+"""What is wrong with a new order, in plain words: which field, and what to send in its place."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from trading.errors import ECHO_CHARACTERS_MAX, TradingError, validation_failed
+from trading.order_entry import (
+    DIGITS_MAX,
+    KEY_CHARACTERS_MAX,
+    LABEL_CHARACTERS_MAX,
+    METADATA_CHARACTERS_MAX,
+    METADATA_MEMBERS_MAX,
+    PLACES_MAX,
+    FieldError,
+)
+
+_DIGITS = f"{DIGITS_MAX} digits before and {PLACES_MAX} after the point"
+_NUMBER = f"a number above 0 with at most {_DIGITS}"
+_PRICE = f"{_NUMBER}, such as 1.1005"
+_KEY = "letters, digits and signs (ASCII, no spaces)"
+_ID = "an id such as 0198b1de-0000-7000-8000-000000000001"
+_LABEL = f"text of 1 to {LABEL_CHARACTERS_MAX} characters"
+_SWITCH = "true or false"
+
+# What each field takes. Whatever of another kind, form or size came, the answer is "Send <field> as <this>."
+TAKEN: Mapping[str, str] = {
+    "symbol": "1 to 20 letters A to Z, digits and underscores, such as EURUSD",
+    "order_type": "market, limit, stop or stop_limit",
+    "side": "buy or sell",
+    "quantity": f"{_NUMBER}, such as 0.1",
+    "price": _PRICE,
+    "limit_price": _PRICE,
+    "stop_price": _PRICE,
+    "stop_loss": _PRICE,
+    "take_profit": _PRICE,
+    "time_in_force": "day, gtc, gtd, ioc, fok, opg or cls",
+    "expires_at": "a time with its offset, such as 2030-01-31T18:00:00Z",
+    "max_slippage": f"a number not below 0 with at most {_DIGITS}, such as 0.0005",
+    "reduce_only": _SWITCH,
+    "account_id": _ID,
+    "idempotency_key": f"1 to {KEY_CHARACTERS_MAX} {_KEY}",
+    "client_order_id": f"1 to {LABEL_CHARACTERS_MAX} {_KEY}",
+    "parent_order_id": _ID,
+    "position_size_check": "true (it is always checked)",
+    "execution_instructions": "an object of urgency, display_size, would_price_improve and allow_partial_fills",
+    "execution_instructions.urgency": "low, normal, high or immediate",
+    "execution_instructions.display_size": f"{_NUMBER}, such as 0.1",
+    "execution_instructions.would_price_improve": _SWITCH,
+    "execution_instructions.allow_partial_fills": _SWITCH,
+    "strategy_id": _LABEL,
+    "signal_id": _LABEL,
+    "component_name": _LABEL,
+    "metadata": (
+        f"an object of at most {METADATA_MEMBERS_MAX} members, their names of at most {LABEL_CHARACTERS_MAX} and "
+        f"their values of at most {METADATA_CHARACTERS_MAX} characters"
+    ),
+}
+
+# Rules between fields -> constraint and message. {order} is "limit order", {field} the name that the caller used.
+BETWEEN: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("needed", "limit_price"): ("required", "A {order} needs {field}: send the limit price."),
+    ("needed", "stop_price"): ("required", "A {order} needs {field}: send the price that triggers it."),
+    ("needed", "expires_at"): ("required", "time_in_force gtd needs {field}: send the time when the order ends."),
+    ("unwanted", "limit_price"): ("left out", "A {order} takes no {field}: leave {field} out."),
+    ("unwanted", "stop_price"): ("left out", "A {order} takes no {field}: leave {field} out."),
+    ("unwanted", "expires_at"): ("left out", "Only time_in_force gtd takes {field}: leave {field} out."),
+    ("unwanted", "time_in_force"): (
+        "day, gtc, ioc or fok",
+        "A {order} is executed at once: send {field} as day, gtc, ioc or fok, or leave it out.",
+    ),
+    ("below_limit", "stop_loss"): ("below the limit price", "Send a {field} below the limit price of this buy."),
+    ("below_limit", "take_profit"): ("below the limit price", "Send a {field} below the limit price of this sale."),
+    ("above_limit", "stop_loss"): ("above the limit price", "Send a {field} above the limit price of this sale."),
+    ("above_limit", "take_profit"): ("above the limit price", "Send a {field} above the limit price of this buy."),
+}
+
+
+def first_fault(error: ValidationError, body: Mapping[str, Any]) -> TradingError:
+    """VALIDATION_FAILED for the first fault that was found in `body`; the value is echoed as it was sent."""
+    fault = error.errors(include_url=False)[0]
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, FieldError):
+        field = field_sent(cause.field, body)
+        constraint, message = BETWEEN[cause.rule, cause.field]
+        order = f"{cause.order_type} order".replace("_", " ")
+        return validation_failed(field, body.get(field), constraint, message.format(order=order, field=field))
+    field = field_sent(".".join(str(part) for part in fault["loc"]), body)
+    if fault["type"] == "extra_forbidden":
+        # The name is the caller's own, and of any length.
+        field = field[:ECHO_CHARACTERS_MAX]
+        return validation_failed(field, fault["input"], "unknown", f"Leave {field} out: an order has no such field.")
+    taken = TAKEN[field]
+    if fault["type"] == "missing":
+        return validation_failed(field, None, "required", f"Send {field}: {taken}.")
+    return validation_failed(field, body.get(field, fault["input"]), taken, f"Send {field} as {taken}.")
+
+
+def field_sent(field: str, body: Mapping[str, Any]) -> str:
+    """The name by which `body` has `field`: our two prices may both have come as `price`."""
+    return "price" if field in ("limit_price", "stop_price") and field not in body else field
