@@ -36,7 +36,7 @@ LANGUAGE sql STABLE AS $$
     WHERE a.user_id = p_user_id AND a.id = p_account_id
 $$;
 
--- margin_level is NULL while no margin is used; what depends on P&L is NULL while a position has no quote at all. `stale`
+-- margin_level is NULL while no margin is used; what depends on P&L is NULL while a position has no quote. `stale`
 -- names a symbol whose quote is too old, else NULL.
 CREATE OR REPLACE FUNCTION account_valuation(p_user_id uuid, p_account_id uuid, p_at timestamptz DEFAULT NULL)
 RETURNS TABLE (

@@ -1,45 +1,46 @@
 -- The hash chain of an account: hash = sha256(previous hash || bytes of the row).
 
 -- Version 1 of the bytes; p_created_at as utc_text() writes it. Never changed: a new form is a new function and a new
--- hash_version.
+-- hash_version. No field can hold the character that parts them: free text and details are JSON, which escapes it.
 CREATE OR REPLACE FUNCTION audit_bytes_v1(
     p_user_id uuid, p_account_id uuid, p_version bigint, p_order_id uuid, p_action text, p_status text,
     p_details jsonb, p_reason text, p_retry_attempt integer, p_pii_digest bytea, p_created_at text
 ) RETURNS bytea
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN
-    RETURN convert_to(jsonb_build_array(
-        1, p_user_id, p_account_id, p_version, p_order_id, p_action, p_status, p_details, p_reason,
-        p_retry_attempt, encode(p_pii_digest, 'hex'), p_created_at
-    )::text, 'UTF8');
+    RETURN convert_to(concat_ws(
+        chr(31), '1', p_user_id, p_account_id, p_version, coalesce(p_order_id::text, '-'), p_action,
+        coalesce(p_status, '-'), coalesce(to_json(p_reason)::text, '-'), coalesce(p_retry_attempt::text, '-'),
+        coalesce(encode(p_pii_digest, 'hex'), '-'), p_created_at, p_details::text
+    ), 'UTF8');
 END
 $$;
 
--- Appends p_entries [{action, status, details, reason?, retry_attempt?}] behind the head that stands on p_account
--- and returns the new head. The caller holds the account's lock and books version and head on its row.
--- p_pii {ip_address?, user_agent?, email?} goes with the first entry. All rows are one statement: each costs as much
--- as a table's row, and there are four an order.
+-- Appends p_entries behind the head that stands on p_account and returns the new head. The caller holds the account's
+-- lock and books version and head on its row. p_pii {ip_address?, user_agent?, email?} goes with the first entry. All
+-- rows are one statement, because each is a row's cost and there are four an order.
 CREATE OR REPLACE FUNCTION append_audit(
-    p_account accounts, p_order_id uuid, p_entries jsonb, p_at timestamptz, p_pii jsonb DEFAULT NULL
+    p_account accounts, p_order_id uuid, p_entries audit_entry[], p_at timestamptz, p_pii jsonb DEFAULT NULL
 ) RETURNS bytea
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_entry jsonb;
-    v_ids uuid [] := '{}';
-    v_hashes bytea [] := ARRAY[p_account.audit_head];
-    v_head bytea := p_account.audit_head;
+    v_entry audit_entry;
+    v_place integer := 0;
+    v_first_id uuid := uuidv7();
     v_digest bytea;
+    v_head bytea := p_account.audit_head;
+    v_hashes bytea [] := ARRAY[p_account.audit_head];
     v_at_text text := utc_text(p_at);
 BEGIN
-    FOR v_entry IN SELECT e.value FROM jsonb_array_elements(p_entries) AS e LOOP
-        v_ids := v_ids || uuidv7();
-        IF p_pii IS NOT NULL AND cardinality(v_ids) = 1 THEN
-            v_digest := append_audit_pii(p_account.user_id, v_ids[1], p_pii);
-        END IF;
+    IF p_pii IS NOT NULL THEN
+        v_digest := append_audit_pii(p_account.user_id, v_first_id, p_pii);
+    END IF;
+    FOREACH v_entry IN ARRAY p_entries LOOP
+        v_place := v_place + 1;
         v_head := sha256(v_head || audit_bytes_v1(
-            p_account.user_id, p_account.id, p_account.audit_version + cardinality(v_ids), p_order_id,
-            v_entry ->> 'action', v_entry ->> 'status', v_entry -> 'details', v_entry ->> 'reason',
-            (v_entry ->> 'retry_attempt')::integer, CASE cardinality(v_ids) WHEN 1 THEN v_digest END, v_at_text
+            p_account.user_id, p_account.id, p_account.audit_version + v_place, p_order_id, v_entry.action,
+            v_entry.status, v_entry.details, v_entry.reason, v_entry.retry_attempt,
+            CASE v_place WHEN 1 THEN v_digest END, v_at_text
         ));
         v_hashes := v_hashes || v_head;
     END LOOP;
@@ -48,11 +49,10 @@ BEGIN
         previous_hash, hash, hash_version, created_at
     )
     SELECT
-        p_account.user_id, v_ids[e.place], p_account.id, p_account.audit_version + e.place, p_order_id,
-        e.value ->> 'action', e.value ->> 'status', e.value -> 'details', e.value ->> 'reason',
-        (e.value ->> 'retry_attempt')::integer, CASE e.place WHEN 1 THEN v_digest END, v_hashes[e.place],
-        v_hashes[e.place + 1], 1, p_at
-    FROM jsonb_array_elements(p_entries) WITH ORDINALITY AS e (value, place);
+        p_account.user_id, CASE e.place WHEN 1 THEN v_first_id ELSE uuidv7() END, p_account.id,
+        p_account.audit_version + e.place, p_order_id, e.action, e.status, e.details, e.reason, e.retry_attempt,
+        CASE e.place WHEN 1 THEN v_digest END, v_hashes[e.place], v_hashes[e.place + 1], 1, p_at
+    FROM unnest(p_entries) WITH ORDINALITY AS e (action, status, details, reason, retry_attempt, place);
     RETURN v_head;
 END
 $$;
@@ -81,12 +81,12 @@ $$;
 ALTER FUNCTION audit_bytes_v1(
     uuid, uuid, bigint, uuid, text, text, jsonb, text, integer, bytea, text
 ) OWNER TO trading_procedures;
-ALTER FUNCTION append_audit(accounts, uuid, jsonb, timestamptz, jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION append_audit(accounts, uuid, audit_entry[], timestamptz, jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION append_audit_pii(uuid, uuid, jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION audit_pii_digest(bytea, inet, text, text) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION audit_bytes_v1(
     uuid, uuid, bigint, uuid, text, text, jsonb, text, integer, bytea, text
 ) FROM PUBLIC;
-REVOKE ALL ON FUNCTION append_audit(accounts, uuid, jsonb, timestamptz, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION append_audit(accounts, uuid, audit_entry[], timestamptz, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION append_audit_pii(uuid, uuid, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION audit_pii_digest(bytea, inet, text, text) FROM PUBLIC;

@@ -31,12 +31,12 @@ BEGIN
         v_account.user_id, v_entry_id, v_account.id, v_account.ledger_version + 1, 'deposit', v_amount,
         v_account.balance + v_amount, v_account.currency, request ->> 'reason', v_at
     );
-    v_head := append_audit(v_account, NULL, jsonb_build_array(jsonb_build_object(
-        'action', 'DEPOSITED', 'reason', request ->> 'reason', 'details', jsonb_build_object(
+    v_head := append_audit(v_account, NULL, ARRAY[ROW(
+        'DEPOSITED', NULL, jsonb_build_object(
             'entry_id', v_entry_id, 'amount', v_amount, 'balance_after', v_account.balance + v_amount,
             'actor', request ->> 'actor'
-        )
-    )), v_at);
+        ), request ->> 'reason', NULL
+    )::audit_entry], v_at);
     UPDATE accounts SET
         balance = balance + v_amount,
         ledger_version = ledger_version + 1,

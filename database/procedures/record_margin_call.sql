@@ -54,12 +54,11 @@ DECLARE
     v_fact jsonb := account_fact(p_account, p_account.balance, p_unrealized_pnl, p_margin_used);
     v_head bytea;
 BEGIN
-    v_head := append_audit(p_account, NULL, jsonb_build_array(jsonb_build_object(
-        'action', 'MARGIN_CALL_' || upper(p_risk ->> 'state'),
-        'details', (p_risk - 'type' - 'state') || jsonb_build_object(
-            'equity', v_fact -> 'equity', 'margin_used', p_margin_used
-        )
-    )), p_at);
+    v_head := append_audit(p_account, NULL, ARRAY[ROW(
+        'MARGIN_CALL_' || upper(p_risk ->> 'state'), NULL,
+        (p_risk - 'type' - 'state') || jsonb_build_object('equity', v_fact -> 'equity', 'margin_used', p_margin_used),
+        NULL, NULL
+    )::audit_entry], p_at);
     UPDATE accounts SET
         last_sequence = last_sequence + 1,
         audit_version = audit_version + 1,

@@ -286,8 +286,9 @@ def test_margin_that_stays_when_a_position_is_reduced(
     closed = min(held, closed)
     position = Position("long", held, Decimal(1), margin)
     booked = database.value(
-        f"(position_after(%(request)s, {ACCOUNT}, NULL, {POSITION}, NULL, 0, now())).margin_used",
-        request=Jsonb({"quantity": str(closed)}),
+        "(position_after(jsonb_populate_record(NULL::orders, %(order)s), NULL, "
+        f"{ACCOUNT}, NULL, {POSITION})).margin_used",
+        order=Jsonb({"quantity": str(closed), "executed_at": "2026-01-01T00:00:00Z"}),
         account=row({"currency": currency}),
         position=row(position, id="01900000-0000-7000-8000-000000000000"),
     )

@@ -64,6 +64,9 @@ def upgrade() -> None:
     );
     INSERT INTO platform_audit_head DEFAULT VALUES;
 
+    -- What happened, before it has its place in a chain. `status` is the order's state after it.
+    CREATE TYPE audit_entry AS (action text, status text, details jsonb, reason text, retry_attempt integer);
+
     CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         RAISE EXCEPTION 'Rows of % are never changed or removed.', TG_TABLE_NAME USING ERRCODE = 'TR007';
@@ -90,4 +93,4 @@ def downgrade() -> None:
     op.execute("DROP TABLE platform_audit_head, platform_audit_log, audit_pii, order_audit_log")
     for table in ("ledger_entries", "fills"):
         op.execute(f"DROP TRIGGER append_only ON {table}; DROP TRIGGER append_only_whole ON {table};")
-    op.execute("DROP FUNCTION refuse_change()")
+    op.execute("DROP FUNCTION refuse_change(); DROP TYPE audit_entry;")
