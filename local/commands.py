@@ -41,7 +41,11 @@ def main(arguments: list[str]) -> int:
         url = state.read_env()["DATABASE_URL"]
         with psycopg.connect(url, autocommit=True) as connection:
             return options.run(state, connection, options)
-    except (StartError, psycopg.OperationalError) as error:
+    except psycopg.OperationalError:
+        # The file that says where the system is outlives one that was killed.
+        down = f"No local system is up on {state.folder}: its database does not answer. Run `make start` first."
+        return _complain(StartError(down), 1)
+    except StartError as error:
         return _complain(error, 1)
     except (WrongValueError, tokens.UnknownAddressError) as error:
         return _complain(error, 2)

@@ -21,7 +21,7 @@ JWT_ISSUER = "https://issuer.local"
 JWT_AUDIENCE = "trading-api"
 API_CLIENT_ID = "local-cli"
 SECRET_BYTES = 32
-# Here all callers share one address, the load of a benchmark included.
+# Here all callers share one address, the load of a benchmark included: as wide as the setting goes.
 IP_REQUESTS_PER_MINUTE = 1_000_000
 
 # The logical id of each secret in template.yaml, and the login role whose URL it holds.
@@ -170,7 +170,23 @@ def set_trade_always(connection: psycopg.Connection[Any], wanted: bool) -> None:
     connection.execute("SELECT set_trade_always(%s)", (Jsonb(request),))
 
 
-def write_gateway_file(state: State, *, port: int, role_urls: Mapping[str, str], redis_url: str, workers: int) -> None:
+def address_limit(variables: Mapping[str, str]) -> int:
+    """The address limit that IP_REQUESTS_PER_MINUTE asks for, by default one that is never met; StartError."""
+    text = variables.get("IP_REQUESTS_PER_MINUTE") or str(IP_REQUESTS_PER_MINUTE)
+    if not (text.isascii() and text.isdecimal() and len(text) <= 7 and 1 <= int(text) <= IP_REQUESTS_PER_MINUTE):
+        raise StartError(f"IP_REQUESTS_PER_MINUTE is a number from 1 to {IP_REQUESTS_PER_MINUTE}, not {text!r}.")
+    return int(text)
+
+
+def write_gateway_file(
+    state: State,
+    *,
+    port: int,
+    role_urls: Mapping[str, str],
+    redis_url: str,
+    workers: int,
+    ip_requests_per_minute: int = IP_REQUESTS_PER_MINUTE,
+) -> None:
     """Write the secrets that functions read, and gateway.json that names them."""
     references = {secret: state.write_secret(secret, role_urls[role]) for secret, role in ROLE_OF_SECRET.items()}
     references["RedisSecret"] = state.write_secret("RedisSecret", redis_url)
@@ -183,7 +199,9 @@ def write_gateway_file(state: State, *, port: int, role_urls: Mapping[str, str],
         "JwtIssuer": JWT_ISSUER,
         "JwtAudience": JWT_AUDIENCE,
         "ApiClientIds": API_CLIENT_ID,
-        "IpRequestsPerMinute": str(IP_REQUESTS_PER_MINUTE),
+        # The tokens of load accounts ask for it, and the only issuer is on this machine.
+        "AllowUnmeteredTier": "true",
+        "IpRequestsPerMinute": str(ip_requests_per_minute),
     }
     content = {"host": HOST, "port": port, "secrets": references, "parameters": parameters, "workers_max": workers}
     write_private(state.gateway, json.dumps(content, indent=2) + "\n")

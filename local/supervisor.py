@@ -2,7 +2,8 @@
 
     python -m local.supervisor [--port 8000] [--state .local]
 
-DATABASE_URL and REDIS_URL in the environment name servers to use instead of the embedded ones.
+DATABASE_URL and REDIS_URL in the environment name servers to use instead of the embedded ones; TRADE_ALWAYS=0 keeps
+market hours; IP_REQUESTS_PER_MINUTE limits the calls from this machine.
 """
 
 import argparse
@@ -103,6 +104,7 @@ class Supervisor:
 
     def _start(self) -> None:
         state = self._state
+        ip_requests_per_minute = environment.address_limit(self._variables)
         self._port_must_be_free()
         state.env.unlink(missing_ok=True)
         owner_url = self._start_postgres()
@@ -111,7 +113,12 @@ class Supervisor:
         self._prepare_database(owner_url)
         role_urls = environment.grant_logins(state, owner_url)
         environment.write_gateway_file(
-            state, port=self._port, role_urls=role_urls, redis_url=redis_url, workers=WORKERS_MAX
+            state,
+            port=self._port,
+            role_urls=role_urls,
+            redis_url=redis_url,
+            workers=WORKERS_MAX,
+            ip_requests_per_minute=ip_requests_per_minute,
         )
         say("Starting the gateway.")
         self._bring_up(Gateway(state, self._port))

@@ -136,7 +136,7 @@ BEGIN
         IF NOT FOUND THEN
             RAISE EXCEPTION 'Account % has no risk settings, so it cannot trade.', p_account.id;
         END IF;
-        RAISE EXCEPTION 'There is no instrument %. GET /api/v1/prices lists what is traded.', request ->> 'symbol'
+        RAISE EXCEPTION 'There is no instrument %.', request ->> 'symbol'
         USING ERRCODE = 'TR002', DETAIL = jsonb_build_object(
             'field', 'symbol', 'value', request ->> 'symbol', 'constraint', 'a known symbol'
         )::text;

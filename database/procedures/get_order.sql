@@ -10,15 +10,17 @@ BEGIN
                 'order_id', f.order_id,
                 'position_id', f.position_id,
                 'side', f.side,
-                'quantity', f.quantity::text,
-                'price', f.price::text,
-                'commission', f.commission::text,
-                'realized_pnl', f.realized_pnl::text,
+                'quantity', number_form(f.quantity),
+                'price', price_form(f.price, i.tick_size),
+                'commission', money_form(f.commission, a.currency),
+                'realized_pnl', money_form(f.realized_pnl, a.currency),
                 'venue', f.venue,
                 'trade_id', f.trade_id,
                 'transact_time', utc_text(f.transact_time)
             ) ORDER BY f.transact_time, f.id), '[]')
             FROM fills AS f
+            INNER JOIN instruments AS i ON i.symbol = f.symbol
+            INNER JOIN accounts AS a ON a.user_id = f.user_id AND a.id = f.account_id
             WHERE f.user_id = o.user_id AND f.order_id = o.id
         ))
         FROM orders AS o

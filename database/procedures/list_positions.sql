@@ -10,21 +10,22 @@ BEGIN
             'order_id', p.order_id,
             'symbol', p.symbol,
             'side', p.side,
-            'quantity', p.quantity::text,
-            'entry_price', p.entry_price::text,
-            'current_price', p.current_price::text,
-            'unrealized_pnl', round_money(p.unrealized_pnl, a.currency)::text,
-            'realized_pnl', p.realized_pnl::text,
+            'quantity', number_form(p.quantity),
+            'entry_price', price_form(p.entry_price, i.tick_size),
+            'current_price', price_form(p.current_price, i.tick_size),
+            'unrealized_pnl', money_form(p.unrealized_pnl, a.currency),
+            'realized_pnl', money_form(p.realized_pnl, a.currency),
             'currency', a.currency,
-            'margin_used', p.margin_used::text,
-            'stop_loss', p.stop_loss::text,
-            'take_profit', p.take_profit::text,
-            'commission_paid', p.commission_paid::text,
+            'margin_used', money_form(p.margin_used, a.currency),
+            'stop_loss', price_form(p.stop_loss, i.tick_size),
+            'take_profit', price_form(p.take_profit, i.tick_size),
+            'commission_paid', money_form(p.commission_paid, a.currency),
             'created_at', utc_text(p.created_at),
             'updated_at', utc_text(p.updated_at)
         ) ORDER BY p.position_id), '[]')
         FROM accounts AS a
         CROSS JOIN LATERAL valued_positions(a.user_id, a.id) AS p
+        INNER JOIN instruments AS i ON i.symbol = p.symbol
         WHERE a.user_id = p_user_id AND (p_account_id IS NULL OR a.id = p_account_id)
     );
 END

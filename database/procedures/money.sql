@@ -11,6 +11,23 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT round(p_price / p_tick) * p_tick
 $$;
 
+-- The forms in which answers show numbers: money in its currency's minor unit, a price with the places of its tick
+-- (and more only where they say something, as in an average), anything else without zeros at its end.
+CREATE OR REPLACE FUNCTION money_form(p_amount numeric, p_currency text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT round_money(p_amount, p_currency)::text
+$$;
+
+CREATE OR REPLACE FUNCTION price_form(p_price numeric, p_tick numeric) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT round(p_price, greatest(scale(p_tick), min_scale(p_price)))::text
+$$;
+
+CREATE OR REPLACE FUNCTION number_form(p_number numeric) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT trim_scale(p_number)::text
+$$;
+
 -- UTC with microseconds, the same text whatever the session's settings are.
 CREATE OR REPLACE FUNCTION utc_text(p_at timestamptz) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -26,11 +43,20 @@ $$;
 ALTER FUNCTION uuidv7_floor(timestamptz) OWNER TO trading_procedures;
 ALTER FUNCTION round_money(numeric, text) OWNER TO trading_procedures;
 ALTER FUNCTION round_to_tick(numeric, numeric) OWNER TO trading_procedures;
+ALTER FUNCTION money_form(numeric, text) OWNER TO trading_procedures;
+ALTER FUNCTION price_form(numeric, numeric) OWNER TO trading_procedures;
+ALTER FUNCTION number_form(numeric) OWNER TO trading_procedures;
 ALTER FUNCTION utc_text(timestamptz) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION uuidv7_floor(timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION round_money(numeric, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION round_to_tick(numeric, numeric) FROM PUBLIC;
+REVOKE ALL ON FUNCTION money_form(numeric, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION price_form(numeric, numeric) FROM PUBLIC;
+REVOKE ALL ON FUNCTION number_form(numeric) FROM PUBLIC;
 REVOKE ALL ON FUNCTION utc_text(timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION round_money(numeric, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION round_to_tick(numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION money_form(numeric, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION price_form(numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION number_form(numeric) TO trading_readers;
 GRANT EXECUTE ON FUNCTION utc_text(timestamptz) TO trading_readers;

@@ -9,20 +9,20 @@ LANGUAGE sql STABLE AS $$
         'symbol', p_order.symbol,
         'order_type', p_order.order_type,
         'side', p_order.side,
-        'quantity', p_order.quantity::text,
-        'limit_price', p_order.limit_price::text,
-        'stop_price', p_order.stop_price::text,
-        'stop_loss', p_order.stop_loss::text,
-        'take_profit', p_order.take_profit::text,
+        'quantity', number_form(p_order.quantity),
+        'limit_price', price_form(p_order.limit_price, i.tick_size),
+        'stop_price', price_form(p_order.stop_price, i.tick_size),
+        'stop_loss', price_form(p_order.stop_loss, i.tick_size),
+        'take_profit', price_form(p_order.take_profit, i.tick_size),
         'time_in_force', p_order.time_in_force,
         'status', p_order.status,
-        'filled_quantity', p_order.filled_quantity::text,
-        'leaves_quantity', p_order.leaves_quantity::text
+        'filled_quantity', number_form(p_order.filled_quantity),
+        'leaves_quantity', number_form(p_order.leaves_quantity)
     ) || jsonb_build_object(
-        'average_price', p_order.average_price::text,
-        'slippage', p_order.slippage::text,
-        'commission', p_order.commission::text,
-        'total_cost', p_order.total_cost::text,
+        'average_price', price_form(p_order.average_price, i.tick_size),
+        'slippage', number_form(p_order.slippage),
+        'commission', money_form(p_order.commission, a.currency),
+        'total_cost', money_form(p_order.total_cost, a.currency),
         'position_id', p_order.position_id,
         'transaction_id', p_order.transaction_id,
         'failure_code', p_order.failure_code,
@@ -31,6 +31,9 @@ LANGUAGE sql STABLE AS $$
         'updated_at', utc_text(p_order.updated_at),
         'executed_at', utc_text(p_order.executed_at)
     )
+    FROM accounts AS a
+    CROSS JOIN instruments AS i
+    WHERE a.user_id = p_order.user_id AND a.id = p_order.account_id AND i.symbol = p_order.symbol
 $$;
 
 ALTER FUNCTION readable_order(orders) OWNER TO trading_readers;

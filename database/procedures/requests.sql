@@ -28,7 +28,7 @@ BEGIN
     IF p_account_id IS NOT NULL THEN
         SELECT array_agg(id) INTO v_ids FROM accounts WHERE user_id = p_user_id AND id = p_account_id;
     ELSE
-        SELECT array_agg(id) INTO v_ids FROM accounts WHERE user_id = p_user_id;
+        SELECT array_agg(id ORDER BY id) INTO v_ids FROM accounts WHERE user_id = p_user_id;
     END IF;
     IF v_ids IS NULL THEN
         RAISE EXCEPTION 'There is no such account of yours. Name one that GET /api/v1/account shows.'
@@ -37,7 +37,10 @@ BEGIN
         )::text;
     END IF;
     IF cardinality(v_ids) > 1 THEN
-        PERFORM refuse_value('account_id', NULL, 'given, because you have several accounts');
+        RAISE EXCEPTION 'You have several accounts: send account_id, one of %.', array_to_string(v_ids, ', ')
+        USING ERRCODE = 'TR006', DETAIL = jsonb_build_object(
+            'field', 'account_id', 'value', NULL, 'constraint', 'one of your accounts', 'account_ids', v_ids
+        )::text;
     END IF;
     RETURN v_ids[1];
 END
@@ -97,4 +100,3 @@ REVOKE ALL ON FUNCTION lock_account(uuid, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION replayed_answer(uuid, uuid, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION keep_answer(accounts, text, text, jsonb, integer, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION resolve_account(uuid, uuid) TO trading_readers;
-GRANT EXECUTE ON FUNCTION refuse_value(text, text, text) TO trading_readers;

@@ -487,6 +487,10 @@ class TestStages:
             assert str(value) in [str(allowed) for allowed in parameter.get("AllowedValues", [value])]
             assert int(value) >= parameter["MinValue"] if "MinValue" in parameter else True
 
+    @pytest.mark.parametrize("stage", ["default", "dev", "staging", "prod"])
+    def test_nobody_is_freed_from_the_rate_limit(self, stage: str) -> None:
+        assert values_of(stage)["AllowUnmeteredTier"] == "false"
+
     def test_production_asks_before_it_changes_anything(self) -> None:
         assert STAGES["prod"]["deploy"]["parameters"]["confirm_changeset"] is True
         assert values_of("prod")["LogLevel"] == "INFO"

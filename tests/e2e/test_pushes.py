@@ -113,10 +113,11 @@ def test_the_order_updates_protocol_needs_no_subscription(
         stream.wait_for(of_type("connection_acknowledged"))
         # when an order is executed
         data, _ = executed_order(trader)
-        # then the trader hears of it, and of nothing but orders
+        # then the trader hears of it, and of nothing but the order and what it did to the account
         filled = stream.wait_for(of_type("order.filled", 2)).message
         assert filled["order_id"] == data["order_id"]
-        assert {words(frame) for frame in stream.frames()} == {"order_update", "order.filled"}
+        stream.wait_for(of_type("account_update", 2))
+        assert {words(frame) for frame in stream.frames()} == {"order_update", "order.filled", "account_update"}
 
 
 def test_a_wrong_token_is_refused_and_never_repeated(local_system: LocalSystem) -> None:
@@ -148,10 +149,10 @@ def test_what_was_missed_comes_in_order_after_a_reconnect(traders: Traders) -> N
         assert stream.sequences() == [3, 4, 5, 6]
         # and then what is new
         executed_order(trader)
-        stream.wait_for(of_type("order.filled", 7))
+        stream.wait_for(of_type("account_update", 7))
         assert stream.sequences() == [3, 4, 5, 6, 7]
         identities = [(f["sequence"], words(f), str(f.get("data", {}).get("status"))) for f in stream.frames()]
-        assert len(identities) == len(set(identities)) == 5 * 3
+        assert len(identities) == len(set(identities)) == 5 * 4
 
 
 def test_prices_come_for_the_subscribed_symbols_alone(traders: Traders) -> None:
@@ -292,7 +293,7 @@ def test_two_windows_hear_of_each_event_once_and_of_no_replay(traders: Traders) 
         executed_order(trader, idempotency_key=key)
         executed_order(trader)
         # then both hear of each event once, and a replay is none
-        one.wait_for(of_type("order.filled", 3))
-        other.wait_for(of_type("position_update", 3))
+        one.wait_for(of_type("account_update", 3))
+        other.wait_for(of_type("account_update", 3))
         assert one.sequences() == other.sequences() == [2, 3]
-        assert len(other.frames()) == 2
+        assert [words(frame) for frame in other.frames()] == ["position_update", "account_update"] * 2

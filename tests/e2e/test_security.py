@@ -17,8 +17,9 @@ import pytest
 from local.environment import API_CLIENT_ID, JWT_AUDIENCE, JWT_ISSUER
 from tests.kit.local_system import LocalSystem
 from tests.kit.traders import EXECUTE_ORDER, Trader, Traders, error_of, exact
-from trading.edge.body import BODY_BYTES_MAX, DEPTH_MAX
+from trading.edge.body import BODY_BYTES_MAX
 from trading.edge.security_headers import SECURITY_HEADERS
+from trading.json_body import DEPTH_MAX
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ORIGIN = "http://localhost:3000"
@@ -107,7 +108,7 @@ def claims_of(trader: Trader) -> dict[str, Any]:
         "email": trader.email,
         "role": "trader",
         "tier": "unmetered",
-        "permissions": ["orders:write"],
+        "permissions": ["orders:write", "account:read"],
         "iat": now,
         "exp": now + 600,
         "aud": JWT_AUDIENCE,

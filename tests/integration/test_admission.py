@@ -130,6 +130,18 @@ def test_an_unmetered_caller_is_counted_by_address_alone(door: Door) -> None:
 
 
 @pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("setting", ["false", ""])
+def test_where_it_is_not_allowed_an_unmetered_caller_is_nobody(
+    door: Door, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv("ALLOW_UNMETERED_TIER", setting)
+
+    answer = door.post(bearer(make_token(tier="unmetered")))
+
+    assert (answer.status, code_of(answer)) == (401, "UNAUTHENTICATED")
+
+
+@pytest.mark.usefixtures("environment")
 def test_the_refusals_come_in_their_order(door: Door) -> None:
     # given a caller at the limit, without the right CSRF token
     spent = bearer(make_token(uuid.uuid4(), tier="bronze", sid="s"))
@@ -217,6 +229,7 @@ def test_with_both_stores_gone_nobody_is_let_in(monkeypatch: pytest.MonkeyPatch,
         lambda: bearer(make_token(aud="another-api")),
         lambda: bearer(make_token(iss="https://elsewhere.test")),
         lambda: bearer(make_token(tier=None)),
+        lambda: bearer(make_token(email="a\0@example.com")),
     ],
 )
 def test_a_bad_token_is_unauthenticated(door: Door, make: Callable[[], dict[str, str]]) -> None:

@@ -234,7 +234,10 @@ class TestRefusals:
         [
             ({"quantity": 0}, "quantity", "0"),
             ({"quantity": -1}, "quantity", "-1"),
-            ({"quantity": True}, "quantity", "True"),
+            ({"quantity": True}, "quantity", "true"),
+            ({"time_in_force": "gtd"}, "time_in_force", "gtd"),
+            ({"reduce_only": "yes"}, "reduce_only", "yes"),
+            ({"metadata": []}, "metadata", None),
             ({"quantity": "1,5"}, "quantity", "1,5"),
             ({"quantity": "0.015"}, "quantity", "0.015"),
             ({"quantity": ...}, "quantity", None),

@@ -1,6 +1,7 @@
 """Reading back: one's own orders, positions and account, and nobody else's."""
 
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -298,6 +299,93 @@ def test_an_unused_account_has_no_margin_level(trader: User) -> None:
 
     assert account["margin_level"] is None
     assert Decimal(account["free_margin"]) == Decimal(account["balance"]) == 100_000
+
+
+class TestForms:
+    """Money in whole minor units, prices with the places of their tick, quantities without needless zeros."""
+
+    @pytest.mark.parametrize("balance", ["1170", "1170.0", "1170.00"])
+    def test_an_account_before_and_after_its_first_order(self, database: ScratchDatabase, balance: str) -> None:
+        trader = make_user(database, balance=balance)
+        money = ("balance", "unrealized_pnl", "equity", "margin_used", "free_margin")
+
+        before = get("account", trader).body
+        execute(database, trader, quantity="0.01")
+        after = get("account", trader).body
+
+        assert [before[name] for name in money] == ["1170.00", "0.00", "1170.00", "0.00", "1170.00"]
+        assert all(re.fullmatch(r"-?[0-9]+\.[0-9]{2}", after[name]) for name in (*money, "margin_level"))
+        assert before["leverage"] == after["leverage"] == "100"
+
+    def test_an_account_that_never_had_money(self, database: ScratchDatabase) -> None:
+        account = get("account", make_user(database, balance=0)).body
+
+        assert (account["balance"], account["equity"], account["free_margin"]) == ("0.00", "0.00", "0.00")
+
+    def test_an_order_its_fill_and_its_position(self, database: ScratchDatabase, trader: User) -> None:
+        # given a market without random slippage, and numbers written in other ways than we show them
+        with database.connect() as connection:
+            connection.execute("UPDATE instruments SET slippage_variation = 0")
+        execute(database, trader, quantity="0.50", stop_loss="1.05", take_profit="1.200000000")
+
+        order = get(f"orders/{order_ids(database, trader)[0]}", trader).body
+        (position,) = get("positions", trader).body["data"]
+
+        (fill,) = order["fills"]
+        assert (order["quantity"], order["filled_quantity"], order["leaves_quantity"]) == ("0.5", "0.5", "0")
+        assert (order["stop_loss"], order["take_profit"]) == ("1.05000", "1.20000")
+        assert re.fullmatch(r"1\.[0-9]{5}", order["average_price"])
+        assert not order["slippage"].endswith("0")
+        assert (order["commission"], order["price"]) == ("0.00", None)
+        assert re.fullmatch(r"[0-9]+\.[0-9]{2}", order["total_cost"])
+        assert (fill["quantity_filled"], fill["price_at_fill"]) == ("0.5", order["average_price"])
+        assert (fill["commission"], fill["realized_pnl"]) == ("0.00", "0.00")
+        assert (position["quantity"], position["entry_price"]) == ("0.5", order["average_price"])
+        assert position["current_price"] == "1.10000"
+        assert (position["stop_loss"], position["take_profit"]) == ("1.05000", "1.20000")
+        assert (position["commission_paid"], position["realized_pnl"]) == ("0.00", "0.00")
+        assert all(re.fullmatch(r"-?[0-9]+\.[0-9]{2}", position[name]) for name in ("unrealized_pnl", "margin_used"))
+
+    def test_an_average_keeps_what_the_tick_does_not_show(self, database: ScratchDatabase) -> None:
+        # given a netted position of 0.01 lots at one price and 0.02 lots at another; no third of their sum is on a tick
+        with database.connect() as connection:
+            connection.execute("UPDATE instruments SET slippage_variation = 0")
+        trader = make_user(database, position_mode="netting")
+        execute(database, trader, quantity="0.01")
+        set_quote(database, "EURUSD", "1.2000", "1.2002")
+        execute(database, trader, quantity="0.02")
+
+        entry_price = get("positions", trader).body["data"][0]["entry_price"]
+
+        assert re.fullmatch(r"1\.166[0-9]{2}6666+7", entry_price)
+
+    def test_a_denied_order(self, database: ScratchDatabase, trader: User) -> None:
+        execute(database, trader, quantity="100.0")
+
+        (order,) = get("orders", trader).body["data"]
+
+        assert (order["quantity"], order["filled_quantity"], order["commission"]) == ("100", "0", "0.00")
+        assert (order["average_price"], order["slippage"], order["total_cost"]) == (None, None, None)
+
+
+def test_a_user_with_several_accounts_is_told_which(database: ScratchDatabase, trader: User) -> None:
+    # given a second account
+    with database.connect() as connection:
+        row = connection.execute(
+            "INSERT INTO accounts (user_id, currency) VALUES (%s, 'EUR') RETURNING id", (trader.user_id,)
+        ).fetchone()
+    assert row is not None
+    both = sorted([str(trader.account_id), str(row[0])])
+
+    # when none is named
+    answer = get("account", trader)
+
+    # then both are, and either may be
+    assert (answer.status, answer.body["error"]) == (400, "VALIDATION_FAILED")
+    details = answer.body["details"]
+    assert (details["field"], details["value"], details["account_ids"]) == ("account_id", None, both)
+    assert all(account in answer.body["message"] for account in both)
+    assert [get("account", trader, {"account_id": account}).body["id"] for account in both] == both
 
 
 def test_a_user_without_account_has_none_to_show() -> None:

@@ -9,11 +9,24 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.kit.builders import User, make_user
-from tests.kit.functions import Context, function_environment, load_function, make_token
-from tests.kit.realtime import ConnectionsApi, RelayWorld, in_seconds, soon
+from tests.kit.builders import User, make_user, set_quote
+from tests.kit.functions import (
+    SOURCE_IP,
+    Answer,
+    Context,
+    bearer,
+    call,
+    function_environment,
+    http_event,
+    load_function,
+    make_token,
+)
+from tests.kit.realtime import ConnectionsApi, RelayWorld, filled_order, in_seconds, soon
 from tests.kit.servers import ScratchDatabase
-from trading import queue, sockets
+from trading import queue, settings, sockets
+from trading.edge.gate import admit_address
+from trading.edge.http import Response, http_handler
+from trading.edge.socket_gate import CONNECTION_MESSAGES_PER_MINUTE
 from trading.messages import MESSAGE_BYTES_MAX, SYMBOLS_MAX
 from trading.subscriptions import CONNECTIONS_PER_USER_MAX
 
@@ -28,8 +41,10 @@ class Socket:
         self.id = connection_id
         self._read = 0
 
-    def open(self, *, token: str | None = None, protocols: str | None = None) -> dict[str, Any]:
-        event = self._event("$connect")
+    def open(
+        self, *, token: str | None = None, protocols: str | None = None, source_ip: str = SOURCE_IP
+    ) -> dict[str, Any]:
+        event = self._event("$connect", source_ip)
         event["headers"] = {"Host": "example.com"} | ({"Sec-WebSocket-Protocol": protocols} if protocols else {})
         if token is not None:
             event["queryStringParameters"] = {"token": token}
@@ -52,13 +67,13 @@ class Socket:
     def close(self) -> None:
         self.world.invoke(self._event("$disconnect"))
 
-    def _event(self, route: str) -> dict[str, Any]:
+    def _event(self, route: str, source_ip: str = SOURCE_IP) -> dict[str, Any]:
         return {
             "requestContext": {
                 "routeKey": route,
                 "connectionId": self.id,
                 "requestId": "r",
-                "identity": {"sourceIp": "203.0.113.7"},
+                "identity": {"sourceIp": source_ip},
             },
             "isBase64Encoded": False,
         }
@@ -112,11 +127,20 @@ class Realtime(RelayWorld):
             }
         )
 
+    def causes(self) -> list[str | None]:
+        """The request ids that messages for the relay carry, which are taken from their queue."""
+        attributes = [message.get("MessageAttributes", {}) for message in self._taken(self.relay_queue)]
+        return [one["request_id"]["StringValue"] if "request_id" in one else None for one in attributes]
+
     def _received(self, url: str) -> list[dict[str, Any]]:
+        return [json.loads(message["Body"]) for message in self._taken(url)]
+
+    def _taken(self, url: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        while messages := self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        wanted = {"QueueUrl": url, "MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"]}
+        while messages := self.sqs.receive_message(**wanted).get("Messages"):
             for message in messages:
-                found.append(json.loads(message["Body"]))
+                found.append(message)
                 self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return found
 
@@ -355,12 +379,56 @@ def test_a_subscription_is_answered_before_its_first_event(world: Realtime, trad
     }
     assert hints == [{"account_id": str(trader.account_id)}]
     events = socket.heard()
-    assert [event["sequence"] for event in events] == [2] * 4 + [3] * 4
+    assert [event["sequence"] for event in events] == [2] * 5 + [3] * 5
     assert {event.get("type", event.get("event")) for event in events} == {
         "order_update",
         "order.filled",
         "position_update",
+        "account_update",
     }
+
+
+def test_the_usual_channels_bring_all_that_an_execution_changes_and_every_alert(world: Realtime, trader: User) -> None:
+    # given
+    socket = authenticated(world, trader)
+    socket.send({"type": "subscribe", "channels": ["positions", "orders", "market_data"]})
+
+    # when an order is executed, and a margin call begins
+    world.happen(trader)
+    account = filled_order()["account"]
+    alert = {"type": "margin_call", "state": "entered", "margin_level": "49.99", "threshold": "50"}
+    world.happen(trader, account=account, risk=alert)
+    world.relay().deliver([trader.account_id], until=in_seconds(5))
+
+    # then
+    assert [message.get("type") or message["event"] for message in socket.heard()] == [
+        "order_update",
+        "order_update",
+        "order.filled",
+        "position_update",
+        "account_update",
+        "account_update",
+        "risk_alert",
+    ]
+
+
+def test_a_sequence_that_the_account_has_not_reached_is_refused(world: Realtime, trader: User) -> None:
+    # given an account whose last sequence is 1, as after a restore
+    world.happen(trader)
+    socket = authenticated(world, trader)
+    socket.heard()
+
+    # when
+    (ahead,) = socket.send({"type": "subscribe", "channels": ["orders"], "since": 2})
+    nothing_changed = world.value("SELECT channels FROM connections"), world.sent("c")
+    (level,) = socket.send({"type": "subscribe", "channels": ["orders"], "since": 1})
+
+    # then
+    assert (ahead["type"], ahead["code"]) == ("error", "VALIDATION_FAILED")
+    assert ahead["details"] == {"field": "since", "value": "2", "constraint": "at most 1"}
+    assert "anew" in ahead["message"]
+    assert nothing_changed == ([], None)
+    assert (level["type"], level["sequence"]) == ("subscribed", 1)
 
 
 def test_a_subscription_from_now_on_wakes_nobody(world: Realtime, trader: User) -> None:
@@ -480,13 +548,45 @@ def test_ping_is_answered_at_any_time(world: Realtime, trader: User) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    ["", "not json", "[1]", {"type": "dance"}, {"no": "type"}, {"type": 7}, {"type": ["auth"]}, "x" * 40_000],
-    ids=["empty", "no json", "list", "unknown", "no type", "number", "list as type", "huge"],
+    [
+        "",
+        "not json",
+        "[1]",
+        {"type": "dance"},
+        {"no": "type"},
+        {"type": 7},
+        {"type": ["auth"]},
+        "x" * 40_000,
+        {"type": "\ud800"},
+        {"type": "subscribe", "channels": ["\ud800"]},
+        {"type": "subscribe", "channels": ["orders"], "symbols": ["\ud800"]},
+        {"type": "subscribe", "channels": ["orders"], "account_id": "\ud800"},
+        '{"type": "ping", "type": "ping"}',
+        '{"type": "ping", "at": NaN}',
+        '{"type": "ping", "at": ' + "[" * 3000 + "]" * 3000 + "}",
+    ],
+    ids=[
+        "empty",
+        "no json",
+        "list",
+        "unknown",
+        "no type",
+        "number",
+        "list as type",
+        "huge",
+        "surrogate as type",
+        "surrogate as channel",
+        "surrogate as symbol",
+        "surrogate as account",
+        "a name twice",
+        "not a number",
+        "deep",
+    ],
 )
-def test_a_message_that_is_none_is_told_what_to_send(world: Realtime, message: Message | str) -> None:
+def test_a_message_that_is_none_is_told_what_to_send(world: Realtime, trader: User, message: Message | str) -> None:
     # given
-    socket = world.socket()
-    socket.open()
+    socket = authenticated(world, trader)
+    socket.heard()
 
     # when
     (answer,) = socket.send(message)
@@ -615,7 +715,85 @@ def test_the_order_updates_protocol_needs_no_subscription(world: Realtime, trade
         "order_update",
         "order_update",
         "order.filled",
+        "account_update",
     ]
+
+
+@pytest.fixture(params=["redis", "postgresql"])
+def counted(request: pytest.FixtureRequest, world: Realtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Limits counted in Redis, and in PostgreSQL while Redis is gone; two requests an address and minute."""
+    monkeypatch.setenv("IP_REQUESTS_PER_MINUTE", "2")
+    settings.settings.cache_clear()
+    if request.param == "postgresql":
+        (tmp_path / "secret-redis").write_text("redis://127.0.0.1:9/0")
+
+
+@pytest.mark.usefixtures("counted")
+def test_an_address_connects_within_its_limit(world: Realtime, trader: User) -> None:
+    # when, the last one with a token that is not even looked at
+    answers = [world.socket(f"c{number}").open() for number in range(3)]
+    answers.append(world.socket("t").open(token="nonsense"))
+    elsewhere = world.socket("elsewhere").open(source_ip="203.0.113.8")
+
+    # then what is refused is not registered
+    assert [answer["statusCode"] for answer in answers] == [200, 200, 429, 429]
+    assert elsewhere == {"statusCode": 200}
+    assert world.value("SELECT count(*) FROM connections") == 3
+
+
+@pytest.mark.usefixtures("counted")
+def test_connections_and_requests_of_an_address_are_counted_together(world: Realtime) -> None:
+    # given an HTTP route that needs no token
+    def read(request: Any) -> Response:
+        admit_address(request)
+        return Response()
+
+    def get() -> Answer:
+        return call(http_handler({"GET /health": read}), http_event("GET /health"))
+
+    # when
+    first = get()
+    connected = world.socket().open()
+    second = get()
+
+    # then
+    assert (first.status, connected["statusCode"], second.status) == (200, 200, 429)
+
+
+def test_a_connection_may_send_so_many_messages_a_minute(world: Realtime) -> None:
+    # given two connections, one of which has sent all that it may
+    socket, other = world.socket("c"), world.socket("o")
+    socket.open()
+    other.open()
+    taken = [socket.send({"type": "ping"}) for _ in range(CONNECTION_MESSAGES_PER_MINUTE)]
+
+    # when
+    (refused,) = socket.send({"type": "ping"})
+    (unread,) = socket.send("not json")
+    (allowed,) = other.send({"type": "ping"})
+
+    # then
+    assert taken == [[{"type": "pong"}]] * CONNECTION_MESSAGES_PER_MINUTE
+    assert (refused["type"], refused["code"]) == ("error", "RATE_LIMIT_EXCEEDED")
+    assert "Try again in" in refused["message"]
+    assert unread["code"] == "RATE_LIMIT_EXCEEDED"
+    assert allowed == {"type": "pong"}
+
+
+def test_messages_are_counted_without_redis_too(
+    world: Realtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # given
+    (tmp_path / "secret-redis").write_text("redis://127.0.0.1:9/0")
+    monkeypatch.setattr("trading.edge.socket_gate.CONNECTION_MESSAGES_PER_MINUTE", 1)
+    socket = world.socket()
+    socket.open()
+
+    # when
+    answers = [socket.send({"type": "ping"}) for _ in range(2)]
+
+    # then
+    assert [answer.get("code", answer["type"]) for (answer,) in answers] == ["pong", "RATE_LIMIT_EXCEEDED"]
 
 
 def test_a_lost_database_is_said_and_refuses_new_connections(world: Realtime, trader: User) -> None:
@@ -649,7 +827,7 @@ def test_a_hint_that_cannot_be_sent_is_only_logged(
     assert answer["type"] == "subscribed"
     relay = world.relay()
     soon(lambda: relay.sweep(until=in_seconds(5)) == 0)
-    assert [message["sequence"] for message in socket.heard()] == [1, 1, 1]
+    assert [message["sequence"] for message in socket.heard()] == [1, 1, 1, 1]
 
 
 def test_orders_tell_the_relay_unless_they_saw_it_awake_just_now(world: Realtime, trader: User) -> None:
@@ -671,3 +849,46 @@ def test_orders_tell_the_relay_unless_they_saw_it_awake_just_now(world: Realtime
     # then
     told = [{"account_id": str(trader.account_id)}]
     assert (seen_awake, asleep, long_ago) == ([], told, told)
+
+
+def test_a_hint_carries_the_request_that_caused_it(world: Realtime, trader: User) -> None:
+    import time
+
+    # when
+    queue.notify_relay(trader.account_id, "request-1")
+    queue.notify_relay(trader.account_id)
+    queue.notify_relay_unless_awake(
+        trader.account_id, relay_awake=False, started_at=time.perf_counter(), request_id="request-2"
+    )
+
+    # then
+    assert sorted(world.causes(), key=str) == [None, "request-1", "request-2"]
+
+
+def test_an_order_tells_the_relay_of_its_request(
+    world: Realtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # given the function that executes orders, with the same queue
+    trader = make_user(world.database)
+    set_quote(world.database, "BTCUSD", "60000.00", "60010.00")
+    body = {"symbol": "BTCUSD", "order_type": "market", "side": "buy", "quantity": 0.1, "idempotency_key": "key-1"}
+    headers = bearer(make_token(trader)) | {"X-Request-ID": "request-7"}
+    event = http_event("POST /functions/v1/execute-order", headers=headers, body=json.dumps(body))
+
+    # when
+    with function_environment(
+        monkeypatch,
+        tmp_path,
+        database=world.database,
+        redis_url=world.redis_url,
+        RELAY_QUEUE_URL=world.relay_queue,
+    ):
+        answer = call(load_function("execute_order"), event)
+
+    # then the message names it, and so does each frame
+    assert answer.status == 200, answer.text
+    assert world.causes() == ["request-7"]
+    world.connect("c", trader, since=1)
+    world.relay().deliver([trader.account_id], until=in_seconds(5))
+    assert {message["request_id"] for message in world.api.posted["c"]} == {"request-7"}
+    assert len(world.api.posted["c"]) == 5

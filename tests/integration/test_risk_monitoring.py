@@ -561,12 +561,16 @@ class TestFunction:
             # When the schedule starts the function
             with environment:
                 answer = load_function("risk_monitoring")({"detail-type": "Scheduled Event"}, context)
-            messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+            messages = sqs.receive_message(
+                QueueUrl=queue, MaxNumberOfMessages=10, MessageAttributeNames=["request_id"]
+            )["Messages"]
 
         # Then the event names the run, and the queue the account
         assert (answer["entered"], answer["complete"]) == (1, True)
         assert world.events(user)[0]["request_id"] == f"risk-{context.aws_request_id}"
-        assert [json.loads(message["Body"])["account_id"] for message in messages] == [str(user.account_id)]
+        (message,) = messages
+        assert json.loads(message["Body"]) == {"account_id": str(user.account_id)}
+        assert message["MessageAttributes"]["request_id"]["StringValue"] == f"risk-{context.aws_request_id}"
         # And metrics and log lines carry the counts, with the run as their correlation id
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         (measured,) = [line for line in lines if "MarginCallsEntered" in line]

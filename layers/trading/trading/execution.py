@@ -9,7 +9,7 @@ from uuid import UUID
 
 from trading.errors import ErrorCode, TradingError, validation_failed
 from trading.instruments import Instrument
-from trading.json_text import json_text
+from trading.json_text import json_text, shortest
 from trading.order_entry import OrderEntry
 
 # Part of the hash: a change in what is hashed is a new version, so that keys in flight are not taken for reused ones.
@@ -95,7 +95,7 @@ def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -
     if instrument is None:
         raise TradingError(
             ErrorCode.UNKNOWN_SYMBOL,
-            f"There is no instrument {order.symbol}.",
+            f"There is no instrument {order.symbol}. Check the spelling of symbol.",
             {"field": "symbol", "value": order.symbol, "constraint": "a known symbol"},
         )
     if not instrument.takes_quantity(order.quantity):
@@ -104,8 +104,8 @@ def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -
     for field in ("limit_price", "stop_price", "stop_loss", "take_profit"):
         price = cast("Decimal | None", getattr(order, field))
         if price is not None and not instrument.takes_price(price):
-            tick = f"a multiple of {instrument.tick_size}"
-            raise validation_failed(field, price, tick, f"Send {field} as {tick}.")
+            tick = f"a multiple of {instrument.tick_size:f}"
+            raise validation_failed(field, price, tick, f"Prices of {order.symbol} have a tick: send {tick}.")
     if order.order_type != "market":
         raise validation_failed(
             "order_type", order.order_type, "market", "Send a market order; others cannot rest yet."
@@ -126,7 +126,7 @@ def _normalised(value: object) -> object:
         case str():
             return f"text:{value}"
         case Decimal() | int():
-            return f"number:{_shortest(Decimal(value))}"
+            return f"number:{shortest(Decimal(value))}"
         case dict():
             members = cast("dict[str, object]", value)
             return {name: _normalised(member) for name, member in sorted(members.items())}
@@ -134,12 +134,6 @@ def _normalised(value: object) -> object:
             return [_normalised(item) for item in cast("list[object]", value)]
         case _:
             raise TypeError(f"{type(value).__name__} does not come from JSON")
-
-
-def _shortest(number: Decimal) -> str:
-    """Every digit but zeros that say nothing: Decimal.normalize() would round what is longer than its context."""
-    text = f"{number.copy_abs() if number == 0 else number:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _procedure_request(order: OrderEntry, origin: Origin, request_hash: str, key_days: int) -> dict[str, object]:

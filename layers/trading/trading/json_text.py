@@ -37,6 +37,12 @@ def utc_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def shortest(number: Decimal) -> str:
+    """Every digit but zeros that say nothing: Decimal.normalize() would round what is longer than its context."""
+    text = f"{number.copy_abs() if number == 0 else number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def _text(value: object) -> str:
     match value:
         case str():

@@ -63,6 +63,13 @@ def _moment(value: object) -> datetime:
         raise ValueError("must lie between the years 1 and 9999 in UTC") from None
 
 
+def _only_true(value: object) -> object:
+    """Literal[True] alone would take 1."""
+    if value is not True:
+        raise ValueError("must be true")
+    return value
+
+
 def _bounded_metadata(value: dict[str, Any]) -> dict[str, Any]:
     if len(value) > METADATA_MEMBERS_MAX:
         raise ValueError(f"must have at most {METADATA_MEMBERS_MAX} members")
@@ -118,7 +125,7 @@ class OrderEntry(BaseModel):
     client_order_id: Annotated[Key, Field(max_length=LABEL_CHARACTERS_MAX)] | None = None
     parent_order_id: UUID | None = None
     # The size is always checked; a caller may say so, not waive it.
-    position_size_check: Literal[True] = True
+    position_size_check: Annotated[Literal[True], BeforeValidator(_only_true)] = True
     execution_instructions: ExecutionInstructions | None = None
     strategy_id: Label | None = None
     signal_id: Label | None = None

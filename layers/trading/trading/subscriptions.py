@@ -328,9 +328,8 @@ def _check_subscription(answer: Answer) -> None:
                 "since",
                 answer["since"],
                 f"at most {answer['sequence']}",
-                f"This account has no sequence {answer['since']} yet: its last one is {answer['sequence']}, so what you "
-                "have is not of its present history. Read your orders and positions anew, then subscribe since "
-                f"{answer['sequence']}.",
+                f"The last sequence of this account is {answer['sequence']}, so what you have is not of its present "
+                f"history. Read your orders and positions anew, then subscribe since {answer['sequence']}.",
             )
         case "account_needed":
             raise validation_failed(

@@ -184,6 +184,20 @@ def test_without_a_running_system_commands_say_so(tmp_path: Path, capsys: pytest
     assert "make start" in capsys.readouterr().err
 
 
+def test_a_system_that_was_killed_is_told_in_one_line(state: State, capsys: pytest.CaptureFixture[str]) -> None:
+    # given the file of a system whose database is gone
+    environment.write_env(
+        state, port=8000, owner_url="postgresql://nobody@127.0.0.1:9/none", redis_url="redis://127.0.0.1/0"
+    )
+    # when a token is asked for
+    assert run(state, "token") == 1
+    # then one line says so, in our words
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line == f"No local system is up on {state.folder}: its database does not answer. Run `make start` first."
+
+
 def test_fresh_books_and_their_audit_hold(state: State, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(state, "verify", "books") == 0
     assert run(state, "verify", "audit") == 0

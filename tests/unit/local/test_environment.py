@@ -92,12 +92,27 @@ def test_a_roles_url_differs_from_the_owners_in_the_user_alone(owner: str, expec
     assert environment.role_url(owner, "function_risk", "a/b") == expected
 
 
+@pytest.mark.parametrize(("text", "limit"), [(None, 1_000_000), ("", 1_000_000), ("1", 1), ("600", 600)])
+def test_the_address_limit_can_be_set(text: str | None, limit: int) -> None:
+    assert environment.address_limit({} if text is None else {"IP_REQUESTS_PER_MINUTE": text}) == limit
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", " 600", "٦٠٠", "1000001", "9" * 5000])
+def test_a_wrong_address_limit_is_named_in_one_line(text: str) -> None:
+    with pytest.raises(StartError, match="IP_REQUESTS_PER_MINUTE") as caught:
+        environment.address_limit({"IP_REQUESTS_PER_MINUTE": text})
+    assert "\n" not in str(caught.value)
+
+
 def test_the_gateway_is_told_of_secrets_by_reference_only(state: State) -> None:
     # given the roles' URLs
     urls = {role: f"postgresql://{role}:hidden@h/d" for role in LOGIN_ROLES}
     # when the gateway's file is written
     environment.write_gateway_file(state, port=8042, role_urls=urls, redis_url="redis://:hidden@h/0", workers=3)
-    # then it names private files that hold them, and none of their text
+    # then it lets load accounts pass the rate limit, wherever they come from
+    parameters = json.loads(state.gateway.read_text())["parameters"]
+    assert (parameters["AllowUnmeteredTier"], parameters["IpRequestsPerMinute"]) == ("true", "1000000")
+    # and names private files that hold them, and none of their text
     text = state.gateway.read_text()
     assert "hidden" not in text
     content = json.loads(text)

@@ -1,5 +1,6 @@
 """What the supervisor decides by itself; how it starts and ends is tested end to end."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from local.processes import StartError
 from local.supervisor import RESTARTS_MAX, RESTARTS_WINDOW_SECONDS, Restarts, main
 from tests.kit.local_system import ROOT, wait_until
 
@@ -40,6 +42,37 @@ def test_a_held_state_folder_is_reported(tmp_path: Path, capsys: pytest.CaptureF
     # then it exits 1 and says where the other one is
     assert code == 1
     assert str(state.folder) in capsys.readouterr().err
+
+
+def test_a_wrong_address_limit_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # when a start is told an address limit that is none
+    code = main(["--state", str(tmp_path / "state")], {"IP_REQUESTS_PER_MINUTE": "many"})
+    # then it exits 1 and says so in one line, with nothing started
+    assert code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "IP_REQUESTS_PER_MINUTE" in line
+    assert not (tmp_path / "state" / "postgres").exists()
+
+
+def test_an_address_limit_reaches_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a start whose servers are somebody else's, and which ends before its gateway
+    from local import environment, supervisor
+
+    urls = {"DATABASE_URL": "postgresql://h/d", "REDIS_URL": "redis://h/0", "IP_REQUESTS_PER_MINUTE": "600"}
+    roles = dict.fromkeys(environment.ROLE_OF_SECRET.values(), "postgresql://h/d")
+    monkeypatch.setattr(environment, "grant_logins", lambda *_: roles)
+    monkeypatch.setattr(supervisor.Supervisor, "_prepare_database", lambda *_: None)
+    monkeypatch.setattr(supervisor, "port_is_free", lambda _port: True)
+    monkeypatch.setattr(supervisor.Supervisor, "_bring_up", _give_up)
+    # when it is told an address limit
+    main(["--state", str(tmp_path / "state")], urls)
+    # then the gateway's file holds it
+    content = json.loads((tmp_path / "state" / "gateway.json").read_text())
+    assert content["parameters"]["IpRequestsPerMinute"] == "600"
+
+
+def _give_up(*_: object) -> None:
+    raise StartError("far enough")
 
 
 MAKEFILE = "watch:\n\t@exec {python} -c '{program}'\n"

@@ -1,5 +1,6 @@
 """The one model behind every dialect: types, ranges and the rules between fields."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -121,7 +122,15 @@ def test_what_is_no_key(bad: object) -> None:
         ("order_type", {}),
         ("time_in_force", "forever"),
         ("reduce_only", "maybe"),
+        ("reduce_only", "yes"),
+        ("reduce_only", "true"),
+        ("reduce_only", 1),
+        ("reduce_only", 0),
         ("position_size_check", False),
+        ("position_size_check", 1),
+        ("position_size_check", "true"),
+        ("execution_instructions", {"would_price_improve": "yes"}),
+        ("execution_instructions", {"allow_partial_fills": 1}),
         ("account_id", "mine"),
         ("client_order_id", "k" * 129),
         ("strategy_id", ""),
@@ -132,6 +141,14 @@ def test_what_is_no_key(bad: object) -> None:
         ("metadata", {"n" * 129: 1}),
         ("parent_order_id", 5),
         ("expires_at", "2030-01-01T00:00:00"),
+        ("expires_at", "2030-01-01"),
+        ("expires_at", "2030-02-30T00:00:00Z"),
+        ("expires_at", "2030-01-01T00:00:00+24:00"),
+        ("expires_at", "0001-01-01T00:00:00+01:00"),
+        ("expires_at", "1900000000"),
+        ("expires_at", 1_900_000_000),
+        ("expires_at", Decimal("1900000000.5")),
+        ("expires_at", "٢٠٣٠-01-01T00:00:00Z"),
     ],
 )
 def test_what_a_field_cannot_hold(field: str, bad: object) -> None:
@@ -155,7 +172,12 @@ def test_a_field_that_is_not_asked_for(name: str) -> None:
         ({"order_type": "stop"}, "stop_price"),
         ({"order_type": "stop", "stop_price": "1", "limit_price": "1"}, "limit_price"),
         ({"order_type": "stop_limit", "limit_price": "1"}, "stop_price"),
-        ({"time_in_force": "gtd"}, "expires_at"),
+        ({"time_in_force": "gtd"}, "time_in_force"),
+        ({"time_in_force": "gtd", "expires_at": "2030-01-01T00:00:00Z"}, "time_in_force"),
+        ({"time_in_force": "opg"}, "time_in_force"),
+        ({"time_in_force": "cls"}, "time_in_force"),
+        ({"order_type": "limit", "limit_price": "1", "time_in_force": "gtd"}, "expires_at"),
+        ({"order_type": "limit", "limit_price": "1", "expires_at": "2030-01-01T00:00:00Z"}, "expires_at"),
         ({"expires_at": "2030-01-01T00:00:00Z"}, "expires_at"),
         ({"order_type": "limit", "limit_price": "1", "stop_loss": "1"}, "stop_loss"),
         ({"order_type": "limit", "limit_price": "1", "take_profit": "1"}, "take_profit"),
@@ -177,11 +199,26 @@ def test_fields_that_do_not_go_together(fields: dict[str, object], field: str) -
         {"order_type": "limit", "limit_price": "1", "side": "sell", "stop_loss": "1.1", "take_profit": "0.9"},
         {"order_type": "stop_limit", "limit_price": "1", "stop_price": "1.1"},
         {"order_type": "stop", "stop_price": "1.1", "stop_loss": "2"},
-        {"time_in_force": "gtd", "expires_at": "2030-01-01T00:00:00+02:00"},
+        {"time_in_force": "day"},
+        {"time_in_force": "gtc"},
+        {"time_in_force": "ioc"},
+        {"time_in_force": "FOK"},
+        {"order_type": "limit", "limit_price": "1", "time_in_force": "opg"},
+        {"order_type": "limit", "limit_price": "1", "time_in_force": "cls"},
+        {"order_type": "stop", "stop_price": "1", "time_in_force": "gtd", "expires_at": "2030-01-01T00:00:00+02:00"},
+        {"reduce_only": True, "position_size_check": True},
     ],
 )
 def test_fields_that_go_together(fields: dict[str, object]) -> None:
     assert entry(**fields).quantity == 1
+
+
+def test_an_end_is_kept_in_utc() -> None:
+    order = entry(
+        order_type="limit", limit_price="1", time_in_force="gtd", expires_at="2030-01-01T00:00:00.250000+02:00"
+    )
+
+    assert order.expires_at == datetime(2029, 12, 31, 22, 0, 0, 250_000, tzinfo=UTC)
 
 
 def test_an_order_is_not_changed_after_it_was_read() -> None:

@@ -15,6 +15,7 @@ from trading.edge.http import Request
 from trading.edge.order_faults import TAKEN, field_sent, first_fault
 from trading.errors import TradingError, validation_failed
 from trading.execution import Execution
+from trading.json_text import shortest
 from trading.order_entry import OrderEntry
 
 DEFAULT_SIDE = "buy"
@@ -58,7 +59,7 @@ def faults_as_sent(body: Mapping[str, Any]) -> Generator[None]:
 
 
 def execution_data(execution: Execution, dialect: Dialect, trader_id: str) -> dict[str, object]:
-    """The data of an executed order; amounts are decimal strings."""
+    """The data of an executed order; amounts are decimal strings, in the forms of the reading functions."""
     return _functions_data(execution.answer) if dialect == "functions" else _rest_data(execution.answer, trader_id)
 
 
@@ -68,7 +69,8 @@ def _functions_data(answer: Mapping[str, Any]) -> dict[str, object]:
         "position_id": answer["position_id"],
         "status": order_state("functions", answer["status"]),
         "execution_details": {
-            **_amounts(answer, ("execution_price", "slippage", "commission", "total_cost")),
+            "execution_price": _number(answer["execution_price"]),
+            **_costs(answer),
             "timestamp": timestamp(datetime.fromisoformat(answer["transact_time"])),
             "transaction_id": answer["transaction_id"],
         },
@@ -86,19 +88,28 @@ def _rest_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
         "symbol": answer["symbol"],
         "side": spoken("rest", answer["side"]),
         "order_type": spoken("rest", answer["order_type"]),
-        "quantity": f"{answer['quantity']}",
-        "filled_quantity": f"{answer['quantity']}",
-        "average_price": f"{answer['execution_price']}",
-        **_amounts(answer, ("slippage", "commission", "total_cost")),
+        "quantity": shortest(Decimal(answer["quantity"])),
+        "filled_quantity": shortest(Decimal(answer["quantity"])),
+        "average_price": _number(answer["execution_price"]),
+        **_costs(answer),
         "position_id": answer["position_id"],
         "transaction_id": answer["transaction_id"],
         "executed_at": executed_at,
     }
 
 
-def _amounts(answer: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, object]:
+def _costs(answer: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "slippage": shortest(Decimal(answer["slippage"])),
+        "commission": _number(answer["commission"]),
+        "total_cost": _number(answer["total_cost"]),
+    }
+
+
+def _number(value: Decimal | int) -> str:
+    """The digits that the procedure gave: prices to the tick, money to the minor unit."""
     # A whole number comes as an int, which "f" would give six places.
-    return {name: f"{Decimal(answer[name]):f}" for name in names}
+    return f"{Decimal(value):f}"
 
 
 def _price_field(given: Mapping[str, Any]) -> str:

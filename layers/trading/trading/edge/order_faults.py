@@ -18,35 +18,35 @@ from trading.order_entry import (
 
 _DIGITS = f"{DIGITS_MAX} digits before and {PLACES_MAX} after the point"
 _NUMBER = f"a number above 0 with at most {_DIGITS}"
-_PRICE = f"{_NUMBER}, such as 1.1005"
 _KEY = "letters, digits and signs (ASCII, no spaces)"
-_ID = "an id such as 0198b1de-0000-7000-8000-000000000001"
+_ID = "a UUID"
 _LABEL = f"text of 1 to {LABEL_CHARACTERS_MAX} characters"
 _SWITCH = "true or false"
 
-# What each field takes. Whatever of another kind, form or size came, the answer is "Send <field> as <this>."
+# What each field takes. Whatever of another kind, form or size came, the answer is "Send <field> as <this>", with an
+# example where there is one below.
 TAKEN: Mapping[str, str] = {
-    "symbol": "1 to 20 letters A to Z, digits and underscores, such as EURUSD",
+    "symbol": "1 to 20 letters A to Z, digits and underscores",
     "order_type": "market, limit, stop or stop_limit",
     "side": "buy or sell",
-    "quantity": f"{_NUMBER}, such as 0.1",
-    "price": _PRICE,
-    "limit_price": _PRICE,
-    "stop_price": _PRICE,
-    "stop_loss": _PRICE,
-    "take_profit": _PRICE,
+    "quantity": _NUMBER,
+    "price": _NUMBER,
+    "limit_price": _NUMBER,
+    "stop_price": _NUMBER,
+    "stop_loss": _NUMBER,
+    "take_profit": _NUMBER,
     "time_in_force": "day, gtc, gtd, ioc, fok, opg or cls",
-    "expires_at": "a time with its offset, such as 2030-01-31T18:00:00Z",
-    "max_slippage": f"a number not below 0 with at most {_DIGITS}, such as 0.0005",
+    "expires_at": "a time in ISO 8601 with its offset",
+    "max_slippage": f"a number not below 0 with at most {_DIGITS}",
     "reduce_only": _SWITCH,
     "account_id": _ID,
     "idempotency_key": f"1 to {KEY_CHARACTERS_MAX} {_KEY}",
     "client_order_id": f"1 to {LABEL_CHARACTERS_MAX} {_KEY}",
     "parent_order_id": _ID,
-    "position_size_check": "true (it is always checked)",
+    "position_size_check": "true, or leave it out",
     "execution_instructions": "an object of urgency, display_size, would_price_improve and allow_partial_fills",
     "execution_instructions.urgency": "low, normal, high or immediate",
-    "execution_instructions.display_size": f"{_NUMBER}, such as 0.1",
+    "execution_instructions.display_size": _NUMBER,
     "execution_instructions.would_price_improve": _SWITCH,
     "execution_instructions.allow_partial_fills": _SWITCH,
     "strategy_id": _LABEL,
@@ -56,6 +56,18 @@ TAKEN: Mapping[str, str] = {
         f"an object of at most {METADATA_MEMBERS_MAX} members, their names of at most {LABEL_CHARACTERS_MAX} and "
         f"their values of at most {METADATA_CHARACTERS_MAX} characters"
     ),
+}
+
+EXAMPLES: Mapping[str, str] = {
+    "symbol": "EURUSD",
+    "quantity": "0.1",
+    "price": "1.1005",
+    "limit_price": "1.1005",
+    "stop_price": "1.1005",
+    "stop_loss": "1.0950",
+    "take_profit": "1.1100",
+    "expires_at": "2030-01-31T18:00:00Z",
+    "max_slippage": "0.0005",
 }
 
 # Rules between fields -> constraint and message. {order} is "limit order", {field} the name that the caller used.
@@ -91,10 +103,11 @@ def first_fault(error: ValidationError, body: Mapping[str, Any]) -> TradingError
         # The name is the caller's own, and of any length.
         field = field[:ECHO_CHARACTERS_MAX]
         return validation_failed(field, fault["input"], "unknown", f"Leave {field} out: an order has no such field.")
-    taken = TAKEN[field]
+    example = f", such as {EXAMPLES[field]}" if field in EXAMPLES else ""
+    message = f"Send {field} as {TAKEN[field]}{example}."
     if fault["type"] == "missing":
-        return validation_failed(field, None, "required", f"Send {field}: {taken}.")
-    return validation_failed(field, body.get(field, fault["input"]), taken, f"Send {field} as {taken}.")
+        return validation_failed(field, None, "required", message)
+    return validation_failed(field, body.get(field, fault["input"]), TAKEN[field], message)
 
 
 def field_sent(field: str, body: Mapping[str, Any]) -> str:

@@ -133,13 +133,19 @@ def test_a_token_signed_with_another_key_is_refused(clock: Clock) -> None:
         ({"sub": "not-a-uuid"}, "claim sub"),
         ({"email": None}, "claim email"),
         ({"email": "x" * 300}, "claim email"),
+        ({"email": "a\0@example.com"}, "claim email"),
+        ({"email": "a@example.com\n"}, "claim email"),
+        ({"email": "\ud800@example.com"}, "claim email"),
         ({"role": None}, "claim role"),
         ({"role": ["admin"]}, "claim role"),
+        ({"role": "trader\x1b[2J"}, "claim role"),
         ({"tier": None}, "claim tier"),
         ({"tier": "diamond"}, "claim tier"),
+        ({"tier": "unmetered"}, "claim tier"),
         ({"permissions": None}, "claim permissions"),
         ({"permissions": {"all": True}}, "claim permissions"),
         ({"permissions": [1]}, "claim permissions"),
+        ({"permissions": ["orders:write\0"]}, "claim permissions"),
         ({"permissions": ["p"] * 101}, "claim permissions"),
         ({"exp": None}, "claim exp"),
         ({"exp": "9999999999"}, "claim exp"),
@@ -149,6 +155,8 @@ def test_a_token_signed_with_another_key_is_refused(clock: Clock) -> None:
         ({"iat": float("nan")}, "claim iat"),
         ({"nbf": "soon"}, "claim nbf"),
         ({"sid": 7}, "claim sid"),
+        ({"sid": "s\0"}, "claim sid"),
+        ({"client_id": "\x7f"}, "claim client_id"),
     ],
 )
 def test_wrong_and_missing_claims_are_refused(clock: Clock, overrides: dict[str, Any], constraint: str) -> None:
@@ -160,6 +168,13 @@ def test_wrong_and_missing_claims_are_refused(clock: Clock, overrides: dict[str,
     )
 
     assert constraint_of_refusal(authenticator(clock), text) == constraint
+
+
+def test_the_unmetered_tier_is_honoured_where_it_is_allowed_alone(clock: Clock) -> None:
+    text = token(tier="unmetered")
+
+    assert authenticator(clock, unmetered_allowed=True).verify(text).tier == "unmetered"
+    assert constraint_of_refusal(authenticator(clock, unmetered_allowed=False), text) == "claim tier"
 
 
 def test_the_audience_may_be_one_of_several_or_the_client(clock: Clock) -> None:

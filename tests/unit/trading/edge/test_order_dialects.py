@@ -1,11 +1,13 @@
 """From a body in an API's words to an order, and from its outcome to an answer."""
 
+import re
 import uuid
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from trading.edge.body import parse_body
 from trading.edge.envelope import Dialect
@@ -13,7 +15,7 @@ from trading.edge.http import Request
 from trading.edge.order_dialects import execution_data, order_entry
 from trading.errors import ErrorCode, TradingError
 from trading.execution import Execution
-from trading.order_entry import OrderEntry
+from trading.order_entry import ExecutionInstructions, OrderEntry
 
 MARKET = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 0.1, "idempotency_key": "key"}
 ANSWER = {
@@ -64,6 +66,19 @@ def fault_of(body: Mapping[str, Any], dialect: Dialect = "functions", headers: M
     assert caught.value.code is ErrorCode.VALIDATION_FAILED
     assert caught.value.message
     return caught.value.details
+
+
+def refusal_of(body: Mapping[str, Any]) -> TradingError:
+    with pytest.raises(TradingError) as caught:
+        read(body)
+    assert caught.value.code is ErrorCode.VALIDATION_FAILED
+    return caught.value
+
+
+def fields_of(model: type[BaseModel]) -> set[str]:
+    """The fields of a model, those of its only inner model after a point."""
+    inner = {f"execution_instructions.{name}" for name in ExecutionInstructions.model_fields}
+    return set(model.model_fields) | (inner if "execution_instructions" in model.model_fields else set())
 
 
 def market(**fields: object) -> dict[str, object]:
@@ -139,38 +154,185 @@ class TestKeys:
         assert fault_of(market(idempotency_key=...), headers={"idempotency-key": ""})["field"] == "idempotency_key"
 
 
+BOUNDS = "an object of at most 32 members, their names of at most 128 and their values of at most 1024 characters"
+NUMBER = "a number above 0 with at most 18 digits before and 12 after the point"
+SEND_QUANTITY = f"Send quantity as {NUMBER}, such as 0.1."
+SEND_SYMBOL = "Send symbol as 1 to 20 letters A to Z, digits and underscores, such as EURUSD."
+LEFT_OUT, REQUIRED = "left out", "required"
+IN_FORCE = "A market order is executed at once: send time_in_force as day, gtc, ioc or fok, or leave it out."
+LIMIT = {"order_type": "limit", "price": "1.1"}
+TIME = "a time in ISO 8601 with its offset"
+
+
 class TestFaults:
     @pytest.mark.parametrize(
-        ("fields", "field", "value", "constraint"),
+        ("fields", "field", "value", "constraint", "message"),
         [
-            ({"quantity": "NaN"}, "quantity", "NaN", "must be a plain decimal number, such as 0.1"),
-            ({"quantity": "1e400"}, "quantity", "1e400", "must be a plain decimal number, such as 0.1"),
-            ({"quantity": "1,5"}, "quantity", "1,5", "must be a plain decimal number, such as 0.1"),
-            ({"quantity": "١"}, "quantity", "١", "must be a plain decimal number, such as 0.1"),
-            ({"quantity": True}, "quantity", "True", "must be a number"),
-            ({"quantity": []}, "quantity", "[]", "must be a number"),
-            ({"quantity": Decimal("-0")}, "quantity", "-0", "Input should be greater than 0"),
-            ({"quantity": ...}, "quantity", None, "required"),
-            ({"quantity": None}, "quantity", None, "required"),
-            ({"symbol": "EUR/USD"}, "symbol", "EUR/USD", "of another form"),
-            ({"colour": "red"}, "colour", "red", "a field that this request knows"),
-            ({"commission": "0"}, "commission", "0", "a field that this request knows"),
-            ({"price": "1.1"}, "price", "1.1", "left out for market"),
-            ({"limit_price": "1.1"}, "limit_price", "1.1", "left out for market"),
-            ({"order_type": "limit"}, "price", None, "given for limit"),
-            ({"order_type": "stop"}, "price", None, "given for stop"),
-            ({"price": "1", "limit_price": "1"}, "price", "1", "left out beside limit_price"),
-            ({"order_type": "stop", "price": "1", "stop_price": "1"}, "price", "1", "left out for stop"),
-            ({"execution_instructions": {"urgency": "now"}}, "execution_instructions.urgency", "now", None),
+            ({"quantity": "NaN"}, "quantity", "NaN", NUMBER, SEND_QUANTITY),
+            ({"quantity": "1e400"}, "quantity", "1e400", NUMBER, SEND_QUANTITY),
+            ({"quantity": "1,5"}, "quantity", "1,5", NUMBER, SEND_QUANTITY),
+            ({"quantity": "١"}, "quantity", "١", NUMBER, SEND_QUANTITY),
+            ({"quantity": True}, "quantity", "true", NUMBER, SEND_QUANTITY),
+            ({"quantity": []}, "quantity", None, NUMBER, SEND_QUANTITY),
+            ({"quantity": {"value": 1}}, "quantity", None, NUMBER, SEND_QUANTITY),
+            ({"quantity": Decimal("-0")}, "quantity", "-0", NUMBER, SEND_QUANTITY),
+            ({"quantity": Decimal("1E-13")}, "quantity", "0.0000000000001", NUMBER, SEND_QUANTITY),
+            ({"quantity": ...}, "quantity", None, REQUIRED, SEND_QUANTITY),
+            ({"quantity": None}, "quantity", None, REQUIRED, SEND_QUANTITY),
+            (
+                {"symbol": "eur/usd"},
+                "symbol",
+                "eur/usd",
+                "1 to 20 letters A to Z, digits and underscores",
+                SEND_SYMBOL,
+            ),
+            ({"side": "Long"}, "side", "Long", "buy or sell", "Send side as buy or sell."),
+            ({"side": ...}, "side", None, REQUIRED, "Send side as buy or sell."),
+            ({"reduce_only": 1}, "reduce_only", "1", "true or false", "Send reduce_only as true or false."),
+            ({"colour": "red"}, "colour", "red", "unknown", "Leave colour out: an order has no such field."),
+            ({"commission": "0"}, "commission", "0", "unknown", "Leave commission out: an order has no such field."),
+            ({"price": "1.1"}, "price", "1.1", LEFT_OUT, "A market order takes no price: leave price out."),
+            (
+                {"limit_price": "1.1"},
+                "limit_price",
+                "1.1",
+                LEFT_OUT,
+                "A market order takes no limit_price: leave limit_price out.",
+            ),
+            ({"order_type": "limit"}, "price", None, REQUIRED, "A limit order needs price: send the limit price."),
+            (
+                {"order_type": "stop"},
+                "price",
+                None,
+                REQUIRED,
+                "A stop order needs price: send the price that triggers it.",
+            ),
+            (
+                {"order_type": "stop_limit", "stop_price": "1"},
+                "price",
+                None,
+                REQUIRED,
+                "A stop limit order needs price: send the limit price.",
+            ),
+            (
+                {"price": "1", "limit_price": "1"},
+                "price",
+                "1",
+                "left out beside limit_price",
+                "price and limit_price say the same: leave one of them out.",
+            ),
+            (
+                {"order_type": "stop", "price": "1", "stop_price": "1"},
+                "price",
+                "1",
+                LEFT_OUT,
+                "A stop order takes no price: leave price out.",
+            ),
+            (
+                LIMIT | {"stop_loss": "1.10"},
+                "stop_loss",
+                "1.10",
+                "below the limit price",
+                "Send a stop_loss below the limit price of this buy.",
+            ),
+            (
+                LIMIT | {"take_profit": "1"},
+                "take_profit",
+                "1",
+                "above the limit price",
+                "Send a take_profit above the limit price of this buy.",
+            ),
+            (
+                LIMIT | {"side": "sell", "stop_loss": "1"},
+                "stop_loss",
+                "1",
+                "above the limit price",
+                "Send a stop_loss above the limit price of this sale.",
+            ),
+            (
+                LIMIT | {"side": "sell", "take_profit": "2"},
+                "take_profit",
+                "2",
+                "below the limit price",
+                "Send a take_profit below the limit price of this sale.",
+            ),
+            ({"time_in_force": "GTD"}, "time_in_force", "GTD", "day, gtc, ioc or fok", IN_FORCE),
+            ({"time_in_force": "opg"}, "time_in_force", "opg", "day, gtc, ioc or fok", IN_FORCE),
+            (
+                LIMIT | {"time_in_force": "gtd"},
+                "expires_at",
+                None,
+                REQUIRED,
+                "time_in_force gtd needs expires_at: send the time when the order ends.",
+            ),
+            (
+                {"expires_at": "2030-01-01T00:00:00Z"},
+                "expires_at",
+                "2030-01-01T00:00:00Z",
+                LEFT_OUT,
+                "Only time_in_force gtd takes expires_at: leave expires_at out.",
+            ),
+            (
+                {"expires_at": 1_900_000_000},
+                "expires_at",
+                "1900000000",
+                TIME,
+                f"Send expires_at as {TIME}, such as 2030-01-31T18:00:00Z.",
+            ),
+            (
+                {"execution_instructions": {"urgency": "now"}},
+                "execution_instructions.urgency",
+                "now",
+                "low, normal, high or immediate",
+                "Send execution_instructions.urgency as low, normal, high or immediate.",
+            ),
+            (
+                {"execution_instructions": {"colour": [1]}},
+                "execution_instructions.colour",
+                None,
+                "unknown",
+                "Leave execution_instructions.colour out: an order has no such field.",
+            ),
+            (
+                {"idempotency_key": "a key"},
+                "idempotency_key",
+                "a key",
+                "1 to 255 letters, digits and signs (ASCII, no spaces)",
+                "Send idempotency_key as 1 to 255 letters, digits and signs (ASCII, no spaces).",
+            ),
+            (
+                {"metadata": {str(number): 0 for number in range(33)}},
+                "metadata",
+                None,
+                BOUNDS,
+                f"Send metadata as {BOUNDS}.",
+            ),
         ],
     )
-    def test_the_field_its_value_and_what_it_should_be(
-        self, fields: dict[str, object], field: str, value: str | None, constraint: str | None
+    def test_the_field_its_value_and_what_to_send(
+        self, fields: dict[str, object], field: str, value: str | None, constraint: str, message: str
     ) -> None:
-        details = fault_of(market(**fields))
+        error = refusal_of(market(**fields))
 
-        assert (details["field"], details["value"]) == (field, value)
-        assert constraint is None or details["constraint"] == constraint
+        assert error.details == {"field": field, "value": value, "constraint": constraint}
+        assert error.message == message
+
+    @pytest.mark.parametrize("field", sorted(fields_of(OrderEntry)))
+    @pytest.mark.parametrize("bad", [[], Decimal(-1), "x" * 2000])
+    def test_whatever_is_wrong_with_a_field_is_told_in_plain_words(self, field: str, bad: object) -> None:
+        top, _, inner = field.partition(".")
+
+        error = refusal_of(market(**{top: {inner: bad} if inner else bad}))
+
+        assert error.details["field"] == field
+        assert not re.search(r"Input|valid|Value|Decimal|[\[\]{}']", f"{error.message} {error.details['constraint']}")
+        assert error.details["value"] in (None, "-1", "x" * 100)
+
+    def test_a_long_name_is_not_echoed_whole(self) -> None:
+        error = refusal_of(market(**{"n" * 5000: 1}))
+
+        assert error.details["field"] == "n" * 100
+        assert len(error.message) < 200
 
     def test_a_huge_value_is_not_echoed_whole(self) -> None:
         assert len(fault_of(market(symbol="A" * 5000))["value"]) == 100
@@ -212,8 +374,8 @@ class TestAnswers:
             "symbol": "BTCUSD",
             "side": "BUY",
             "order_type": "MARKET",
-            "quantity": "0.10",
-            "filled_quantity": "0.10",
+            "quantity": "0.1",
+            "filled_quantity": "0.1",
             "average_price": "92000",
             "slippage": "0",
             "commission": "0.00",

@@ -1,0 +1,174 @@
+"""What a token must carry for each route, over all routes of the template."""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.demo_accounts import PERMISSIONS
+from local.gateway.template import load_template
+from tests.kit import ScratchDatabase, User, make_user, set_quote
+from tests.kit.functions import (
+    CSRF_SECRET,
+    ROOT,
+    Answer,
+    bearer,
+    call,
+    function_environment,
+    http_event,
+    load_function,
+    make_token,
+)
+from trading.edge.csrf import make_csrf_token
+
+# None: nothing but a valid token.
+NEEDED: Mapping[str, str | None] = {
+    "POST /functions/v1/execute-order": "orders:write",
+    "POST /api/v1/orders": "orders:write",
+    "GET /api/v1/orders": "orders:read",
+    "GET /api/v1/orders/{id}": "orders:read",
+    "GET /api/v1/orders/{id}/audit": "orders:read",
+    "GET /api/v1/positions": "positions:read",
+    "GET /api/v1/account": "account:read",
+    "GET /functions/v1/get-stock-price": None,
+    "POST /functions/v1/get-stock-price": None,
+    "GET /api/v1/prices": None,
+    "GET /functions/v1/csrf-token": None,
+}
+WITHOUT_TOKEN = {"GET /health", "GET /api/v1/health"}
+EVERY_PERMISSION = {permission for permissions in PERMISSIONS.values() for permission in permissions}
+AUDIT = "GET /api/v1/orders/{id}/audit"
+
+
+def routes_of_the_template() -> dict[str, str]:
+    """Route -> folder of its function."""
+    resources = load_template(ROOT / "template.yaml")["Resources"].values()
+    return {
+        f"{event['Properties']['Method']} {event['Properties']['Path']}": Path(resource["Properties"]["CodeUri"]).name
+        for resource in resources
+        if resource["Type"] == "AWS::Serverless::Function"
+        for event in resource["Properties"].get("Events", {}).values()
+        if event["Type"] == "HttpApi"
+    }
+
+
+ROUTES = routes_of_the_template()
+every_guarded_route = pytest.mark.parametrize("route", [route for route, needed in NEEDED.items() if needed])
+
+
+@pytest.fixture(autouse=True)
+def environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str, database: ScratchDatabase
+) -> Iterator[None]:
+    with database.connect() as connection:
+        connection.execute("UPDATE platform_settings SET trade_always = true")
+    set_quote(database, "EURUSD", "1.1000", "1.1002")
+    with function_environment(monkeypatch, tmp_path, database=database, redis_url=redis_url):
+        yield
+
+
+@pytest.fixture
+def trader(database: ScratchDatabase) -> User:
+    return make_user(database)
+
+
+def ask(route: str, user: User | uuid.UUID, headers: Mapping[str, str] | None = None, **claims: Any) -> Answer:
+    """The answer to a request that lacks nothing but perhaps a permission."""
+    order = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1, "idempotency_key": "key"}
+    event = http_event(
+        route,
+        path_parameters={"id": str(uuid.uuid4())} if "{id}" in route else None,
+        query={"symbols": "EURUSD"} if "price" in route and route.startswith("GET") else None,
+        headers=bearer(make_token(user, **({"tier": "unmetered"} | claims))) | dict(headers or {}),
+        body=json.dumps({"symbol": "EURUSD"} if "price" in route else order) if route.startswith("POST") else None,
+    )
+    return call(load_function(ROUTES[route]), event)
+
+
+def error_of(answer: Answer) -> dict[str, Any]:
+    """{code, details} whatever the dialect."""
+    error = answer.body.get("error")
+    if isinstance(error, dict):
+        return {"code": error["code"], "message": error["message"], "details": error["details"]}
+    return {"code": error, "message": answer.body.get("message"), "details": answer.body.get("details")}
+
+
+def test_every_route_is_judged_here() -> None:
+    assert set(NEEDED) | WITHOUT_TOKEN == set(ROUTES)
+
+
+@every_guarded_route
+def test_without_its_permission_a_route_refuses_and_names_it(route: str, trader: User) -> None:
+    needed = NEEDED[route]
+    assert needed
+    # given a token with every permission but this one, and, as it would open any audit, the auditor's
+    others = sorted(EVERY_PERMISSION - {needed, "audit:read"})
+
+    answer = ask(route, trader, permissions=others)
+
+    error = error_of(answer)
+    assert (answer.status, error["code"]) == (403, "FORBIDDEN")
+    assert needed in error["message"]
+    assert error["details"] == {"field": "permissions", "value": None, "constraint": needed}
+
+
+@every_guarded_route
+def test_with_its_permission_alone_a_route_serves(route: str, trader: User) -> None:
+    answer = ask(route, trader, permissions=[NEEDED[route]])
+
+    # the order that is asked for does not exist
+    assert answer.status == (404 if "{id}" in route else 201 if route == "POST /api/v1/orders" else 200)
+
+
+@pytest.mark.parametrize("route", [route for route, needed in NEEDED.items() if needed is None])
+def test_the_other_routes_need_a_token_alone(route: str, trader: User) -> None:
+    answer = ask(route, trader, permissions=[], sid="session-1")
+
+    assert answer.status == 200
+
+
+class TestAudit:
+    def order_of(self, trader: User) -> str:
+        return ask("POST /api/v1/orders", trader).body["id"]
+
+    def audit(self, order_id: str, user: User | uuid.UUID, **claims: Any) -> Answer:
+        event = http_event(AUDIT, path_parameters={"id": order_id}, headers=bearer(make_token(user, **claims)))
+        return call(load_function("manage_orders"), event)
+
+    def test_ones_own_and_as_an_auditor_anybodys(self, trader: User) -> None:
+        order_id, stranger = self.order_of(trader), uuid.uuid4()
+
+        assert self.audit(order_id, trader, permissions=["orders:read"]).body["total"] == 4
+        assert self.audit(order_id, stranger, permissions=["audit:read"]).body["total"] == 4
+        assert self.audit(order_id, stranger, permissions=[], role="compliance").body["total"] == 4
+        assert self.audit(order_id, stranger, permissions=["orders:read"]).status == 404
+        assert self.audit(order_id, stranger, permissions=[]).status == 403
+
+
+class TestOrderOfOutcomes:
+    def test_the_csrf_token_is_asked_for_first(self, trader: User) -> None:
+        csrf = make_csrf_token(CSRF_SECRET, trader.user_id, "s1", datetime.now(UTC)).token
+        claims: dict[str, Any] = {"permissions": [], "sid": "s1"}
+
+        without = ask("POST /api/v1/orders", trader, **claims)
+        with_it = ask("POST /api/v1/orders", trader, {"x-csrf-token": csrf}, **claims)
+
+        assert (error_of(without)["code"], error_of(with_it)["code"]) == ("CSRF_FAILED", "FORBIDDEN")
+
+    def test_a_refused_request_counts(self, trader: User) -> None:
+        codes = [error_of(ask("GET /api/v1/account", trader, permissions=[], tier="bronze"))["code"] for _ in range(11)]
+
+        assert codes == ["FORBIDDEN"] * 10 + ["RATE_LIMIT_EXCEEDED"]
+
+
+@pytest.mark.parametrize("role", PERMISSIONS)
+def test_the_demo_roles_read_and_traders_alone_order(role: str) -> None:
+    given = set(PERMISSIONS[role])
+
+    assert {"orders:read", "positions:read", "account:read"} <= given
+    assert ("orders:write" in given) == (role == "trader")
+    assert ("audit:read" in given) == (role == "compliance")
