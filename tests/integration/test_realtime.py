@@ -28,6 +28,7 @@ from trading.edge.gate import admit_address
 from trading.edge.http import Response, http_handler
 from trading.edge.socket_gate import CONNECTION_MESSAGES_PER_MINUTE
 from trading.messages import MESSAGE_BYTES_MAX, SYMBOLS_MAX
+from trading.store.connections import ConnectionStore
 from trading.subscriptions import CONNECTIONS_PER_USER_MAX
 
 type Message = dict[str, Any]
@@ -711,6 +712,35 @@ def test_the_order_updates_protocol_needs_no_subscription(world: Realtime, trade
     assert answer == {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "order-updates"}}
     heard = socket.heard()
     assert [message.get("type") or message["event"] for message in heard] == [
+        "connection_acknowledged",
+        "order_update",
+        "order_update",
+        "order.filled",
+        "account_update",
+    ]
+
+
+def test_nothing_is_lost_between_the_acknowledgement_and_the_first_event(
+    world: Realtime, trader: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given an order that executes just after the client heard that it is in
+    socket = world.socket()
+    socket.open(token=make_token(trader), protocols="order-updates")
+    acknowledge = ConnectionStore.acknowledge
+
+    def acknowledge_then_trade(store: ConnectionStore, connection_id: str) -> None:
+        acknowledge(store, connection_id)
+        world.happen(trader)
+
+    monkeypatch.setattr(ConnectionStore, "acknowledge", acknowledge_then_trade)
+
+    # when
+    (task,) = world.tasks()
+    world.do(**task)
+    world.relay().deliver([trader.account_id], until=in_seconds(5))
+
+    # then
+    assert [message.get("type") or message["event"] for message in socket.heard()] == [
         "connection_acknowledged",
         "order_update",
         "order_update",

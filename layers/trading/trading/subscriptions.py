@@ -247,9 +247,11 @@ class Connections:
         return self._admitted(connection_id, answer)
 
     def _begin(self, connection_id: str, known: Answer) -> None:
-        """What an acknowledged connection hears without asking."""
+        """What an acknowledged connection hears without asking: all since the sequences that it was just told."""
         if known["protocol"] == ORDER_UPDATES:
-            self._subscribe(connection_id, Subscribe((ORDERS,), (), None, None))
+            for account in known["accounts"]:
+                wanted = Subscribe((ORDERS,), (), account["sequence"], UUID(str(account["account_id"])))
+                self._subscribe(connection_id, wanted)
             self._release(connection_id)
 
     def _release(self, connection_id: str) -> None:
