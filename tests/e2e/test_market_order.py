@@ -80,7 +80,8 @@ def test_a_forex_order_is_booked_as_calculated_by_hand(local_system: LocalSystem
     assert all(DECIMAL_TEXT.fullmatch(figure) for figure in figures.values()), figures
     # and the figures of the calculation
     told = executed_details(trader, body["data"]["order_id"])
-    assert (str(told["bid"]), str(told["ask"]), told["source"]) == ("1.1", "1.1002", "manual")
+    quoted = (Decimal(str(told["bid"])), Decimal(str(told["ask"])), told["source"])
+    assert quoted == (Decimal("1.1"), Decimal("1.1002"), "manual")
     assert told["slippage"]["seed"] == f"{trader.account_id}:{key}"
     price = slipped(told, "1.1002", "0.0001", "0.00001")
     margin = cents(500 * price)

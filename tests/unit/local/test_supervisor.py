@@ -88,12 +88,14 @@ def test_a_make_that_was_told_to_stop_is_noticed(number: signal.Signals, tmp_pat
     # given a program that make started
     makefile = tmp_path / "Makefile"
     makefile.write_text(MAKEFILE.format(python=sys.executable, program=PROGRAM.replace("$", "$$")))
+    # and no other make around it, as there is when make runs these tests
+    alone = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
     make = subprocess.Popen(
         ["make", "-f", str(makefile), "watch"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=alone | {"PYTHONPATH": str(ROOT)},
         text=True,
     )
     assert make.stdout is not None
