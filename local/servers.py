@@ -142,7 +142,8 @@ def _rotate(log: Path) -> None:
 class Postgres:
     """One PostgreSQL 18 cluster in `folder`, with the login role `trading_admin` and its database `trading`.
 
-    `durable=False` is for throw-away data: it drops fsync, nothing else. `owner_makes_databases` gives the owner
+    `durable=False` is for throw-away data: it drops fsync, and autovacuum, whose worker the owner of a database may
+    not end and so could not drop the database under it. `owner_makes_databases` gives the owner
     CREATEDB at the first start.
     """
 
@@ -241,6 +242,7 @@ class Postgres:
     def _configure(self, identity: Identity | None) -> None:
         lasting = "on" if self.durable else "off"
         settings = POSTGRES_SETTINGS | {"port": str(self.port), "fsync": lasting, "full_page_writes": lasting}
+        settings["autovacuum"] = lasting
         text = "".join(f"{name} = '{value}'\n" for name, value in settings.items())
         for name, content in (("postgresql.conf", text), ("pg_hba.conf", POSTGRES_ACCESS)):
             path = self.folder / name
