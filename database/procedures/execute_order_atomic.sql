@@ -71,7 +71,9 @@ BEGIN
     v_open := market_is_open(v_terms.calendar, p_at);
     v_refusal := coalesce(
         eligibility_refusal(p_account, v_terms, v_reducing, v_open, p_at),
-        position_refusal(p_account, v_position, v_side, v_quantity, v_reduce_only)
+        CASE p_account.position_mode WHEN 'netting'
+            THEN position_refusal(p_account, v_position, v_side, v_quantity, v_reduce_only)
+        END
     );
     IF v_refusal IS NOT NULL THEN
         RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);
