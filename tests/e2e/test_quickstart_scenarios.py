@@ -3,7 +3,6 @@
 Where the design decided otherwise, the test says so in its text.
 """
 
-import time
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
@@ -13,11 +12,9 @@ import pytest
 
 from tests.kit.builders import make_user
 from tests.kit.local_system import LocalSystem
-from tests.kit.traders import Stream, Trader, Traders, exact, of_type
+from tests.kit.traders import Trader, Traders, exact, of_type
 
 ORDERS = "/api/v1/orders"
-FILL_SECONDS_MAX = 2.0
-UPDATE_SECONDS_MAX = 0.5
 
 
 @pytest.fixture
@@ -59,19 +56,15 @@ class TestScenarios:
         trader = cash_trader(local_system, traders, "15003.60")
         with trader.stream("orders") as stream:
             # when 100 shares are bought
-            started = time.monotonic()
             response = trader.http.post(
                 ORDERS, json={"symbol": "AAPL", "quantity": 100, "order_type": "MARKET", "side": "BUY"}
             )
-            answered = time.monotonic()
-            # then the order is filled at $150.00 within two seconds
+            # then the order is filled at $150.00; how fast is measured by the benchmarks
             assert response.status_code == 201, response.text
             order = exact(response)
-            assert answered - started < FILL_SECONDS_MAX
             assert (order["status"], order["average_price"]) == ("FILLED", "150.00")
-            # and the trader hears PENDING, then FILLED within half a second
+            # and the trader hears PENDING, then FILLED
             filled = stream.wait_for(of_type("order.filled"))
-            assert filled.at - answered < UPDATE_SECONDS_MAX
             assert (filled.message["quantity_filled"], filled.message["price_at_fill"]) == (100, Decimal("150.00"))
             told = [m["data"]["status"] for m in stream.messages() if m.get("type") == "order_update"]
             assert told == ["pending", "executed"]
