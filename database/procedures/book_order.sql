@@ -109,14 +109,14 @@ CREATE OR REPLACE FUNCTION book_denied_order(
 ) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_order orders := requested_order(request, p_account, p_at);
+    v_order orders := priced_order(request, p_account, p_at);
     v_head bytea;
     v_answer jsonb;
 BEGIN
     v_order.status := 'denied';
     v_order.failure_code := p_refusal ->> 'code';
     v_order.failure_reason := p_refusal ->> 'message';
-    PERFORM insert_order(v_order);
+    PERFORM insert_priced_order(v_order);
     v_head := append_audit(p_account, v_order.id, ARRAY[
         submitted_entry(request),
         ROW('REJECTED', 'denied', p_refusal, p_refusal ->> 'message', NULL)::audit_entry
