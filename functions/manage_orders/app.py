@@ -1,7 +1,12 @@
-"""Reading back what was ordered, and the CSRF token that changing things takes."""
+"""Reading back what was ordered, canceling and closing it, and the CSRF token that changing things takes."""
 
 from datetime import UTC, datetime
+from functools import partial
 
+from trading.cancellation import cancel_order
+from trading.closing import close_position
+from trading.edge.change_dialects import cancel_entry, canceled_body, close_entry, closed_body
+from trading.edge.changes import admit_change, states_as_spoken, tell_outcome
 from trading.edge.csrf import make_csrf_token
 from trading.edge.envelope import timestamp
 from trading.edge.gate import Caller, admit, check_permission
@@ -17,8 +22,10 @@ from trading.edge.reading_dialects import (
     positions_body,
 )
 from trading.errors import ErrorCode, TradingError
+from trading.execution import hash_of_request
 from trading.reading import may_read_any_audit, read_order, read_order_audit
 from trading.secrets import csrf_secret
+from trading.store import orders
 from trading.store.connection import database
 from trading.store.reading import ReadingStore
 
@@ -52,6 +59,44 @@ def get_order_audit(request: Request) -> Response:
         check_permission(caller.permissions, "orders:read")
     order_id = parse_id(request.path_parameters["id"], "id")
     return Response(body=audit_body(read_order_audit(_store(), caller.user_id, order_id, any_owner=any_owner)))
+
+
+def post_cancel(request: Request) -> Response:
+    """POST /api/v1/orders/{id}/cancel."""
+    change = admit_change(request, route_group="orders", permission="orders:write")
+    order_id = parse_id(request.path_parameters["id"], "id")
+    body = request.json_if_any()
+    with states_as_spoken():
+        execution = cancel_order(
+            order_id,
+            cancel_entry(request, body),
+            change.origin,
+            request_hash=hash_of_request(request.route_key, {**body, "id": str(order_id)}),
+            key_days=change.key_days,
+            procedure=partial(orders.cancel_order, database()),
+            wake_relay=change.wake_relay,
+        )
+    tell_outcome(request, execution)
+    return Response(body=canceled_body(execution.answer, str(change.caller.user_id)))
+
+
+def post_close(request: Request) -> Response:
+    """POST /api/v1/positions/{id}/close."""
+    change = admit_change(request, route_group="orders", permission="orders:write")
+    position_id = parse_id(request.path_parameters["id"], "id")
+    body = request.json_if_any()
+    with states_as_spoken():
+        execution = close_position(
+            position_id,
+            close_entry(request, body),
+            change.origin,
+            request_hash=hash_of_request(request.route_key, {**body, "id": str(position_id)}),
+            key_days=change.key_days,
+            procedure=partial(orders.close_position, database()),
+            wake_relay=change.wake_relay,
+        )
+    tell_outcome(request, execution)
+    return Response(body=closed_body(execution.answer, str(change.caller.user_id)))
 
 
 def list_positions(request: Request) -> Response:
@@ -93,7 +138,9 @@ handler = http_handler(
         "GET /api/v1/orders": list_orders,
         "GET /api/v1/orders/{id}": get_order,
         "GET /api/v1/orders/{id}/audit": get_order_audit,
+        "POST /api/v1/orders/{id}/cancel": post_cancel,
         "GET /api/v1/positions": list_positions,
+        "POST /api/v1/positions/{id}/close": post_close,
         "GET /api/v1/account": get_account,
     }
 )

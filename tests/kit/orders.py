@@ -1,6 +1,7 @@
 """Orders through the procedure, as the function's role sends them, and what they leave behind."""
 
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,6 +111,18 @@ class Market:
         """An order of `user`, sent as the function sends it."""
         return send(self.trader, order_request(user, **overrides))
 
+    def place(self, user: User, **overrides: object) -> Outcome:
+        """An order of `user` that rests, by default to buy one lot of EURUSD at 1.0500."""
+        return send(self.trader, resting_request(user, **overrides), "place_order")
+
+    def cancel(self, user: User, order_id: object, **overrides: object) -> Outcome:
+        """Cancel an order of `user`."""
+        return send(self.trader, keyed_request(user, order_id=str(order_id), **overrides), "cancel_order")
+
+    def close_out(self, user: User, position_id: object, **overrides: object) -> Outcome:
+        """Close a position of `user`, or a part of it."""
+        return send(self.trader, keyed_request(user, position_id=str(position_id), **overrides), "close_position")
+
     def rows(self, table: str, user: User) -> list[dict[str, Any]]:
         """All rows of `user` in `table`, in the order of their keys."""
         with self.owner.cursor(row_factory=dict_row) as cursor:
@@ -143,10 +156,34 @@ def stale_time() -> datetime:
     return datetime.now(UTC) - timedelta(milliseconds=QUOTE_AGE_MS_MAX + 1000)
 
 
-def send(connection: psycopg.Connection[Any], request: Mapping[str, object]) -> Outcome:
-    """Call the procedure with `request`."""
+def resting_request(user: User, **overrides: object) -> dict[str, object]:
+    """A request of place_order: buy one lot of EURUSD at a limit of 1.0500. None takes a field out."""
+    given = order_request(user, order_type="limit", limit_price="1.0500") | overrides
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def keyed_request(user: User, **fields: object) -> dict[str, object]:
+    """What a request of cancel_order or close_position says beside its subject."""
+    key = str(uuid.uuid4())
+    return {
+        "version": 1,
+        "user_id": str(user.user_id),
+        "idempotency_key": key,
+        "idempotency_key_days": 30,
+        "request_hash": f"hash of {key}",
+        "request_id": f"test-{key}",
+        "ip_address": "192.0.2.1",
+        "user_agent": "tests",
+        "email": user.email,
+    } | fields
+
+
+def send(
+    connection: psycopg.Connection[Any], request: Mapping[str, object], procedure: str = "execute_order_atomic"
+) -> Outcome:
+    """Call `procedure` with `request`."""
     row = connection.execute(
-        "SELECT (a ->> 'replayed')::boolean, (a -> 'answer')::text FROM execute_order_atomic(%s) AS a",
+        f"SELECT (a ->> 'replayed')::boolean, (a -> 'answer')::text FROM {procedure}(%s) AS a".encode(),
         (Jsonb(request),),
     ).fetchone()
     assert row is not None
