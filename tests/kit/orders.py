@@ -2,11 +2,14 @@
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
+from threading import Barrier
 from typing import Any, Self
 
 import psycopg
@@ -188,6 +191,37 @@ def send(
     ).fetchone()
     assert row is not None
     return Outcome(row[0], row[1])
+
+
+def at_once[T](market: Market, calls: Sequence[Callable[[psycopg.Connection[Any]], T]]) -> list[T]:
+    """What `calls` come to, each on a connection of the function's role of its own, started together."""
+    start = Barrier(len(calls))
+
+    def one(call: Callable[[psycopg.Connection[Any]], T]) -> T:
+        with market.database.connect("function_trader") as connection:
+            start.wait(30)
+            return call(connection)
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(one, calls))
+
+
+def told_at_once(market: Market, calls: Sequence[tuple[str, Mapping[str, object]]]) -> list[str]:
+    """What racing (procedure, request) pairs are told: outcome, code of a denial, SQLSTATE of a fault, `replayed`."""
+
+    def told(procedure: str, request: Mapping[str, object], connection: psycopg.Connection[Any]) -> str:
+        try:
+            outcome = send(connection, request, procedure)
+        except psycopg.Error as error:
+            return error.sqlstate or repr(error)
+        return "replayed" if outcome.replayed else outcome.answer.get("code", outcome["outcome"])
+
+    return at_once(market, [partial(told, procedure, request) for procedure, request in calls])
+
+
+def deadlocks(market: Market) -> int:
+    """How many deadlocks the database has seen."""
+    return market.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")[0][0]
 
 
 @contextmanager
