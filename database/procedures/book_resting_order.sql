@@ -1,4 +1,4 @@
--- Writes an order that rests, under its account's lock: order, audit, event, the stored answer.
+-- Writes an order that rests, or whose rest ends, under its account's lock: order, audit, event, the stored answer.
 
 -- The order that is asked for, with the prices that only orders other than market orders have.
 CREATE OR REPLACE FUNCTION priced_order(request jsonb, p_account accounts, p_at timestamptz) RETURNS orders
@@ -50,8 +50,6 @@ CREATE OR REPLACE FUNCTION book_resting_order(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_order orders := priced_order(request, p_account, p_at);
-    v_head bytea;
-    v_answer jsonb;
 BEGIN
     v_order.status := 'new';
     v_order.leaves_quantity := v_order.quantity;
@@ -59,28 +57,42 @@ BEGIN
     v_order.limit_price := round_to_tick(v_order.limit_price, p_terms.tick_size);
     v_order.stop_price := round_to_tick(v_order.stop_price, p_terms.tick_size);
     PERFORM insert_priced_order(v_order);
-    v_head := append_audit(p_account, v_order.id, ARRAY[
+    RETURN book_order_state(request, p_account, v_order, ARRAY[
         submitted_entry(request),
         ROW('APPROVED', 'new', jsonb_build_object(
             'margin', p_fill.margin, 'commission', p_fill.commission, 'reduces', p_fill.margin IS NULL
         ), NULL, NULL)::audit_entry
-    ], p_at, request);
+    ], p_at);
+END
+$$;
+
+-- What follows an order's row into a state without a fill: audit, account, the event `order.` and the state's name, and
+-- the answer that is kept under the request's key.
+CREATE OR REPLACE FUNCTION book_order_state(
+    request jsonb, p_account accounts, p_order orders, p_entries audit_entry[], p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_head bytea := append_audit(p_account, p_order.id, p_entries, p_at, request);
+    v_sequence bigint := p_account.last_sequence + 1;
+    v_answer jsonb;
+BEGIN
     UPDATE accounts SET
-        last_sequence = last_sequence + 1,
-        audit_version = audit_version + 2,
+        last_sequence = v_sequence,
+        audit_version = audit_version + cardinality(p_entries),
         audit_head = v_head,
         updated_at = p_at
     WHERE user_id = p_account.user_id AND id = p_account.id;
     PERFORM append_event(
-        p_account, p_account.last_sequence + 1, 'order.new',
-        jsonb_build_object('orders', jsonb_build_array(order_fact(v_order))), v_order.request_id, p_at
+        p_account, v_sequence, 'order.' || p_order.status,
+        jsonb_build_object('orders', jsonb_build_array(order_fact(p_order))), request ->> 'request_id', p_at
     );
-    v_answer := order_fact(v_order) || jsonb_build_object(
-        'outcome', 'new', 'account_id', p_account.id, 'sequence', p_account.last_sequence + 1,
-        'transact_time', utc_text(p_at)
+    v_answer := order_fact(p_order) || jsonb_build_object(
+        'outcome', p_order.status, 'account_id', p_account.id, 'created_at', utc_text(p_order.created_at),
+        'sequence', v_sequence, 'transact_time', utc_text(p_at)
     );
     PERFORM keep_answer(
-        p_account, v_order.idempotency_key, request ->> 'request_hash', v_answer,
+        p_account, request ->> 'idempotency_key', request ->> 'request_hash', v_answer,
         (request ->> 'idempotency_key_days')::integer, p_at
     );
     RETURN v_answer;
@@ -95,7 +107,8 @@ BEGIN
         'priced_order(jsonb, accounts, timestamptz)',
         'insert_priced_order(orders)',
         'order_fact(orders)',
-        'book_resting_order(jsonb, accounts, order_terms, order_fill, timestamptz)'
+        'book_resting_order(jsonb, accounts, order_terms, order_fill, timestamptz)',
+        'book_order_state(jsonb, accounts, orders, audit_entry[], timestamptz)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);

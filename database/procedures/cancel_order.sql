@@ -34,9 +34,12 @@ BEGIN
     IF v_order.id IS NULL THEN
         PERFORM refuse_cancellation(v_user_id, v_order_id);
     END IF;
-    RETURN jsonb_build_object(
-        'replayed', false, 'answer', book_cancellation(request, v_begun.account, v_order, v_at)
-    );
+    RETURN jsonb_build_object('replayed', false, 'answer', book_order_state(
+        request, v_begun.account, v_order, ARRAY[ROW('CANCELED', 'canceled', jsonb_build_object(
+            'filled_quantity', v_order.filled_quantity, 'idempotency_key', request ->> 'idempotency_key',
+            'request_id', request ->> 'request_id'
+        ), 'User requested cancellation', NULL)::audit_entry], v_at
+    ));
 END
 $$;
 
@@ -59,47 +62,8 @@ BEGIN
 END
 $$;
 
--- The books of an order that was canceled just now.
-CREATE OR REPLACE FUNCTION book_cancellation(
-    request jsonb, p_account accounts, p_order orders, p_at timestamptz
-) RETURNS jsonb
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_head bytea;
-    v_answer jsonb;
-BEGIN
-    v_head := append_audit(p_account, p_order.id, ARRAY[ROW(
-        'CANCELED', 'canceled', jsonb_build_object(
-            'filled_quantity', p_order.filled_quantity, 'idempotency_key', request ->> 'idempotency_key',
-            'request_id', request ->> 'request_id'
-        ), 'User requested cancellation', NULL
-    )::audit_entry], p_at, request);
-    UPDATE accounts SET
-        last_sequence = last_sequence + 1,
-        audit_version = audit_version + 1,
-        audit_head = v_head,
-        updated_at = p_at
-    WHERE user_id = p_account.user_id AND id = p_account.id;
-    PERFORM append_event(
-        p_account, p_account.last_sequence + 1, 'order.canceled',
-        jsonb_build_object('orders', jsonb_build_array(order_fact(p_order))), request ->> 'request_id', p_at
-    );
-    v_answer := order_fact(p_order) || jsonb_build_object(
-        'outcome', 'canceled', 'account_id', p_account.id, 'created_at', utc_text(p_order.created_at),
-        'sequence', p_account.last_sequence + 1, 'transact_time', utc_text(p_at)
-    );
-    PERFORM keep_answer(
-        p_account, request ->> 'idempotency_key', request ->> 'request_hash', v_answer,
-        (request ->> 'idempotency_key_days')::integer, p_at
-    );
-    RETURN v_answer;
-END
-$$;
-
 ALTER FUNCTION cancel_order(jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION refuse_cancellation(uuid, uuid) OWNER TO trading_procedures;
-ALTER FUNCTION book_cancellation(jsonb, accounts, orders, timestamptz) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION cancel_order(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION refuse_cancellation(uuid, uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION book_cancellation(jsonb, accounts, orders, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cancel_order(jsonb) TO function_trader;

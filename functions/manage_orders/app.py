@@ -1,7 +1,9 @@
 """Reading back what was ordered, canceling and closing it, and the CSRF token that changing things takes."""
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from trading.cancellation import cancel_order
 from trading.closing import close_position
@@ -22,7 +24,7 @@ from trading.edge.reading_dialects import (
     positions_body,
 )
 from trading.errors import ErrorCode, TradingError
-from trading.execution import hash_of_request
+from trading.execution import Execution, hash_of_request
 from trading.reading import may_read_any_audit, read_order, read_order_audit
 from trading.secrets import csrf_secret
 from trading.store import orders
@@ -63,40 +65,14 @@ def get_order_audit(request: Request) -> Response:
 
 def post_cancel(request: Request) -> Response:
     """POST /api/v1/orders/{id}/cancel."""
-    change = admit_change(request, route_group="orders", permission="orders:write")
-    order_id = parse_id(request.path_parameters["id"], "id")
-    body = request.json_if_any()
-    with states_as_spoken():
-        execution = cancel_order(
-            order_id,
-            cancel_entry(request, body),
-            change.origin,
-            request_hash=hash_of_request(request.route_key, {**body, "id": str(order_id)}),
-            key_days=change.key_days,
-            procedure=partial(orders.cancel_order, database()),
-            wake_relay=change.wake_relay,
-        )
-    tell_outcome(request, execution)
-    return Response(body=canceled_body(execution.answer, str(change.caller.user_id)))
+    procedure = partial(orders.cancel_order, database())
+    return _changed(request, cancel_entry, partial(cancel_order, procedure=procedure), canceled_body)
 
 
 def post_close(request: Request) -> Response:
     """POST /api/v1/positions/{id}/close."""
-    change = admit_change(request, route_group="orders", permission="orders:write")
-    position_id = parse_id(request.path_parameters["id"], "id")
-    body = request.json_if_any()
-    with states_as_spoken():
-        execution = close_position(
-            position_id,
-            close_entry(request, body),
-            change.origin,
-            request_hash=hash_of_request(request.route_key, {**body, "id": str(position_id)}),
-            key_days=change.key_days,
-            procedure=partial(orders.close_position, database()),
-            wake_relay=change.wake_relay,
-        )
-    tell_outcome(request, execution)
-    return Response(body=closed_body(execution.answer, str(change.caller.user_id)))
+    procedure = partial(orders.close_position, database())
+    return _changed(request, close_entry, partial(close_position, procedure=procedure), closed_body)
 
 
 def list_positions(request: Request) -> Response:
@@ -122,6 +98,29 @@ def get_csrf_token(request: Request) -> Response:
         )
     made = make_csrf_token(csrf_secret(), caller.user_id, caller.session_id, datetime.now(UTC))
     return Response(body={"csrf_token": made.token, "expires_at": timestamp(made.expires_at)})
+
+
+def _changed[Entry](
+    request: Request,
+    read: Callable[[Request, Mapping[str, Any]], Entry],
+    change_it: Callable[..., Execution],
+    render: Callable[[Mapping[str, Any], str], object],
+) -> Response:
+    """Admit the caller, read what is asked of the order or position in the path, change it, tell the outcome."""
+    change = admit_change(request, route_group="orders", permission="orders:write")
+    subject = parse_id(request.path_parameters["id"], "id")
+    body = request.json_if_any()
+    with states_as_spoken():
+        execution = change_it(
+            subject,
+            read(request, body),
+            change.origin,
+            request_hash=hash_of_request(request.route_key, {**body, "id": str(subject)}),
+            key_days=change.key_days,
+            wake_relay=change.wake_relay,
+        )
+    tell_outcome(request, execution)
+    return Response(body=render(execution.answer, str(change.caller.user_id)))
 
 
 def _reader(request: Request, permission: str | None) -> Caller:

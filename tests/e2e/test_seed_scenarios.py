@@ -58,6 +58,7 @@ def test_a_trader_cancels_a_pending_order(local_system: LocalSystem, traders: Tr
     assert (again.status_code, exact(again)["error"]) == (409, "ORDER_NOT_CANCELABLE")
     assert trader.read("/api/v1/account")["balance"] == "100000.00"
     assert execute(local_system, "SELECT * FROM verify_books()") == []
+    local_system.quote("AAPL")
 
 
 def test_a_trader_opens_and_closes_in_a_browser(local_system: LocalSystem, traders: Traders) -> None:

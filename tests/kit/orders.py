@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from tests.kit.builders import User, make_user, order_request, set_quote
-from tests.kit.servers import ScratchDatabase
+from tests.kit.servers import MigratedTemplate, ScratchDatabase
 
 # What an order may write, keyed by user_id; accounts is compared by its row.
 ORDER_TABLES = (
@@ -75,6 +75,18 @@ class Market:
             market = cls(database, owner, trader)
             market.prepare()
             yield market
+
+    @classmethod
+    @contextmanager
+    def checked(cls, migrated: MigratedTemplate) -> Iterator[Self]:
+        """A market on a database of its own, whose books must hold in the end."""
+        scratch = migrated.clone()
+        try:
+            with cls.opened(scratch) as market:
+                yield market
+                assert market.book_faults() == []
+        finally:
+            scratch.drop()
 
     def prepare(self) -> None:
         """All markets open, quotes good for a minute, and slippage without its random part: a hand can follow."""
@@ -137,6 +149,15 @@ class Market:
         counts = (f"(SELECT count(*) FROM {table} WHERE user_id = %(id)s)" for table in ORDER_TABLES)
         (found,) = self.execute("SELECT " + ", ".join(counts), {"id": user.user_id})
         return dict(zip(ORDER_TABLES, found, strict=True))
+
+    def audit(self, user: User, order_id: object) -> list[dict[str, Any]]:
+        """What the audit tells of an order of `user`, in the order of the chain."""
+        rows = [row for row in self.rows("order_audit_log", user) if str(row["order_id"]) == str(order_id)]
+        return sorted(rows, key=lambda row: row["version"])
+
+    def last_event(self, user: User) -> dict[str, Any]:
+        """The newest event of `user`."""
+        return max(self.rows("events", user), key=lambda row: row["sequence"])
 
     def account(self, user: User) -> dict[str, Any]:
         """The user's account row."""

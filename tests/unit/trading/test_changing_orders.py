@@ -39,7 +39,7 @@ class Floor:
         self.asked.append(request)
         return self.kept
 
-    def _change[T](self, change: Callable[..., Execution], entry: T) -> Execution:
+    def _change(self, change: Callable[..., Execution], entry: CancelEntry | CloseEntry) -> Execution:
         return change(
             SUBJECT,
             entry,

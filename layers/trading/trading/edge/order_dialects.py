@@ -94,7 +94,7 @@ def resting_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]
         "id": answer["order_id"],
         "trader_id": trader_id,
         "status": order_state("rest", answer["status"]),
-        "created_at": moment(answer.get("created_at", answer["transact_time"])),
+        "created_at": moment(answer["created_at"]),
         "client_order_id": answer["client_order_id"],
         "symbol": answer["symbol"],
         "side": spoken("rest", answer["side"]),
