@@ -10,6 +10,7 @@ import pytest
 
 from local.gateway.template import load_template, merge
 from tests.kit.functions import load_function
+from trading.quotes.single_flight import WAIT_SECONDS
 from trading.settings import Settings
 from trading.store.database import CONNECT_SECONDS_MAX
 
@@ -373,6 +374,12 @@ class TestEnvironment:
         milliseconds = int(environment_of(name)["DATABASE_TIMEOUT_MS"])
         reconnecting = min(CONNECT_SECONDS_MAX * 1000, milliseconds)
         assert milliseconds + reconnecting < FUNCTIONS[name]["Timeout"] * 1000
+
+    def test_a_caller_of_prices_has_time_to_wait_for_another_and_then_to_read_by_itself(self) -> None:
+        milliseconds = int(environment_of("GetPriceFunction")["DATABASE_TIMEOUT_MS"])
+        reconnecting = min(CONNECT_SECONDS_MAX * 1000, milliseconds)
+        waiting = WAIT_SECONDS * 1000 + default_of("RedisTimeoutMs")
+        assert waiting + reconnecting + milliseconds < FUNCTIONS["GetPriceFunction"]["Timeout"] * 1000
 
     @every_function
     def test_it_is_given_nothing_that_nobody_reads(self, name: str) -> None:
