@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -161,7 +161,7 @@ QUOTE = Quote("EURUSD", Decimal("1.1"), Decimal("1.2"), datetime(2026, 1, 1, tzi
 def reading(asked: list[str]) -> Any:
     """A read that notes what it was asked for, and finds every symbol."""
 
-    def read(symbols: list[str]) -> list[StoredQuote]:
+    def read(symbols: Sequence[str]) -> list[StoredQuote]:
         asked.extend(symbols)
         return [StoredQuote(symbol, QUOTE, 5000, stale=False) for symbol in symbols]
 
@@ -237,7 +237,7 @@ class TestTurns:
 
     def test_a_turn_that_was_lost_is_not_ended(self, cache: Cache, server: redis.Redis) -> None:
         # given a reader that is so slow that another took its turn
-        def slow(symbols: list[str]) -> list[StoredQuote]:
+        def slow(symbols: Sequence[str]) -> list[StoredQuote]:
             server.set(turn_key("EURUSD"), "reading:of another")
             return reading([])(symbols)
 
@@ -253,7 +253,7 @@ class TestTurns:
     def test_an_unknown_symbol_is_found_to_be_unknown(self, cache: Cache) -> None:
         asked: list[str] = []
 
-        def none(symbols: list[str]) -> list[StoredQuote]:
+        def none(symbols: Sequence[str]) -> list[StoredQuote]:
             asked.extend(symbols)
             return []
 
