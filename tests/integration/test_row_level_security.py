@@ -21,14 +21,18 @@ VIEWS = {"order_terms"}
 EXECUTE_GRANTS = {
     "function_trader": {
         "execute_order_atomic(jsonb)",
+        "find_orders(uuid,uuid,text[],text,text,text,timestamp with time zone,timestamp with time zone,text,uuid,"
+        "integer)",
         "get_account(uuid,uuid)",
         "get_order(uuid,uuid)",
         "get_order_audit(uuid,uuid)",
         "get_order_owner(uuid)",
+        "get_profile(uuid)",
         "list_instruments()",
         "list_orders(uuid,uuid,text[],uuid,integer)",
         "list_positions(uuid,uuid)",
         "list_quotes(text[])",
+        "page_positions(uuid,uuid,boolean,uuid,integer)",
         "probe_health()",
         "take_rate_limits(jsonb)",
     },
@@ -88,7 +92,7 @@ def trader(market: Market) -> User:
 def stranger(market: Market) -> User:
     """Another one."""
     user = market.user()
-    market.trade(user)
+    market.trade(user, client_order_id="theirs")
     return user
 
 
@@ -291,6 +295,15 @@ class TestRowSecurity:
             assert [position["order_id"] for position in positions] == [str(mine["id"])]  # pyright: ignore[reportGeneralTypeIssues]
         assert ask("SELECT list_orders(%s, %s, NULL, NULL, 100) -> 'orders'", trader.user_id, stranger.account_id) == []
         assert ask("SELECT list_positions(%s, %s)", trader.user_id, stranger.account_id) == []
+        find = "SELECT find_orders(%s, %s, NULL, NULL, NULL, NULL, NULL, NULL, %s, NULL, 100) -> 'orders'"
+        assert [order["id"] for order in ask(find, trader.user_id, None, None)] == [str(mine["id"])]  # pyright: ignore[reportGeneralTypeIssues]
+        assert ask(find, trader.user_id, stranger.account_id, None) == []
+        assert ask(find, trader.user_id, None, "theirs") == []
+        page = "SELECT page_positions(%s, %s, true, NULL, 100) -> 'positions'"
+        assert [one["order_id"] for one in ask(page, trader.user_id, None)] == [str(mine["id"])]  # pyright: ignore[reportGeneralTypeIssues]
+        assert ask(page, trader.user_id, stranger.account_id) == []
+        assert ask("SELECT get_profile(%s) ->> 'id'", trader.user_id) == str(trader.user_id)
+        assert ask("SELECT get_profile(%s)", uuid.uuid4()) is None
         with raises_sqlstate("TR001"):
             ask("SELECT get_account(%s, %s)", trader.user_id, stranger.account_id)
         with raises_sqlstate("TR001"):
