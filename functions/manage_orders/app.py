@@ -36,6 +36,24 @@ def list_closed_orders(request: Request) -> Response:
     return _orders(request, closed_only=True)
 
 
+def preview_order(request: Request) -> Response:
+    """POST /api/v1/orders/preview: what an order would come to, without one."""
+    # What no other route of this function needs.
+    from trading import preview
+    from trading.edge.order_dialects import faults_as_sent
+    from trading.edge.preview_dialects import preview_body, preview_entry
+    from trading.store.instruments import instrument_catalogue
+
+    caller = admit(request, route_group="preview", state_changing=False, permission="orders:read")
+    body = request.json()
+    with faults_as_sent(body):
+        order = preview_entry(request, body)
+        found = preview.preview_order(
+            order, caller.user_id, instruments=instrument_catalogue(), read_facts=_store().preview_facts
+        )
+    return Response(body=preview_body(order, found))
+
+
 def get_order(request: Request) -> Response:
     """GET /api/v1/orders/{id}."""
     caller = _reader(request, "orders:read")
@@ -113,6 +131,7 @@ handler = http_handler(
     {
         "GET /functions/v1/csrf-token": get_csrf_token,
         "GET /api/v1/orders": list_orders,
+        "POST /api/v1/orders/preview": preview_order,
         "GET /api/v1/orders/{id}": get_order,
         "GET /api/v1/orders/{id}/audit": get_order_audit,
         "GET /api/orders/history": list_closed_orders,

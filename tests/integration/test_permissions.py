@@ -30,16 +30,20 @@ NEEDED: Mapping[str, str | None] = {
     "POST /functions/v1/execute-order": "orders:write",
     "POST /api/v1/orders": "orders:write",
     "GET /api/v1/orders": "orders:read",
+    "POST /api/v1/orders/preview": "orders:read",
+    "GET /api/orders/history": "orders:read",
     "GET /api/v1/orders/{id}": "orders:read",
     "GET /api/v1/orders/{id}/audit": "orders:read",
     "GET /api/v1/positions": "positions:read",
+    "GET /api/positions": "positions:read",
     "GET /api/v1/account": "account:read",
+    "GET /api/user/profile": "account:read",
     "GET /functions/v1/get-stock-price": None,
     "POST /functions/v1/get-stock-price": None,
     "GET /api/v1/prices": None,
     "GET /functions/v1/csrf-token": None,
 }
-WITHOUT_TOKEN = {"GET /health", "GET /api/v1/health"}
+WITHOUT_TOKEN = {"GET /health", "GET /api/v1/health", "GET /api/health"}
 EVERY_PERMISSION = {permission for permissions in PERMISSIONS.values() for permission in permissions}
 AUDIT = "GET /api/v1/orders/{id}/audit"
 
@@ -78,7 +82,9 @@ def trader(database: ScratchDatabase) -> User:
 
 def ask(route: str, user: User | uuid.UUID, headers: Mapping[str, str] | None = None, **claims: Any) -> Answer:
     """The answer to a request that lacks nothing but perhaps a permission."""
-    order = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1, "idempotency_key": "key"}
+    order = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1}
+    if "preview" not in route:
+        order["idempotency_key"] = "key"
     event = http_event(
         route,
         path_parameters={"id": str(uuid.uuid4())} if "{id}" in route else None,

@@ -80,6 +80,10 @@ def execute_order(
     Raises what store.orders.execute_order_atomic raises.
     """
     check_against_instrument(order, instruments.find(order.symbol))
+    if order.order_type != "market":
+        raise validation_failed(
+            "order_type", order.order_type, "market", "Send a market order; others cannot rest yet."
+        )
     kept = procedure(_procedure_request(order, origin, request_hash, key_days))
     answer: dict[str, Any] = kept["answer"]
     if not kept["replayed"]:
@@ -88,10 +92,7 @@ def execute_order(
 
 
 def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -> None:
-    """Raise UNKNOWN_SYMBOL, or VALIDATION_FAILED for what the instrument does not take.
-
-    Orders that rest in the book are not offered yet: they are checked in full, then refused by type.
-    """
+    """Raise UNKNOWN_SYMBOL, or VALIDATION_FAILED for what the instrument does not take."""
     if instrument is None:
         raise TradingError(
             ErrorCode.UNKNOWN_SYMBOL,
@@ -106,10 +107,6 @@ def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -
         if price is not None and not instrument.takes_price(price):
             tick = f"a multiple of {instrument.tick_size:f}"
             raise validation_failed(field, price, tick, f"Prices of {order.symbol} have a tick: send {tick}.")
-    if order.order_type != "market":
-        raise validation_failed(
-            "order_type", order.order_type, "market", "Send a market order; others cannot rest yet."
-        )
 
 
 def hash_of_request(route: str, body: Mapping[str, Any]) -> str:

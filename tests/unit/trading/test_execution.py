@@ -163,9 +163,10 @@ class TestInstrument:
         ],
     )
     def test_an_order_that_rests_is_refused_by_its_type(self, fields: dict[str, object]) -> None:
-        error = refusal_of(order(**fields))
+        with pytest.raises(TradingError) as caught:
+            Floor(FILLED).execute(order(**fields))
 
-        assert (error.code, error.details["field"]) == (ErrorCode.VALIDATION_FAILED, "order_type")
+        assert (caught.value.code, caught.value.details["field"]) == (ErrorCode.VALIDATION_FAILED, "order_type")
 
     def test_it_is_checked_in_full_before(self) -> None:
         assert refusal_of(order(order_type="limit", limit_price="1.1000001")).details["field"] == "limit_price"

@@ -1,10 +1,12 @@
 """The reading functions: what a user sees of their own orders, positions and account."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+from psycopg.types.json import Jsonb
 
 from trading.store.database import Database
 
@@ -82,6 +84,13 @@ class ReadingStore:
     def account(self, user_id: UUID, account_id: UUID | None) -> dict[str, Any]:
         """An account and its worth now; NOT_FOUND when the user has no such account."""
         return self._answer("SELECT get_account(%s, %s) AS answer", (user_id, account_id))
+
+    def preview_facts(self, user_id: UUID, account_id: UUID | None, order: Mapping[str, object], /) -> dict[str, Any]:
+        """By what `order` would be judged and priced now, as the function documents it; numbers as Decimal.
+
+        Raises NOT_FOUND, UNKNOWN_SYMBOL, CONFLICT and VALIDATION_FAILED.
+        """
+        return self._answer("SELECT preview_facts(%s, %s, %s) AS answer", (user_id, account_id, Jsonb(order)))
 
     def _answer(self, statement: str, parameters: Sequence[object]) -> Any:
         row = self._database.fetch_one(statement, parameters)
