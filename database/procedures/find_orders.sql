@@ -16,23 +16,29 @@ DECLARE
     c_last CONSTANT timestamptz := '9999-12-31T00:00:00Z';
     v_lowest uuid := uuidv7_floor(greatest(coalesce(p_from, c_epoch), c_epoch) - c_apart_max);
     v_highest uuid := uuidv7_floor(greatest(coalesce(p_to, c_last), c_epoch) + c_apart_max);
-    v_named uuid [];
+    v_among uuid [];
     v_rows jsonb;
 BEGIN
     PERFORM set_config('app.user_id', p_user_id::text, true);
     IF p_client_order_id IS NOT NULL THEN
         -- One in each account at most.
-        SELECT array_agg(c.order_id ORDER BY c.order_id) INTO v_named
+        SELECT coalesce(array_agg(c.order_id ORDER BY c.order_id), '{}') INTO v_among
         FROM accounts AS a
         INNER JOIN client_order_ids AS c
             ON c.user_id = a.user_id AND c.account_id = a.id AND c.client_order_id = p_client_order_id
         WHERE a.user_id = p_user_id;
-        IF v_named IS NULL THEN
-            RETURN jsonb_build_object('orders', '[]'::jsonb, 'next', NULL);
-        END IF;
-        v_lowest := greatest(v_lowest, v_named[1]);
-        v_highest := least(v_highest, v_named[cardinality(v_named)]);
+    ELSIF p_statuses <@ ARRAY['pending_new', 'new', 'triggered', 'partially_filled'] THEN
+        -- Few beside those that are closed, and written out so that their own index serves.
+        SELECT coalesce(array_agg(o.id ORDER BY o.id), '{}') INTO v_among
+        FROM orders AS o
+        WHERE o.user_id = p_user_id AND o.status IN ('pending_new', 'new', 'triggered', 'partially_filled');
     END IF;
+    IF v_among = '{}' THEN
+        RETURN jsonb_build_object('orders', '[]'::jsonb, 'next', NULL);
+    END IF;
+    -- v_among is NULL where all orders are looked through; greatest and least pass that over.
+    v_lowest := greatest(v_lowest, v_among[1]);
+    v_highest := least(v_highest, v_among[cardinality(v_among)]);
     -- One more than asked for, to see whether there is a next page.
     SELECT coalesce(jsonb_agg(readable_order(o.row) ORDER BY (o.row).id DESC), '[]') INTO v_rows
     FROM (

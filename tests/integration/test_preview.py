@@ -120,7 +120,7 @@ def test_the_random_part_of_slippage_stands_in_its_middle(api: Api, user: User) 
     ],
 )
 def test_an_order_that_rests_is_priced_at_its_own(
-    api: Api, user: User, fields: dict[str, object], price: str, margin: str
+    api: Api, user: User, fields: dict[str, Any], price: str, margin: str
 ) -> None:
     answer = api.preview(user, **fields).body
 
@@ -255,7 +255,7 @@ class TestRequests:
         ],
     )
     def test_what_does_not_fit_is_refused_by_its_field(
-        self, api: Api, user: User, fields: dict[str, object], field: str, status: int
+        self, api: Api, user: User, fields: dict[str, Any], field: str, status: int
     ) -> None:
         answer = api.preview(user, **fields)
 

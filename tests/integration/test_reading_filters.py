@@ -97,6 +97,9 @@ class TestOrders:
             ({"order_type": "stop"}, []),
             ({"client_order_id": "mine-1"}, ["bought"]),
             ({"client_order_id": "mine-2"}, []),
+            ({"status": "PENDING"}, ["resting"]),
+            ({"status": "PARTIAL"}, []),
+            ({"status": "PENDING", "symbol": "AAPL"}, []),
             ({"status": "PENDING,REJECTED"}, ["resting", "denied"]),
             ({"symbol": "EURUSD", "side": "BUY", "status": "FILLED"}, ["bought"]),
             ({"symbol": "EURUSD", "client_order_id": "mine-1", "side": "SELL"}, []),
@@ -124,6 +127,14 @@ class TestOrders:
         found = ids(get(ORDERS, book.user, **{field + "_": moment}))
 
         assert len(found) == (4 if (field == "to") == moment.startswith("9") else 0)
+
+    def test_working_orders_are_found_however_many_are_closed_between_them(self, market: Market, book: Book) -> None:
+        # given an order that has rested for long, and one that has just begun to
+        old, _ = book.resting, market.trade(book.user)
+        young = rest_in_book(market, book.user, status="partially_filled", side="sell")
+        # then both are found, and by what they are
+        assert ids(get(ORDERS, book.user, status="PENDING,PARTIAL")) == [young, old]
+        assert ids(get(ORDERS, book.user, status="PENDING,PARTIAL", limit="1", cursor=young)) == [old]
 
     def test_filters_hold_over_pages(self, book: Book) -> None:
         first = get(ORDERS, book.user, side="BUY", limit="2")

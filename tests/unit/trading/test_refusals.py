@@ -11,7 +11,7 @@ from trading.refusals import level_text, margin_refusal, money_text, slippage_re
 HUNDRED = Worth(Decimal(100), Decimal(0), Decimal(0))
 
 
-def refused(worth: Worth, kind: AccountKind = "margin", **needed: str) -> dict[str, object] | None:
+def refused(worth: Worth, needed: dict[str, str], kind: AccountKind = "margin") -> dict[str, object] | None:
     amounts = {"margin": "0", "commission": "0", "opening_pnl": "0"} | needed
     found = margin_refusal(
         Account("USD", kind, Decimal(1)), worth, **{name: Decimal(amount) for name, amount in amounts.items()}
@@ -28,12 +28,14 @@ def refused(worth: Worth, kind: AccountKind = "margin", **needed: str) -> dict[s
     ],
 )
 def test_what_is_free_may_be_used_to_the_last_cent(needed: dict[str, str]) -> None:
-    assert refused(HUNDRED, **needed) is None
-    assert refused(Worth(Decimal("99.99"), Decimal(0), Decimal(0)), **needed) is not None
+    assert refused(HUNDRED, needed) is None
+    assert refused(Worth(Decimal("99.99"), Decimal(0), Decimal(0)), needed) is not None
 
 
 def test_a_margin_account_is_told_what_it_needs() -> None:
-    told = refused(Worth(Decimal(150), Decimal(-25), Decimal(50)), margin="100", commission="1.60", opening_pnl="-2")
+    told = refused(
+        Worth(Decimal(150), Decimal(-25), Decimal(50)), {"margin": "100", "commission": "1.60", "opening_pnl": "-2"}
+    )
 
     assert told == {
         "code": ErrorCode.INSUFFICIENT_MARGIN,
@@ -51,12 +53,12 @@ def test_a_margin_account_is_told_what_it_needs() -> None:
 def test_a_cash_account_cannot_spend_profit_that_is_not_realized() -> None:
     rich_on_paper = Worth(Decimal(100), Decimal(1000), Decimal(60))
 
-    told = refused(rich_on_paper, "cash", margin="50")
+    told = refused(rich_on_paper, {"margin": "50"}, "cash")
 
     assert told is not None
     assert told["message"] == "Insufficient funds for $50 order; available: $40"
     assert (told["required_balance"], told["available_balance"]) == (Decimal("50.00"), Decimal("40.00"))
-    assert refused(rich_on_paper, "margin", margin="50") is None
+    assert refused(rich_on_paper, {"margin": "50"}, "margin") is None
 
 
 def test_slippage_is_refused_above_what_is_allowed() -> None:
