@@ -43,10 +43,7 @@ BEGIN
         ),
         'terms', to_jsonb(v_terms) - 'email',
         'market_open', v_open,
-        'fresh', v_terms.bid IS NOT NULL
-            AND NOT quote_is_ahead(v_terms.quoted_at, v_terms.received_at, v_at)
-            AND least(v_terms.quoted_at, v_terms.received_at)
-            >= v_at - v_terms.quote_age_ms_max * interval '1 millisecond',
+        'fresh', quote_is_fresh(v_terms, v_at),
         'position', CASE WHEN v_position.id IS NOT NULL THEN jsonb_build_object(
             'side', v_position.side, 'quantity', v_position.quantity, 'entry_price', v_position.entry_price,
             'margin_used', v_position.margin_used
@@ -120,6 +117,8 @@ GRANT EXECUTE ON FUNCTION preview_facts(uuid, uuid, jsonb) TO function_trader;
 
 -- What judges an order judges its preview. They read as whoever calls them: here the rows of app.user_id alone.
 GRANT EXECUTE ON FUNCTION terms_of_order(jsonb, accounts) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_optional_fields(jsonb, accounts) TO trading_readers;
+GRANT EXECUTE ON FUNCTION quote_is_fresh(order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION refusal(text, text, text, text, text, jsonb) TO trading_readers;
 GRANT EXECUTE ON FUNCTION eligibility_refusal(
     accounts, order_terms, boolean, boolean, timestamptz
