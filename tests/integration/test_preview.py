@@ -12,7 +12,7 @@ import pytest
 
 from tests.kit import MigratedTemplate, TestServers, User
 from tests.kit.functions import Answer, bearer, call, function_environment, http_event, load_function, make_token
-from tests.kit.orders import Market, stale_time
+from tests.kit.orders import Market, raises_sqlstate, stale_time
 
 PREVIEW = "POST /api/v1/orders/preview"
 
@@ -33,12 +33,8 @@ class Api:
 
 @pytest.fixture(scope="module")
 def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    scratch = migrated.clone()
-    try:
-        with Market.opened(scratch) as market:
-            yield market
-    finally:
-        scratch.drop()
+    with Market.cloned(migrated) as market:
+        yield market
 
 
 @pytest.fixture
@@ -233,6 +229,18 @@ class TestPrices:
 
         assert (more.status, more.body["details"]["value"]) == (503, "AAPL")
         assert (less.status, less.body["accepted"]) == (200, True)
+
+    def test_so_must_what_its_profit_is_converted_by(self, api: Api, user: User) -> None:
+        # given a position whose profit is in yen, its own price fresh and the yen's not
+        api.market.quote("GBPJPY", "187.500", "187.510")
+        assert api.market.trade(user, symbol="GBPJPY")["outcome"] == "filled"
+        api.market.quote("USDJPY", "150.000", "150.010", stale_time())
+        # when an order in dollars is previewed
+        answer = api.preview(user)
+        # then it is refused as the order would be
+        assert (answer.status, answer.body["details"]["value"]) == (503, "USDJPY")
+        with raises_sqlstate("TR004"):
+            api.market.trade(user)
 
 
 class TestRequests:

@@ -19,12 +19,8 @@ POSITIONS = "/api/v1/positions"
 
 @pytest.fixture(scope="module")
 def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    scratch = migrated.clone()
-    try:
-        with Market.opened(scratch) as market:
-            yield market
-    finally:
-        scratch.drop()
+    with Market.cloned(migrated) as market:
+        yield market
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from tests.kit.builders import User, make_user, order_request, set_quote
-from tests.kit.servers import ScratchDatabase
+from tests.kit.servers import MigratedTemplate, ScratchDatabase
 
 # What an order may write, keyed by user_id; accounts is compared by its row.
 ORDER_TABLES = (
@@ -71,6 +71,17 @@ class Market:
             market = cls(database, owner, trader)
             market.prepare()
             yield market
+
+    @classmethod
+    @contextmanager
+    def cloned(cls, migrated: MigratedTemplate) -> Iterator[Self]:
+        """The market on a database of its own, which is dropped afterwards."""
+        scratch = migrated.clone()
+        try:
+            with cls.opened(scratch) as market:
+                yield market
+        finally:
+            scratch.drop()
 
     def prepare(self) -> None:
         """All markets open, quotes good for a minute, and slippage without its random part: a hand can follow."""

@@ -73,20 +73,16 @@ class Books:
 
 @pytest.fixture(scope="module")
 def books(migrated: MigratedTemplate) -> Iterator[Books]:
-    scratch = migrated.clone()
-    database = Database(lambda: scratch.url_for("function_trader"))
-    try:
-        with Market.opened(scratch) as market:
-            market.execute("UPDATE instruments SET quote_age_ms_max = 3600000")
-            market.execute(
-                "INSERT INTO quotes SELECT symbol, reference_price, reference_price + tick_size, now(), now(), 'test', "
-                "volatility_average FROM instruments ON CONFLICT (symbol) DO NOTHING"
-            )
-            yield Books(market, database)
-            assert market.book_faults() == []
-    finally:
+    with Market.cloned(migrated) as market:
+        market.execute("UPDATE instruments SET quote_age_ms_max = 3600000")
+        market.execute(
+            "INSERT INTO quotes SELECT symbol, reference_price, reference_price + tick_size, now(), now(), 'test', "
+            "volatility_average FROM instruments ON CONFLICT (symbol) DO NOTHING"
+        )
+        database = Database(lambda: market.database.url_for("function_trader"))
+        yield Books(market, database)
         database.close()
-        scratch.drop()
+        assert market.book_faults() == []
 
 
 @dataclass(frozen=True)
