@@ -74,10 +74,11 @@ def http_handler(routes: Mapping[str, Route]) -> Handler:
 
     def handle(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         started_at = time.perf_counter()
-        request_id = _request_id(event)
+        headers = _headers(event)
+        request_id = _request_id(headers)
         set_correlation_id(request_id)
         route_key, route = _route_of(event, routes)
-        response, noted_headers = _answer(event, route, request_id, started_at)
+        response, noted_headers = _answer(event, headers, route, request_id, started_at)
         try:
             rendered = _rendered(event, response, request_id, started_at, noted_headers)
         except (TypeError, ValueError):
@@ -91,11 +92,11 @@ def http_handler(routes: Mapping[str, Route]) -> Handler:
 
 
 def _answer(
-    event: dict[str, Any], route: Route | None, request_id: str, started_at: float
+    event: dict[str, Any], headers: Mapping[str, str], route: Route | None, request_id: str, started_at: float
 ) -> tuple[Response, Mapping[str, str]]:
     request: Request | None = None
     try:
-        request = _request(event, request_id, started_at)
+        request = _request(event, headers, request_id, started_at)
         if route is None:
             raise TradingError(ErrorCode.NOT_FOUND, "There is nothing at this address.")
         response = route(request)
@@ -160,7 +161,7 @@ def _route_of(event: dict[str, Any], routes: Mapping[str, Route]) -> tuple[str, 
     return route_key, routes.get(route_key)
 
 
-def _request(event: dict[str, Any], request_id: str, started_at: float) -> Request:
+def _request(event: dict[str, Any], headers: Mapping[str, str], request_id: str, started_at: float) -> Request:
     http: Mapping[str, str] = event["requestContext"]["http"]
     return Request(
         route_key=event["routeKey"],
@@ -168,7 +169,7 @@ def _request(event: dict[str, Any], request_id: str, started_at: float) -> Reque
         path=http["path"],
         path_parameters=event.get("pathParameters") or {},
         query=event.get("queryStringParameters") or {},
-        headers=_headers(event),
+        headers=headers,
         body=_body(event),
         source_ip=http["sourceIp"],
         user_agent=http.get("userAgent") or "",
@@ -192,8 +193,8 @@ def _headers(event: dict[str, Any]) -> dict[str, str]:
     return {name.lower(): value for name, value in given.items()}
 
 
-def _request_id(event: dict[str, Any]) -> str:
-    given = _headers(event).get("x-request-id", "")
+def _request_id(headers: Mapping[str, str]) -> str:
+    given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else str(uuid4())
 
 

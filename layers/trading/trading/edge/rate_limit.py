@@ -24,7 +24,8 @@ LIMIT_BY_TIER: Mapping[str, int | None] = {
 # The log of a key is a list of the times of its counted requests, oldest first. A refused request is not added, and
 # the keys after the refusing one are not touched. Redis has the only clock, so that workers cannot disagree.
 # KEYS: relay state, then the limited keys in their order. ARGV: window in µs, then a limit per limited key.
-# Answer: relay state, now in µs, index of the refusing key (0: none), then used and oldest in µs for each key seen.
+# Answer: relay state, now in µs, index of the refusing key (0: none), then used and oldest in µs for each key seen; one
+# text with spaces between them, which is read in half the time that a list takes.
 TAKE = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -48,10 +49,10 @@ for i = 2, #KEYS do
     answer[#answer + 1] = used
     answer[#answer + 1] = oldest or string.format('%.0f', now)
     if answer[3] > 0 then
-        return answer
+        break
     end
 end
-return answer
+return table.concat(answer, ' ')
 """)
 
 
@@ -154,11 +155,10 @@ def exceeded(standing: RateLimit, who: str) -> TradingError:
     )
 
 
-def _from_redis(limits: Sequence[Limit], answer: Sequence[Any]) -> Taken:
-    awake, now, refused = int(answer[0]), int(answer[1]), int(answer[2])
-    seen = list(zip(answer[3::2], answer[4::2], strict=True))
+def _from_redis(limits: Sequence[Limit], answer: str) -> Taken:
+    awake, now, refused, *seen = map(int, answer.split())
     standings = tuple(
-        _standing(limit, int(used), int(oldest), now) for limit, (used, oldest) in zip(limits, seen, strict=False)
+        _standing(limit, used, oldest, now) for limit, used, oldest in zip(limits, seen[::2], seen[1::2], strict=False)
     )
     return Taken(refused - 1 if refused else None, standings, relay_awake=awake == 1)
 

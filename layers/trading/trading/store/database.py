@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -32,8 +33,11 @@ RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 type Parameters = Sequence[object] | Mapping[str, object]
 
 
+_DECODER = json.JSONDecoder(parse_float=Decimal)
+
+
 def _loads(text: str | bytes) -> Any:
-    return json.loads(text, parse_float=Decimal)
+    return _DECODER.decode(text if isinstance(text, str) else text.decode())
 
 
 set_json_dumps(json_text)
@@ -56,6 +60,8 @@ class Database:
         self._url = url
         self._statement_seconds = statement_seconds
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
+        self._cursor: psycopg.Cursor[dict[str, Any]] | None = None
+        self._lock = threading.Lock()
 
     def call(self, procedure: str, request: Mapping[str, object]) -> Any:
         """Call a procedure that takes one jsonb request; its jsonb answer with numbers as Decimal.
@@ -97,14 +103,21 @@ class Database:
         """Drop the connection; the next statement opens a new one."""
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._cursor = None
 
     def _run(self, statement: str, parameters: Parameters) -> list[dict[str, Any]]:
+        with self._lock:
+            return self._run_alone(statement, parameters)
+
+    def _run_alone(self, statement: str, parameters: Parameters) -> list[dict[str, Any]]:
         connection = self._connection or self._open()
+        # One cursor for all statements: a new one looks up anew how each type is written and read.
+        cursor = self._cursor or connection.cursor()
+        self._cursor = cursor
         try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement.encode(), parameters)
-                return cursor.fetchall() if cursor.description else []
+            cursor.execute(statement.encode(), parameters)
+            result = cursor.pgresult
+            return cursor.fetchall() if result is not None and result.nfields else []
         except psycopg.OperationalError:
             # Given up in mid-answer, the connection is of no more use, whatever it thinks of itself.
             if connection.info.transaction_status is not TransactionStatus.IDLE:
@@ -112,7 +125,7 @@ class Database:
             raise
         finally:
             if connection.closed or connection.broken:
-                self._connection = None
+                self._connection = self._cursor = None
 
     def _open(self) -> psycopg.Connection[dict[str, Any]]:
         # Behind RDS Proxy a prepared statement or a session SET would pin the connection, so neither is used.
