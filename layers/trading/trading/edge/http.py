@@ -14,7 +14,7 @@ from trading.edge.envelope import STATUS_BY_CODE, answer_body, dialect_of, error
 from trading.edge.security_headers import SECURITY_HEADERS
 from trading.errors import ErrorCode, TradingError
 from trading.json_text import json_text
-from trading.observability import Handler, MetricUnit, instrumented, logger, metrics, set_correlation_id
+from trading.observability import Handler, MetricUnit, instrumented, log_measured, logger, set_correlation_id
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _UNKNOWN_ROUTE = "unknown"
@@ -142,17 +142,16 @@ def _rendered(
 
 
 def _record(route: str, response: Response, started_at: float) -> None:
-    milliseconds = (time.perf_counter() - started_at) * 1000
-    measured = metrics()
-    measured.add_dimension(name="route", value=route)
-    measured.add_metric(name="Requests", unit=MetricUnit.Count, value=1)
-    measured.add_metric(name="Latency", unit=MetricUnit.Milliseconds, value=round(milliseconds, 3))
-    measured.add_metric(name="ClientErrors", unit=MetricUnit.Count, value=int(400 <= response.status < 500))
-    measured.add_metric(name="Errors", unit=MetricUnit.Count, value=int(response.status >= 500))
-    facts: dict[str, object] = {"route": route, "status": response.status, "milliseconds": round(milliseconds, 3)}
+    measured = {
+        "Requests": (MetricUnit.Count, 1),
+        "Latency": (MetricUnit.Milliseconds, round((time.perf_counter() - started_at) * 1000, 3)),
+        "ClientErrors": (MetricUnit.Count, int(400 <= response.status < 500)),
+        "Errors": (MetricUnit.Count, int(response.status >= 500)),
+    }
+    facts: dict[str, object] = {"status": response.status}
     if response.error is not None:
         facts["code"] = str(response.error.code)
-    logger().info("request", extra=facts)
+    log_measured("request", route, measured, facts)
 
 
 def _route_of(event: dict[str, Any], routes: Mapping[str, Route]) -> tuple[str, Route | None]:
