@@ -19,7 +19,9 @@ MODULE_BY_NAME = {
 def main() -> None:
     """Entry of `make bench`."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULE_BY_NAME)}; all if none is given")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULE_BY_NAME)}; all if none is given"
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SLICE_SECONDS, help="of each slice")
     given = parser.parse_args()

@@ -123,7 +123,9 @@ def run(rounds: int, seconds: float) -> None:
             QUEUED: handler_work(variables, log, queued, relay_awake=False),
         }
         measured = measure(compared, clients=WORKERS, rounds=rounds, seconds=seconds)
-        report(f"Handler in process, {WORKERS} workers, {rounds} rounds of {seconds:g} s", measured, REFERENCE, RATE_AIMS)
+        report(
+            f"Handler in process, {WORKERS} workers, {rounds} rounds of {seconds:g} s", measured, REFERENCE, RATE_AIMS
+        )
         measured = measure(compared, clients=1, rounds=rounds, seconds=seconds)
         title = f"Handler's median latency, one worker, {rounds} rounds of {seconds:g} s"
         report_latency(title, measured, REFERENCE, LATENCY_AIMS)

@@ -8,6 +8,7 @@ import traceback
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 from threading import BrokenBarrierError
 
@@ -118,7 +119,7 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 
 def run_slice(work: Work, clients: int, seconds: float) -> Slice:
-    """Let `clients` processes repeat their work for `seconds` at once; RuntimeError with the trace of one that failed."""
+    """Let `clients` processes repeat their work for `seconds` at once; RuntimeError with the trace of a failed one."""
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(clients + 1)
     results = context.SimpleQueue()
@@ -174,7 +175,7 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _end(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
+def _end(processes: Sequence[BaseProcess]) -> None:
     for process in processes:
         process.join(READY_SECONDS)
         if process.is_alive():
