@@ -21,6 +21,7 @@ from benchmarks.market import REFERENCE, Market, make_accounts, prepared_market,
 from benchmarks.rounds import Work, measure, report, report_latency
 from tests.kit.builders import User
 from tests.kit.functions import Context, bearer, function_variables, http_event, load_function, make_token
+from trading.edge.gate import authenticator
 from trading.edge.rate_limit import RELAY_AWAKE_KEY
 
 WORKERS = 4
@@ -40,7 +41,7 @@ def handler_work(variables: Mapping[str, str], log: Path, users: Sequence[User],
         set_relay_sign(variables["REDIS_URL"], present=relay_awake)
         handler = load_function("execute_order")
         own = users[number * TRADERS_A_WORKER : (number + 1) * TRADERS_A_WORKER]
-        headers = itertools.cycle([headers_of(user) for user in own])
+        headers = itertools.cycle([known_headers(user) for user in own])
 
         def repeat() -> None:
             check_executed(handler(order_event(next(headers)), Context()))
@@ -65,6 +66,13 @@ def set_relay_sign(redis_url: str, *, present: bool) -> None:
             client.set(RELAY_AWAKE_KEY, 1)
         else:
             client.delete(RELAY_AWAKE_KEY)
+
+
+def known_headers(user: User) -> dict[str, str]:
+    """The headers of `user`, whose token this process has verified, as it has after their first order."""
+    headers = headers_of(user)
+    authenticator().identify(headers["authorization"])
+    return headers
 
 
 def headers_of(user: User) -> dict[str, str]:
