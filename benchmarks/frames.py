@@ -4,6 +4,7 @@ Times are of this machine's one clock: from the transaction's own time (`events.
 lock, so that its writes and its commit are inside) to the arrival of the event's first frame at a connected client.
 """
 
+import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from tests.kit.traders import Stream, Trader, execute
 from trading.relay import AWAKE_KEY, DRAIN_SECONDS
 
 AWAKE_ORDERS_A_ROUND = 30
-ORDER_SECONDS = 0.02
+# Random, so that orders do not fall into step with the relay, which looks every 50 ms.
+PAUSE_SECONDS_MAX = 0.1
 FRAME_SECONDS_MAX = 20.0
 SLEEP_SECONDS_MAX = 60.0
 
@@ -90,7 +92,7 @@ def _order_of_a_sleeper(trader: Watched, server: "redis.Redis") -> int:
 
 
 def _order_while_awake(trader: Watched, server: "redis.Redis") -> int:
-    time.sleep(ORDER_SECONDS)
+    time.sleep(random.uniform(0, PAUSE_SECONDS_MAX))
     if not server.exists(AWAKE_KEY):
         raise RuntimeError("the relay fell asleep between two orders")
     return trader.order()

@@ -2,7 +2,7 @@
 
 `handler` of functions/execute_order gets events of API Gateway and a context as Lambda gives it, on a PostgreSQL that
 syncs and a Redis. The queue is the local gateway's SQS API, which has a share of the same cores; nobody receives from
-it. What the handler logs goes to a file.
+it. What the handler logs goes to a file. Workers know their traders' tokens, as they do after each one's first order.
 """
 
 import itertools

@@ -1,7 +1,8 @@
 """Orders a second and how long each takes, over HTTP, with 1, 16 and 100 traders who order without pause.
 
-Each trader is a process with an account, a token and a connection of its own, on the local system with its
-four workers. An order that was not executed is counted, and fails the benchmark at its end.
+Each trader is a process with an account, a token and a connection of its own, on the local system with its four
+workers. The accounts have no limit of their own, so that the address's alone is counted. An order that was not executed
+is counted, and fails the benchmark at its end.
 """
 
 import multiprocessing

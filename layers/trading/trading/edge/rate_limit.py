@@ -4,6 +4,7 @@ import ipaddress
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from trading.cache import Cache, CacheUnavailableError, Script
@@ -11,6 +12,7 @@ from trading.errors import ErrorCode, TradingError
 
 WINDOW_SECONDS = 60
 RELAY_AWAKE_KEY = "relay:awake"
+ADDRESSES_REMEMBERED_MAX = 1024
 
 # Requests a minute; None is not limited (tooling, and only where ALLOW_UNMETERED_TIER honours it).
 LIMIT_BY_TIER: Mapping[str, int | None] = {
@@ -124,6 +126,7 @@ class RateLimiter:
         return _from_redis(limits, answer)
 
 
+@lru_cache(maxsize=ADDRESSES_REMEMBERED_MAX)
 def address_key(source_ip: str) -> str:
     """The key of an address; a host with IPv6 usually has a whole /64, so that counts as one."""
     try:
