@@ -17,6 +17,8 @@ BID ?=
 ASK ?=
 # Of the tests: `make test TESTS="tests/unit -k margin"`.
 TESTS ?= tests
+# Of the benchmarks: `make bench BENCH=handler`, `make bench BENCH="http --rounds 3 --seconds 1"`.
+BENCH ?=
 export PORT STATE EMAIL SID N BALANCE SYMBOL BID ASK
 
 PYTHON := .venv/bin/python
@@ -70,8 +72,8 @@ format: .venv/.dev ## rewrite the code in the project's format
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
-bench: .venv/.dev redis ## the benchmarks: ratios against a reference measured in the same run
-	@$(LAYER) $(PYTHON) -m benchmarks.order_procedure
+bench: .venv/.dev redis ## the benchmarks, ten minutes (BENCH= procedure, handler, http, traders, frames, imports: those alone)
+	@$(LAYER) $(PYTHON) -m benchmarks $(BENCH)
 
 build: .venv/.dev .venv-deploy/.deploy ## what `sam deploy` uploads, in .aws-sam/build
 	@$(PYTHON) -m tools.build

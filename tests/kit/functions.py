@@ -68,7 +68,19 @@ def function_environment(
     **overrides: str,
 ) -> Iterator[None]:
     """The environment that the template gives a function; what is cached from another one is dropped on both sides."""
-    variables = {
+    database_url = database.url_for(role) if database else None
+    for name, value in (function_variables(folder, database_url, redis_url) | overrides).items():
+        monkeypatch.setenv(name, value)
+    forget()
+    try:
+        yield
+    finally:
+        forget()
+
+
+def function_variables(folder: Path, database_url: str | None, redis_url: str | None) -> dict[str, str]:
+    """What a function reads from its environment; its secrets are written into `folder`."""
+    return {
         "STAGE": "local",
         # A name of its own, because a logger of the same name keeps writing to the output of the test before.
         "POWERTOOLS_SERVICE_NAME": f"test-{next(_numbers)}",
@@ -82,18 +94,9 @@ def function_environment(
         "JWT_SECRET": _secret(folder, "jwt", JWT_SECRET),
         "CSRF_SECRET": _secret(folder, "csrf", CSRF_SECRET),
         # Ports that nothing listens at: a store that a test does not give is one that is gone.
-        "DATABASE_SECRET": _secret(
-            folder, "database", database.url_for(role) if database else "postgresql://nobody@127.0.0.1:9/none"
-        ),
+        "DATABASE_SECRET": _secret(folder, "database", database_url or "postgresql://nobody@127.0.0.1:9/none"),
         "REDIS_SECRET": _secret(folder, "redis", redis_url or "redis://127.0.0.1:9/0"),
     }
-    for name, value in (variables | overrides).items():
-        monkeypatch.setenv(name, value)
-    forget()
-    try:
-        yield
-    finally:
-        forget()
 
 
 def forget() -> None:

@@ -69,10 +69,12 @@ def _bounded_metadata(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-type Number = Annotated[
-    Decimal, BeforeValidator(_plain_number), Field(max_digits=DIGITS_MAX + PLACES_MAX, decimal_places=PLACES_MAX)
+# Bounds stand before the validator of ours: behind it, pydantic checks them in Python and not in its core.
+_PRECISION = Field(max_digits=DIGITS_MAX + PLACES_MAX, decimal_places=PLACES_MAX)
+type Number = Annotated[Decimal, _PRECISION, BeforeValidator(_plain_number)]
+type PositiveNumber = Annotated[
+    Decimal, _PRECISION, Field(gt=0, lt=Decimal(10) ** DIGITS_MAX), BeforeValidator(_plain_number)
 ]
-type PositiveNumber = Annotated[Number, Field(gt=0, lt=Decimal(10) ** DIGITS_MAX)]
 type Price = PositiveNumber
 # Printable ASCII: what a header can carry and every log shows.
 type Key = Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS_MAX, pattern=r"^[\x21-\x7e]+$")]
