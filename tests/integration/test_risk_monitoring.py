@@ -211,7 +211,7 @@ class TestEpisode:
         assert episode["left_level"] >= episode["release_level"] == Decimal("52.5")
 
         # When it falls again
-        world.quote("EURUSD", "1.0900", "1.0902")
+        world.quote("EURUSD", "1.0950", "1.0952")
         # Then that is another episode
         assert run(store).entered == 1
         assert len(world.episodes(user)) == 2
@@ -276,7 +276,7 @@ class TestQuotes:
         # Given one account on a stale quote and another on a fresh one
         stale = world.long_eurusd()
         world.quote("EURUSD", "1.0500", "1.0502", age=timedelta(minutes=11))
-        fresh = make_user(world.database, balance=100)
+        fresh = make_user(world.database, balance=600)
         world.open_position(fresh, "GBPUSD", "short", "1", "1.3000", "1300")
         world.quote("GBPUSD", "1.3005", "1.3006")
 
@@ -309,7 +309,7 @@ class TestQuotes:
 
     def test_a_stale_conversion_leaves_the_account_out(self, world: World, store: RiskStore) -> None:
         # Given a euro account with a dollar share: the share is priced, the dollar is not
-        user = make_user(world.database, currency="EUR", balance=100)
+        user = make_user(world.database, currency="EUR", balance=130)
         world.open_position(user, "AAPL", "long", "10", "200", "100")
         world.quote("AAPL", "190", "190.1")
         world.quote("EURUSD", "1.1", "1.1002", age=timedelta(minutes=11))
@@ -317,9 +317,9 @@ class TestQuotes:
         assert run(store).skipped == 1
         # When the dollar is priced again
         world.quote("EURUSD", "1.1", "1.1002")
-        # Then the loss of 100 USD is 90.91 EUR: 9 percent is left
+        # Then the loss of 100 USD is 90.91 EUR: 39 percent is left
         assert run(store).entered == 1
-        assert world.episodes(user)[0]["entered_level"].quantize(Decimal("0.01")) == Decimal("9.09")
+        assert world.episodes(user)[0]["entered_level"].quantize(Decimal("0.01")) == Decimal("39.09")
 
     def test_quotes_are_looked_at_again_under_the_lock(self, world: World, store: RiskStore) -> None:
         # Given an account that was due when it was scanned
@@ -419,7 +419,10 @@ class TestScan:
     def test_a_page_ends_behind_the_last_account_that_it_names(self, world: World, store: RiskStore) -> None:
         # Given four accounts, of which the first, second and fourth are due
         users = sorted((world.long_eurusd() for _ in range(4)), key=lambda user: user.user_id)
-        world.execute("UPDATE risk_settings SET margin_call_threshold = 0 WHERE user_id = %s", users[2].user_id)
+        world.execute(
+            "UPDATE risk_settings SET margin_call_threshold = 0, stop_out_level = 0 WHERE user_id = %s",
+            users[2].user_id,
+        )
         world.quote("EURUSD", "1.0950", "1.0952")
         # When pages may name two
         first = store.scan_margin(accounts_max=10, calls_max=2)
@@ -498,7 +501,7 @@ class TestScan:
 class TestDoors:
     @pytest.mark.parametrize("role", ["function_trader", "function_relay", "function_prices", "compliance"])
     def test_only_risk_monitoring_may_call(self, database: ScratchDatabase, role: str) -> None:
-        for procedure in ("monitor_margin", "record_margin_call"):
+        for procedure in ("monitor_margin", "record_margin_call", "stop_out_step"):
             with database.connect(role) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"SELECT {procedure}('{{}}')".encode())
 

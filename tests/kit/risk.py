@@ -1,0 +1,57 @@
+"""Stop-outs as the scheduled function asks for them, and what they find: prices that have moved, orders at rest."""
+
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from tests.kit.builders import User
+from tests.kit.orders import Market
+
+REQUEST_ID = "risk-1"
+
+
+def stop_out_step(connection: psycopg.Connection[Any], user: User) -> dict[str, Any]:
+    """One step for the account of `user`, on a connection of function_risk."""
+    request = {
+        "version": 1,
+        "user_id": str(user.user_id),
+        "account_id": str(user.account_id),
+        "request_id": REQUEST_ID,
+    }
+    row = connection.execute("SELECT stop_out_step(%s)", (Jsonb(request),)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def rest_order(market: Market, user: User, *, symbol: str = "EURUSD", limit_price: Decimal | str = "1.0000") -> UUID:
+    """A limit order to buy one lot that waits for its price, with its audit and its event."""
+    asked = {
+        "symbol": symbol,
+        "order_type": "limit",
+        "side": "buy",
+        "quantity": 1,
+        "limit_price": str(limit_price),
+    }
+    with market.owner.transaction():
+        market.execute("SELECT FROM accounts WHERE id = %s FOR NO KEY UPDATE", (user.account_id,))
+        ((order_id,),) = market.execute(
+            "INSERT INTO orders (user_id, account_id, symbol, order_type, side, quantity, limit_price, status, "
+            "leaves_quantity) VALUES (%s, %s, %s, 'limit', 'buy', 1, %s, 'new', 1) RETURNING id",
+            (user.user_id, user.account_id, symbol, limit_price),
+        )
+        market.execute(
+            "UPDATE accounts SET last_sequence = last_sequence + 1, audit_version = audit_version + 2, "
+            "audit_head = append_audit(accounts, %(order_id)s, ARRAY["
+            "ROW('SUBMITTED', 'pending_new', %(asked)s, NULL, NULL)::audit_entry, "
+            "ROW('ACCEPTED', 'new', '{}', NULL, NULL)::audit_entry], clock_timestamp()) WHERE id = %(account_id)s",
+            {"order_id": order_id, "asked": Jsonb(asked), "account_id": user.account_id},
+        )
+        market.execute(
+            "SELECT append_event(a, a.last_sequence, 'order.new', %s, NULL, clock_timestamp()) FROM accounts AS a "
+            "WHERE a.id = %s",
+            (Jsonb({"orders": [{"order_id": str(order_id), "status": "new"}]}), user.account_id),
+        )
+    return order_id
