@@ -8,9 +8,31 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from tests.kit.builders import User
-from tests.kit.orders import Market
+from tests.kit.orders import Market, Outcome
 
 REQUEST_ID = "risk-1"
+# Five lots of EURUSD bought at 1.1002 + 0.6 pips = 1.10026 take 5 x 100,000 x 1.10026 / 100 = 5,501.30 of margin. At a
+# bid of 1.09026 they have lost 5,000.00, so that 6,100.26 of balance are 1,100.26 of equity: exactly 20 percent.
+BALANCE_AT_THE_LEVEL = Decimal("6100.26")
+BID_AT_THE_LEVEL, ASK_AT_THE_LEVEL = "1.09026", "1.09046"
+
+
+def opened(outcome: Outcome) -> UUID:
+    """The position that an order opened; it has to be filled."""
+    assert outcome["outcome"] == "filled", outcome.answer
+    return UUID(outcome["position_id"])
+
+
+def long_eurusd(market: Market, balance: Decimal | str = BALANCE_AT_THE_LEVEL, **facts: Any) -> User:
+    """A user with five lots of EURUSD; see BALANCE_AT_THE_LEVEL."""
+    user = market.user(balance=balance, **facts)
+    opened(market.trade(user, quantity="5"))
+    return user
+
+
+def book_faults(market: Market) -> list[tuple[Any, ...]]:
+    """What verify_books finds."""
+    return [fault for fault in market.book_faults() if fault[2] != "no event tells of it"]
 
 
 def stop_out_step(connection: psycopg.Connection[Any], user: User) -> dict[str, Any]:
