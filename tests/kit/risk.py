@@ -1,5 +1,6 @@
 """Stop-outs as the scheduled function asks for them, and what they find: prices that have moved, orders at rest."""
 
+import json
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -36,16 +37,16 @@ def book_faults(market: Market) -> list[tuple[Any, ...]]:
 
 
 def stop_out_step(connection: psycopg.Connection[Any], user: User) -> dict[str, Any]:
-    """One step for the account of `user`, on a connection of function_risk."""
+    """One step for the account of `user`, on a connection of function_risk; numbers of the answer as Decimal."""
     request = {
         "version": 1,
         "user_id": str(user.user_id),
         "account_id": str(user.account_id),
         "request_id": REQUEST_ID,
     }
-    row = connection.execute("SELECT stop_out_step(%s)", (Jsonb(request),)).fetchone()
+    row = connection.execute("SELECT stop_out_step(%s)::text", (Jsonb(request),)).fetchone()
     assert row is not None
-    return row[0]
+    return json.loads(row[0], parse_float=Decimal)
 
 
 def rest_order(market: Market, user: User, *, symbol: str = "EURUSD", limit_price: Decimal | str = "1.0000") -> UUID:
