@@ -16,7 +16,7 @@ import pytest
 from moto import mock_aws
 from psycopg.rows import dict_row
 
-from tests.kit.builders import User, make_user, set_quote
+from tests.kit.builders import User, make_position, make_user, set_quote
 from tests.kit.functions import Context, function_environment, load_function
 from tests.kit.servers import ScratchDatabase
 from trading import monitoring
@@ -55,37 +55,6 @@ class World:
             cursor.execute(statement.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
 
-    def open_position(
-        self, user: User, symbol: str, side: str, quantity: str, entry_price: str, margin_used: str
-    ) -> UUID:
-        """A position with the filled order that opened it."""
-        (order,) = self.execute(
-            "INSERT INTO orders (user_id, account_id, symbol, order_type, side, quantity, status, filled_quantity, "
-            "leaves_quantity, average_price, executed_at) VALUES (%s, %s, %s, 'market', %s, %s, 'filled', %s, 0, %s, "
-            "clock_timestamp()) RETURNING id",
-            user.user_id,
-            user.account_id,
-            symbol,
-            "buy" if side == "long" else "sell",
-            quantity,
-            quantity,
-            entry_price,
-        )
-        (position,) = self.execute(
-            "INSERT INTO positions (user_id, account_id, order_id, symbol, side, quantity, opened_quantity, "
-            "entry_price, margin_used) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
-            user.user_id,
-            user.account_id,
-            order["id"],
-            symbol,
-            side,
-            quantity,
-            quantity,
-            entry_price,
-            margin_used,
-        )
-        return position["id"]
-
     def close_positions(self, user: User) -> None:
         self.execute(
             "UPDATE positions SET status = 'closed', quantity = 0, margin_used = 0, closed_at = clock_timestamp() "
@@ -123,7 +92,7 @@ class World:
     def long_eurusd(self, balance: int = 10_000, **facts: Any) -> User:
         """A user who is long ten lots of EURUSD at 1.1000 with 11,000 of margin used."""
         user = make_user(self.database, balance=balance, **facts)
-        self.open_position(user, "EURUSD", "long", "10", "1.1000", "11000")
+        make_position(self.database, user, "EURUSD", "long", "10", "1.1000", "11000")
         return user
 
 
@@ -261,7 +230,7 @@ class TestEpisode:
     def test_a_cash_account_borrows_nothing_and_gets_no_call(self, world: World, store: RiskStore) -> None:
         # Given a share bought in full that lost 90 percent
         user = make_user(world.database, kind="cash", balance=100)
-        world.open_position(user, "AAPL", "long", "1", "100", "100")
+        make_position(world.database, user, "AAPL", "long", "1", "100", "100")
         world.quote("AAPL", "10", "10.1")
         # When
         report = run(store)
@@ -277,7 +246,7 @@ class TestQuotes:
         stale = world.long_eurusd()
         world.quote("EURUSD", "1.0500", "1.0502", age=timedelta(minutes=11))
         fresh = make_user(world.database, balance=600)
-        world.open_position(fresh, "GBPUSD", "short", "1", "1.3000", "1300")
+        make_position(world.database, fresh, "GBPUSD", "short", "1", "1.3000", "1300")
         world.quote("GBPUSD", "1.3005", "1.3006")
 
         # When
@@ -310,7 +279,7 @@ class TestQuotes:
     def test_a_stale_conversion_leaves_the_account_out(self, world: World, store: RiskStore) -> None:
         # Given a euro account with a dollar share: the share is priced, the dollar is not
         user = make_user(world.database, currency="EUR", balance=130)
-        world.open_position(user, "AAPL", "long", "10", "200", "100")
+        make_position(world.database, user, "AAPL", "long", "10", "200", "100")
         world.quote("AAPL", "190", "190.1")
         world.quote("EURUSD", "1.1", "1.1002", age=timedelta(minutes=11))
         # When / then
@@ -349,11 +318,11 @@ def test_levels_are_those_of_the_accounts_valuation(world: World) -> None:
         world.quote(symbol, bid, ask)
     for currency in ("USD", "EUR", "GBP"):
         user = make_user(world.database, currency=currency, balance=5_000)
-        world.open_position(user, "EURUSD", "long", "0.37", "1.0931", "404.45")
-        world.open_position(user, "USDJPY", "short", "1.13", "149.07", "1130")
-        world.open_position(user, "EURGBP", "long", "0.5", "0.8502", "500")
-        world.open_position(user, "AAPL", "short", "13", "201.37", "26.18")
-        world.open_position(user, "SAP", "long", "7", "239.99", "16.80")
+        make_position(world.database, user, "EURUSD", "long", "0.37", "1.0931", "404.45")
+        make_position(world.database, user, "USDJPY", "short", "1.13", "149.07", "1130")
+        make_position(world.database, user, "EURGBP", "long", "0.5", "0.8502", "500")
+        make_position(world.database, user, "AAPL", "short", "13", "201.37", "26.18")
+        make_position(world.database, user, "SAP", "long", "7", "239.99", "16.80")
 
     # When every account is valued in one statement and one by one
     rows = world.execute(
@@ -380,7 +349,7 @@ def test_the_database_decides_by_the_rules_of_the_layer(world: World, called: bo
     users = {}
     for level in ("0.01", "49.99", "50", "50.01", "52.49", "52.5", "52.51", "400"):
         user = make_user(world.database, balance=level)
-        world.open_position(user, "AAPL", "long", "1", "200", "100")
+        make_position(world.database, user, "AAPL", "long", "1", "200", "100")
         users[user.account_id] = Decimal(level)
         if called:
             world.execute(

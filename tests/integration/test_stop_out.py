@@ -1,5 +1,6 @@
 """Stop-out against hand calculations: who is closed, by which figures, and what stands in the books after it."""
 
+import json
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -21,6 +22,7 @@ from tests.kit.risk import (
     rest_order,
     stop_out_step,
 )
+from trading.events import Event, frames_of
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,17 @@ def events(market: Market, user: User) -> list[dict[str, Any]]:
 
 def event_types(market: Market, user: User) -> list[str]:
     return [event["event_type"] for event in events(market, user)]
+
+
+def frames_of_event(market: Market, user: User) -> list[dict[str, Any]]:
+    """What a stream tells of the user's last event."""
+    ((sequence, event_type, payload),) = market.execute(
+        "SELECT sequence, event_type, payload::text FROM events WHERE account_id = %s ORDER BY sequence DESC LIMIT 1",
+        (user.account_id,),
+    )
+    facts = json.loads(payload, parse_float=Decimal)
+    event = Event(user.user_id, user.account_id, sequence, event_type, facts)
+    return [json.loads(frame.text, parse_float=Decimal) for frame in frames_of(event)]
 
 
 def figures(fact: dict[str, Any], *names: str) -> tuple[Decimal, ...]:
@@ -473,7 +486,7 @@ class TestBooks:
         # then
         event = events(market, user)[-1]
         payload = event["payload"]
-        assert (event["event_type"], event["sequence"], event["request_id"]) == ("stop_out.closed", 2 + 1, REQUEST_ID)
+        assert (event["event_type"], event["sequence"], event["request_id"]) == ("stop_out.closed", 3, REQUEST_ID)
         assert [fact["status"] for fact in payload["orders"]] == ["pending_new", "filled"]
         assert [fact["order_id"] for fact in payload["fills"]] == [answer["order_id"]]
         assert [(fact["position_id"], fact["status"]) for fact in payload["positions"]] == [
@@ -485,6 +498,44 @@ class TestBooks:
             0,
         )
         assert payload["risk"] == {
+            "type": "stop_out",
+            "state": "closed",
+            "margin_level": 20,
+            "threshold": 20,
+            "position_id": answer["position_id"],
+        }
+
+    def test_the_frames_of_the_event(self, market: Market, step: Callable[[User], dict[str, Any]]) -> None:
+        # given an order at rest besides
+        user = long_eurusd(market)
+        order = rest_order(market, user)
+        market.quote("EURUSD", BID_AT_THE_LEVEL, ASK_AT_THE_LEVEL)
+        # when
+        answer = step(user)
+        told = frames_of_event(market, user)
+        # then
+        assert [(frame.get("type") or frame["event"], frame["sequence"]) for frame in told] == [
+            ("order_update", 4),
+            ("order_update", 4),
+            ("order_update", 4),
+            ("order.filled", 4),
+            ("position_update", 4),
+            ("account_update", 4),
+            ("risk_alert", 4),
+        ]
+        assert [(frame["data"]["order_id"], frame["data"]["status"]) for frame in told[:3]] == [
+            (str(order), "cancelled"),
+            (answer["order_id"], "pending"),
+            (answer["order_id"], "executed"),
+        ]
+        position, account, alert = (frame["data"] for frame in told[4:])
+        assert (position["position_id"], position["status"], position["quantity"]) == (
+            answer["position_id"],
+            "closed",
+            0,
+        )
+        assert (account["margin_level"], account["margin_used"]) == (None, 0)
+        assert alert == {
             "type": "stop_out",
             "state": "closed",
             "margin_level": 20,
