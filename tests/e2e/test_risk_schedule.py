@@ -1,4 +1,4 @@
-"""The scheduled risk function: a margin call is told once when it begins and once when it ends, and a stop-out as it is."""
+"""The scheduled risk function: margin calls are told once when they begin and once when they end, stop-outs as they are."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -122,7 +122,7 @@ def test_a_stop_out_closes_the_position_and_tells_everything_of_it(local_system:
     (row,) = trader.rows("accounts", "balance")
     assert Decimal(trader.read("/api/v1/account")["balance"]) == row["balance"] == account["data"]["balance"]
     assert account["data"]["balance"] == 100_000 + position["data"]["realized_pnl"] < 20_000
-    assert trader.read("/api/v1/positions")["positions"] == []
+    assert trader.read("/api/v1/positions")["data"] == []
     # and its audit says who closed it and why
     (submitted,) = [
         row
