@@ -1,4 +1,4 @@
-"""The scheduled risk function: margin calls are told once when they begin and once when they end, stop-outs as they are."""
+"""The scheduled risk function: a margin call is told once when it begins and once when it ends, a stop-out as it is."""
 
 from collections.abc import Sequence
 from datetime import datetime
