@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,16 +16,15 @@ from moto import mock_aws
 from psycopg.rows import dict_row
 
 from tests.kit.builders import User, make_position, make_user, set_quote
-from tests.kit.functions import Context, function_environment, load_function
+from tests.kit.functions import function_environment, load_function
+from tests.kit.risk import LongContext, run_monitoring
 from tests.kit.servers import ScratchDatabase
 from trading import monitoring
 from trading.errors import ErrorCode, TradingError
-from trading.monitoring import MarginReport, monitor_margin
+from trading.monitoring import MarginReport
 from trading.risk import MarginCallTerms, margin_call_due
 from trading.store.database import Database
 from trading.store.risk import DueAccount, RiskStore
-
-ENOUGH_TIME_MS = 50_000
 
 
 @pytest.fixture
@@ -96,11 +94,6 @@ class World:
         return user
 
 
-def run(store: RiskStore, announced: list[UUID] | None = None, *, time_left_ms: int = ENOUGH_TIME_MS) -> MarginReport:
-    told = announced if announced is not None else []
-    return monitor_margin(store, told.append, request_id="risk-1", time_left_ms=lambda: time_left_ms)
-
-
 class TestEpisode:
     def test_a_call_is_entered_once(self, world: World, store: RiskStore) -> None:
         # Given an account with equity 10,000 - 5,000 on 11,000 of margin: 45.45 percent, below its threshold of 50
@@ -109,8 +102,8 @@ class TestEpisode:
         announced: list[UUID] = []
 
         # When the watch runs twice
-        first = run(store, announced)
-        second = run(store, announced)
+        first = run_monitoring(store, announced)
+        second = run_monitoring(store, announced)
 
         # Then there is one episode, one event, one announcement
         assert (first.checked, first.breached, first.entered, first.complete) == (1, 1, 1, True)
@@ -132,7 +125,7 @@ class TestEpisode:
         before = world.account(user)
 
         # When it is
-        run(store)
+        run_monitoring(store)
 
         # Then the account's sequence and audit head moved by one, with the rows that say so, in one transaction
         after = world.account(user)
@@ -161,20 +154,20 @@ class TestEpisode:
         # Given a called account
         user = world.long_eurusd()
         world.quote("EURUSD", "1.0950", "1.0952")
-        run(store)
+        run_monitoring(store)
 
         # When its level comes back to 51 percent, above the threshold and below the release level of 52.5
         world.quote("EURUSD", "1.09561", "1.0958")
-        hovering = run(store)
+        hovering = run_monitoring(store)
         # Then the episode goes on
         assert (hovering.left, world.event_types(user)) == (0, ["margin_call.entered"])
 
         # When it reaches 90.9 percent
         world.quote("EURUSD", "1.1000", "1.1002")
-        recovered = run(store)
+        recovered = run_monitoring(store)
         # Then it is left, once
         assert recovered.left == 1
-        assert run(store).left == 0
+        assert run_monitoring(store).left == 0
         assert world.event_types(user) == ["margin_call.entered", "margin_call.left"]
         (episode,) = world.episodes(user)
         assert episode["left_level"] >= episode["release_level"] == Decimal("52.5")
@@ -182,7 +175,7 @@ class TestEpisode:
         # When it falls again
         world.quote("EURUSD", "1.0950", "1.0952")
         # Then that is another episode
-        assert run(store).entered == 1
+        assert run_monitoring(store).entered == 1
         assert len(world.episodes(user)) == 2
 
     def test_a_level_at_the_threshold_is_no_breach(self, world: World, store: RiskStore) -> None:
@@ -190,24 +183,24 @@ class TestEpisode:
         user = world.long_eurusd()
         world.quote("EURUSD", "1.0955", "1.0957")
         # When / then
-        assert run(store).breached == 0
+        assert run_monitoring(store).breached == 0
         assert world.episodes(user) == []
 
     def test_closing_everything_ends_it(self, world: World, store: RiskStore) -> None:
         # Given a called account whose positions are closed since
         user = world.long_eurusd()
         world.quote("EURUSD", "1.0950", "1.0952")
-        run(store)
+        run_monitoring(store)
         world.close_positions(user)
 
         # When
-        report = run(store)
+        report = run_monitoring(store)
 
         # Then the call is left, with no level because no margin is used
         assert (report.left, report.complete) == (1, True)
         assert world.event_types(user) == ["margin_call.entered", "margin_call.left"]
         assert world.events(user)[-1]["payload"]["risk"]["margin_level"] is None
-        assert run(store).checked == 0
+        assert run_monitoring(store).checked == 0
 
     @pytest.mark.parametrize("bid", ["1.0900", "1.0800"])
     def test_equity_at_or_below_zero_is_called_too(self, world: World, store: RiskStore, bid: str) -> None:
@@ -215,7 +208,7 @@ class TestEpisode:
         user = world.long_eurusd()
         world.quote("EURUSD", bid, "1.1000")
         # When / then
-        assert run(store).entered == 1
+        assert run_monitoring(store).entered == 1
         assert world.episodes(user)[0]["entered_level"] <= 0
 
     def test_the_threshold_is_the_accounts_own(self, world: World, store: RiskStore) -> None:
@@ -224,7 +217,7 @@ class TestEpisode:
         lax = world.long_eurusd()
         world.quote("EURUSD", "1.1000", "1.1002")
         # When / then
-        assert run(store).entered == 1
+        assert run_monitoring(store).entered == 1
         assert (len(world.episodes(strict)), len(world.episodes(lax))) == (1, 0)
 
     def test_a_cash_account_borrows_nothing_and_gets_no_call(self, world: World, store: RiskStore) -> None:
@@ -233,7 +226,7 @@ class TestEpisode:
         make_position(world.database, user, "AAPL", "long", "1", "100", "100")
         world.quote("AAPL", "10", "10.1")
         # When
-        report = run(store)
+        report = run_monitoring(store)
         # Then
         assert (report.checked, report.breached, world.episodes(user)) == (1, 0, [])
 
@@ -250,7 +243,7 @@ class TestQuotes:
         world.quote("GBPUSD", "1.3005", "1.3006")
 
         # When
-        report = run(store)
+        report = run_monitoring(store)
 
         # Then only the second is judged
         assert (report.checked, report.skipped, report.entered) == (2, 1, 1)
@@ -264,9 +257,9 @@ class TestQuotes:
         world.long_eurusd()
         world.execute("DELETE FROM quotes")
         # When / then
-        assert run(store).skipped == 1
+        assert run_monitoring(store).skipped == 1
         world.close_market("EURUSD")
-        assert run(store).skipped == 1
+        assert run_monitoring(store).skipped == 1
 
     def test_the_sessions_last_quote_holds_while_the_market_is_closed(self, world: World, store: RiskStore) -> None:
         # Given an old quote of a closed market
@@ -274,7 +267,7 @@ class TestQuotes:
         world.quote("EURUSD", "1.0950", "1.0952", age=timedelta(days=2))
         world.close_market("EURUSD")
         # When / then
-        assert (run(store).entered, world.event_types(user)) == (1, ["margin_call.entered"])
+        assert (run_monitoring(store).entered, world.event_types(user)) == (1, ["margin_call.entered"])
 
     def test_a_stale_conversion_leaves_the_account_out(self, world: World, store: RiskStore) -> None:
         # Given a euro account with a dollar share: the share is priced, the dollar is not
@@ -283,11 +276,11 @@ class TestQuotes:
         world.quote("AAPL", "190", "190.1")
         world.quote("EURUSD", "1.1", "1.1002", age=timedelta(minutes=11))
         # When / then
-        assert run(store).skipped == 1
+        assert run_monitoring(store).skipped == 1
         # When the dollar is priced again
         world.quote("EURUSD", "1.1", "1.1002")
         # Then the loss of 100 USD is 90.91 EUR: 39 percent is left
-        assert run(store).entered == 1
+        assert run_monitoring(store).entered == 1
         assert world.episodes(user)[0]["entered_level"].quantize(Decimal("0.01")) == Decimal("39.09")
 
     def test_quotes_are_looked_at_again_under_the_lock(self, world: World, store: RiskStore) -> None:
@@ -379,11 +372,11 @@ class TestScan:
         world.quote("EURUSD", "1.0950", "1.0952")
         monkeypatch.setattr(monitoring, "PAGE_ACCOUNTS_MAX", 2)
         # When
-        report = run(store)
+        report = run_monitoring(store)
         # Then
         assert (report.checked, report.entered, report.complete) == (5, 5, True)
         assert all(world.event_types(user) == ["margin_call.entered"] for user in users)
-        assert run(store).checked == 5
+        assert run_monitoring(store).checked == 5
 
     def test_a_page_ends_behind_the_last_account_that_it_names(self, world: World, store: RiskStore) -> None:
         # Given four accounts, of which the first, second and fourth are due
@@ -411,7 +404,7 @@ class TestScan:
         monkeypatch.setattr(monitoring, "PAGE_ACCOUNTS_MAX", 2)
         monkeypatch.setattr(monitoring, "RUN_ACCOUNTS_MAX", 2)
         # When
-        first, second = run(store), run(store)
+        first, second = run_monitoring(store), run_monitoring(store)
         # Then
         assert (first.checked, first.complete) == (2, False)
         assert (second.checked, second.complete) == (1, True)
@@ -422,7 +415,7 @@ class TestScan:
         user = world.long_eurusd()
         world.quote("EURUSD", "1.0950", "1.0952")
         # When
-        report = run(store, time_left_ms=monitoring.TIME_LEFT_MS_MIN - 1)
+        report = run_monitoring(store, time_left_ms=monitoring.TIME_LEFT_MS_MIN - 1)
         # Then
         assert (report.checked, report.complete, world.episodes(user)) == (0, False, [])
 
@@ -436,7 +429,7 @@ class TestScan:
         def one_run() -> None:
             connection = Database(lambda: world.database.url_for("function_risk"))
             begin.wait()
-            reports.append(run(RiskStore(connection)))
+            reports.append(run_monitoring(RiskStore(connection)))
             connection.close()
 
         # When two runs start together
@@ -459,12 +452,12 @@ class TestScan:
             with world.database.connect(autocommit=False) as order:
                 order.execute("SELECT FROM accounts WHERE id = %s FOR NO KEY UPDATE", (users[0].account_id,))
                 # When
-                report = run(store)
+                report = run_monitoring(store)
         finally:
             world.execute("ALTER ROLE function_risk SET lock_timeout = 4000")
         # Then the second is called, the first counted, and called by the next run
         assert (report.failed, report.entered) == (1, 1)
-        assert run(store).entered == 1
+        assert run_monitoring(store).entered == 1
 
 
 class TestDoors:
@@ -497,7 +490,7 @@ class TestDoors:
         # Given a called account
         world.long_eurusd()
         world.quote("EURUSD", "1.0950", "1.0952")
-        run(store)
+        run_monitoring(store)
         # When / then
         with pytest.raises(psycopg.errors.UniqueViolation):
             world.execute(
@@ -506,14 +499,6 @@ class TestDoors:
                 "release_level, entered_at, entered_level, entered_equity, entered_margin_used "
                 "FROM margin_call_episodes"
             )
-
-
-@dataclass(frozen=True)
-class LongContext(Context):
-    """A run that has all its time left."""
-
-    def get_remaining_time_in_millis(self) -> int:
-        return ENOUGH_TIME_MS
 
 
 class TestFunction:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from threading import Barrier
@@ -15,24 +14,23 @@ import pytest
 from moto import mock_aws
 
 from tests.kit import ScratchDatabase, User, order_request
-from tests.kit.functions import Context, function_environment, load_function
+from tests.kit.functions import function_environment, load_function
 from tests.kit.orders import Market, send, stale_time
 from tests.kit.risk import (
     ASK_AT_THE_LEVEL,
     BID_AT_THE_LEVEL,
-    REQUEST_ID,
+    LongContext,
     book_faults,
     long_eurusd,
     opened,
     rest_order,
+    run_monitoring,
     stop_out_step,
 )
 from trading import monitoring
-from trading.monitoring import MarginReport, monitor_margin
+from trading.monitoring import MarginReport
 from trading.store.database import Database
 from trading.store.risk import RiskStore
-
-ENOUGH_TIME_MS = 50_000
 
 
 @pytest.fixture
@@ -49,11 +47,6 @@ def store(market: Market) -> Iterator[RiskStore]:
     with_role = Database(lambda: market.database.url_for("function_risk"))
     yield RiskStore(with_role)
     with_role.close()
-
-
-def run(store: RiskStore, announced: list[UUID] | None = None) -> MarginReport:
-    told = announced if announced is not None else []
-    return monitor_margin(store, told.append, request_id=REQUEST_ID, time_left_ms=lambda: ENOUGH_TIME_MS)
 
 
 def deadlocks(market: Market) -> int:
@@ -82,7 +75,7 @@ class TestRun:
         announced: list[UUID] = []
 
         # when
-        report = run(store, announced)
+        report = run_monitoring(store, announced)
 
         # then
         assert risk_events(market, user) == ["margin_call.entered", "stop_out.closed", "margin_call.left"]
@@ -96,17 +89,17 @@ class TestRun:
         assert (report.waiting, report.unfinished, report.unchanged, report.failed) == (0, 0, 0, 0)
         assert announced == [user.account_id] * 3
         # and another run finds nothing
-        again = run(store)
+        again = run_monitoring(store)
         assert (again.checked, again.stopped_out) == (0, 0)
 
     def test_who_was_called_before_is_stopped_out_without_another_call(self, market: Market, store: RiskStore) -> None:
         # given a call at 45 percent
         user = long_eurusd(market)
         market.quote("EURUSD", "1.09300", "1.09320")
-        assert (run(store).entered, risk_events(market, user)) == (1, ["margin_call.entered"])
+        assert (run_monitoring(store).entered, risk_events(market, user)) == (1, ["margin_call.entered"])
         # when the price falls on
         fall_to_the_level(market)
-        report = run(store)
+        report = run_monitoring(store)
         # then
         assert (report.entered, report.unchanged, report.stopped_out, report.left) == (0, 0, 1, 1)
         assert risk_events(market, user) == ["margin_call.entered", "stop_out.closed", "margin_call.left"]
@@ -119,7 +112,7 @@ class TestRun:
         # when the level falls to 19.09 percent, and the price hovers there
         for bid in ("1.09036", "1.09040", "1.09030", "1.09040", "1.09030"):
             market.quote("EURUSD", bid, "1.09060")
-            run(store)
+            run_monitoring(store)
         # then the four lots went, at once, and with them the call
         assert risk_events(market, user) == ["margin_call.entered", "stop_out.closed", "margin_call.left"]
         assert open_positions(market, user) == 1
@@ -131,13 +124,13 @@ class TestRun:
             opened(market.trade(user))
         # when 3,200 - 2 x 1,400 = 400 are 18.18 percent of 2,200.52
         market.quote("EURUSD", "1.08626", "1.08646")
-        report = run(store)
+        report = run_monitoring(store)
         # then one goes, and 394 are 35.81 percent of 1,100.26: no further position, and no end of the call
         assert (report.positions_closed, report.entered, report.left, report.unchanged) == (1, 1, 0, 1)
         assert risk_events(market, user) == ["margin_call.entered", "stop_out.closed"]
         # and hovering there changes nothing
         market.quote("EURUSD", "1.08630", "1.08650")
-        run(store)
+        run_monitoring(store)
         assert risk_events(market, user) == ["margin_call.entered", "stop_out.closed"]
         assert open_positions(market, user) == 1
 
@@ -150,7 +143,7 @@ class TestRun:
         market.quote("GBPUSD", "1.2300", "1.2304", stale_time())
         fall_to_the_level(market)
         # when
-        report = run(store)
+        report = run_monitoring(store)
         # then
         assert (report.checked, report.stopped_out, report.skipped) == (6, 3, 1)
         assert [open_positions(market, user) for user in due + above + [stale]] == [0, 0, 0, 1, 1, 1]
@@ -161,14 +154,14 @@ class TestRun:
         fall_to_the_level(market)
         market.close("FX")
         # when it runs at the weekend
-        reports = [run(store) for _ in range(2)]
+        reports = [run_monitoring(store) for _ in range(2)]
         # then the call is told once, and each run waits
         assert [(report.entered, report.waiting, report.stopped_out) for report in reports] == [(1, 1, 0), (0, 1, 0)]
         assert risk_events(market, user) == ["margin_call.entered"]
         # when it opens
         market.execute("UPDATE market_calendars SET always_open = true WHERE name = 'FX'")
         # then
-        assert run(store).positions_closed == 1
+        assert run_monitoring(store).positions_closed == 1
 
     def test_an_account_takes_a_bounded_number_of_steps_a_run(
         self, market: Market, store: RiskStore, monkeypatch: pytest.MonkeyPatch
@@ -180,7 +173,7 @@ class TestRun:
         market.quote("EURUSD", "1.08000", "1.08020")
         monkeypatch.setattr(monitoring, "STOP_OUT_STEPS_MAX", 2)
         # when
-        first, second = run(store), run(store)
+        first, second = run_monitoring(store), run_monitoring(store)
         # then
         assert (first.positions_closed, first.stopped_out, first.unfinished) == (2, 1, 1)
         assert (second.positions_closed, second.stopped_out, second.unfinished) == (1, 1, 0)
@@ -195,13 +188,13 @@ class TestRun:
             with market.database.connect(autocommit=False) as order:
                 order.execute("SELECT FROM accounts WHERE id = %s FOR NO KEY UPDATE", (users[0].account_id,))
                 # when
-                report = run(store)
+                report = run_monitoring(store)
         finally:
             market.execute("ALTER ROLE function_risk SET lock_timeout = 4000")
         # then
         assert (report.failed, report.stopped_out) == (1, 1)
         assert [open_positions(market, user) for user in users] == [1, 0]
-        assert run(store).stopped_out == 1
+        assert run_monitoring(store).stopped_out == 1
 
     def test_two_runs_at_once_close_each_position_once(self, market: Market) -> None:
         # given eight accounts to be stopped out
@@ -213,7 +206,7 @@ class TestRun:
             connection = Database(lambda: market.database.url_for("function_risk"))
             begin.wait(30)
             try:
-                return run(RiskStore(connection))
+                return run_monitoring(RiskStore(connection))
             finally:
                 connection.close()
 
@@ -282,14 +275,6 @@ class TestRaces:
         level = market.worth(user)["margin_level"]
         assert answer["state"] in {"done", "recovered"}
         assert level is None or Decimal(level) > 20
-
-
-@dataclass(frozen=True)
-class LongContext(Context):
-    """A run that has all its time left."""
-
-    def get_remaining_time_in_millis(self) -> int:
-        return ENOUGH_TIME_MS
 
 
 def test_a_scheduled_run_tells_the_relay_of_each_event_and_counts(

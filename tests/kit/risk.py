@@ -1,6 +1,7 @@
 """Stop-outs as the scheduled function asks for them, and what they find: prices that have moved, orders at rest."""
 
 import json
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -9,13 +10,35 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from tests.kit.builders import User
+from tests.kit.functions import Context
 from tests.kit.orders import Market, Outcome
+from trading.monitoring import MarginReport, monitor_margin
+from trading.store.risk import RiskStore
 
 REQUEST_ID = "risk-1"
 # Five lots of EURUSD bought at 1.1002 + 0.6 pips = 1.10026 take 5 x 100,000 x 1.10026 / 100 = 5,501.30 of margin. At a
 # bid of 1.09026 they have lost 5,000.00, so that 6,100.26 of balance are 1,100.26 of equity: exactly 20 percent.
 BALANCE_AT_THE_LEVEL = Decimal("6100.26")
 BID_AT_THE_LEVEL, ASK_AT_THE_LEVEL = "1.09026", "1.09046"
+
+
+ENOUGH_TIME_MS = 50_000
+
+
+@dataclass(frozen=True)
+class LongContext(Context):
+    """A run that has all its time left."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return ENOUGH_TIME_MS
+
+
+def run_monitoring(
+    store: RiskStore, announced: list[UUID] | None = None, *, time_left_ms: int = ENOUGH_TIME_MS
+) -> MarginReport:
+    """One run of the watch over all accounts; it adds to `announced` whom it tells the relay of."""
+    told = announced if announced is not None else []
+    return monitor_margin(store, told.append, request_id=REQUEST_ID, time_left_ms=lambda: time_left_ms)
 
 
 def opened(outcome: Outcome) -> UUID:
@@ -73,8 +96,8 @@ def rest_order(market: Market, user: User, *, symbol: str = "EURUSD", limit_pric
             {"order_id": order_id, "asked": Jsonb(asked), "account_id": user.account_id},
         )
         market.execute(
-            "SELECT append_event(a, a.last_sequence, 'order.new', %s, NULL, clock_timestamp()) FROM accounts AS a "
-            "WHERE a.id = %s",
-            (Jsonb({"orders": [{"order_id": str(order_id), "status": "new"}]}), user.account_id),
+            "SELECT append_event(a, a.last_sequence, 'order.new', jsonb_build_object('orders', order_facts(o)), NULL, "
+            "clock_timestamp()) FROM orders AS o INNER JOIN accounts AS a ON a.id = o.account_id WHERE o.id = %s",
+            (order_id,),
         )
     return order_id
