@@ -272,6 +272,22 @@ class TestOrder:
         assert (answer["state"], answer["margin_level"]) == ("done", Decimal("32.34"))
         assert open_positions(market, user) == {euro}
 
+    def test_a_loss_of_many_yen_is_not_a_larger_one(
+        self, market: Market, step: Callable[[User], dict[str, Any]]
+    ) -> None:
+        # given the same positions, and 16 percent of 1,908.93 EUR
+        user = market.user(currency="EUR", balance=2500)
+        yen = opened(market.trade(user, symbol="USDJPY"))
+        euro = opened(market.trade(user))
+        # when 50,000 JPY are lost, which are 309.65 EUR at 149.511 and 1.0800, and 2,026 USD, which are 1,875.93
+        market.quote("USDJPY", "149.511", "149.521")
+        market.quote("EURUSD", "1.0800", "1.0802")
+        answer = step(user)
+        # then the euro goes, at 1.07994: -2,032 USD / 1.0800; 308.87 EUR are 34 percent of 908.93
+        assert (UUID(answer["position_id"]), answer["realized_pnl"]) == (euro, Decimal("-1881.48"))
+        assert (answer["state"], answer["margin_level"]) == ("done", Decimal("33.98"))
+        assert open_positions(market, user) == {yen}
+
 
 class TestMarket:
     def test_a_closed_market_is_passed_over_and_taken_at_its_open(
