@@ -92,7 +92,7 @@ BEGIN
             ), p_reason, NULL
         )::audit_entry], p_at);
         p_account.audit_version := p_account.audit_version + 1;
-        v_facts := v_facts || (order_facts(v_order) -> -1);
+        v_facts := v_facts || order_fact(v_order);
     END LOOP;
     IF v_facts <> '[]' THEN
         UPDATE accounts SET
@@ -114,8 +114,7 @@ LANGUAGE sql AS $$
     INNER JOIN order_terms AS t
         ON t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = v.symbol
     WHERE (t.trade_always OR market_is_open(t.calendar, p_at))
-        AND NOT quote_is_ahead(t.quoted_at, t.received_at, p_at)
-        AND least(t.quoted_at, t.received_at) >= p_at - t.quote_age_ms_max * interval '1 ms'
+        AND quote_is_fresh(t, p_at)
     ORDER BY v.unrealized_pnl, p.created_at, p.id
     LIMIT 1
     FOR NO KEY UPDATE OF p
@@ -137,12 +136,7 @@ BEGIN
         v_terms, v_side, p_position.quantity, p_account.id || ':' || p_position.id,
         NOT market_is_open(v_terms.calendar, p_at)
     );
-    -- Converted as what it is, an amount that goes out.
-    v_fill.commission := -round_money(
-        convert_amount(
-            -order_commission(v_terms, p_position.quantity), v_terms.quote_currency, p_account.currency, p_at
-        ), p_account.currency
-    );
+    v_fill.commission := charged_commission(p_account, v_terms, p_position.quantity, p_at);
     RETURN book_filled_order(jsonb_build_object(
         'symbol', p_position.symbol, 'order_type', 'market', 'side', v_side, 'quantity', p_position.quantity,
         'time_in_force', 'ioc', 'reduce_only', true, 'component_name', 'stop_out', 'actor', 'platform',

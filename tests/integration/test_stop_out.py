@@ -16,10 +16,9 @@ from tests.kit.risk import (
     BALANCE_AT_THE_LEVEL,
     BID_AT_THE_LEVEL,
     REQUEST_ID,
-    book_faults,
     long_eurusd,
     opened,
-    rest_order,
+    rested,
     stop_out_step,
 )
 from trading.events import Event, frames_of
@@ -32,7 +31,7 @@ def shared(migrated: MigratedTemplate) -> Iterator[Market]:
     try:
         with Market.opened(scratch) as market:
             yield market
-            assert book_faults(market) == []
+            assert market.book_faults() == []
     finally:
         scratch.drop()
 
@@ -352,7 +351,7 @@ class TestMarket:
         user = market.user(balance=6900)
         opened(market.trade(user, quantity="5"))
         opened(market.trade(user, symbol="AAPL", quantity="100"))
-        rest_order(market, user)
+        rested(market, user)
         market.quote("EURUSD", "1.08800", "1.08820", stale_time() if symbol == "EURUSD" else None)
         market.quote("AAPL", "148.00", "148.02", stale_time() if symbol == "AAPL" else None)
         before = market.counts(user)
@@ -393,7 +392,7 @@ class TestWorkingOrders:
     def test_they_are_canceled_in_the_first_step(self, market: Market, step: Callable[[User], dict[str, Any]]) -> None:
         # given two orders at rest
         user = long_eurusd(market)
-        orders = [rest_order(market, user, limit_price=price) for price in ("1.0500", "1.0600")]
+        orders = [rested(market, user, price) for price in ("1.0500", "1.0600")]
         market.quote("EURUSD", BID_AT_THE_LEVEL, ASK_AT_THE_LEVEL)
 
         # when
@@ -416,14 +415,14 @@ class TestWorkingOrders:
         canceled = [row for row in market.rows("order_audit_log", user) if row["action"] == "CANCELED"]
         assert [row["order_id"] for row in canceled] == orders
         assert {row["reason"] for row in canceled} == {"Stop-out: margin level 20.00 % is at or below 20 %."}
-        assert book_faults(market) == []
+        assert market.book_faults() == []
 
     def test_they_are_canceled_even_if_no_position_can_be_closed(
         self, market: Market, step: Callable[[User], dict[str, Any]]
     ) -> None:
         # given a market that is closed
         user = long_eurusd(market)
-        order = rest_order(market, user)
+        order = rested(market, user)
         market.quote("EURUSD", BID_AT_THE_LEVEL, ASK_AT_THE_LEVEL)
         market.close("FX")
 
@@ -442,7 +441,7 @@ class TestWorkingOrders:
             "threshold": 20,
         }
         assert figures(event["payload"]["account"], "equity", "margin_used") == (Decimal("1100.26"), Decimal("5501.30"))
-        assert book_faults(market) == []
+        assert market.book_faults() == []
 
 
 class TestBooks:
@@ -489,7 +488,7 @@ class TestBooks:
         assert "notice" not in audit[0]["details"]
         # and no key keeps an answer: there are those of the deposit and of the opening order
         assert market.counts(user)["idempotency_keys"] == 2
-        assert book_faults(market) == []
+        assert market.book_faults() == []
 
     def test_the_event_holds_all_that_a_stream_tells(
         self, market: Market, step: Callable[[User], dict[str, Any]]
@@ -524,7 +523,7 @@ class TestBooks:
     def test_the_frames_of_the_event(self, market: Market, step: Callable[[User], dict[str, Any]]) -> None:
         # given an order at rest besides
         user = long_eurusd(market)
-        order = rest_order(market, user)
+        order = rested(market, user)
         market.quote("EURUSD", BID_AT_THE_LEVEL, ASK_AT_THE_LEVEL)
         # when
         answer = step(user)
@@ -562,7 +561,7 @@ class TestBooks:
     def test_a_fault_in_the_middle_leaves_nothing(self, market: Market, step: Callable[[User], dict[str, Any]]) -> None:
         # given an account that is to lose orders and a position, and an outbox that takes no event of a stop-out
         user = long_eurusd(market)
-        rest_order(market, user)
+        rested(market, user)
         market.quote("EURUSD", BID_AT_THE_LEVEL, ASK_AT_THE_LEVEL)
         before = market.counts(user), market.account(user), open_positions(market, user)
         market.execute("ALTER TABLE events ADD CONSTRAINT no_room CHECK (event_type <> 'stop_out.closed') NOT VALID")

@@ -20,10 +20,9 @@ from tests.kit.risk import (
     ASK_AT_THE_LEVEL,
     BID_AT_THE_LEVEL,
     LongContext,
-    book_faults,
     long_eurusd,
     opened,
-    rest_order,
+    rested,
     run_monitoring,
     stop_out_step,
 )
@@ -38,7 +37,7 @@ def market(database: ScratchDatabase) -> Iterator[Market]:
     """A market of the test's own: a run looks at every account."""
     with Market.opened(database) as market:
         yield market
-        assert book_faults(market) == []
+        assert market.book_faults() == []
         assert deadlocks(market) == 0
 
 
@@ -70,7 +69,7 @@ class TestRun:
     def test_the_call_comes_first_then_the_stop_out_then_the_calls_end(self, market: Market, store: RiskStore) -> None:
         # given an account that fell through both levels between two runs, with an order at rest
         user = long_eurusd(market)
-        rest_order(market, user)
+        rested(market, user)
         fall_to_the_level(market)
         announced: list[UUID] = []
 
@@ -224,9 +223,9 @@ class TestRaces:
         # given six positions that all have to go: 6,800 - 6 x 1,098 = 212 of equity, less than 20 percent even of one
         # lot's margin, and each close costs 6 more
         user = market.user(balance=6800)
+        orders = {str(rested(market, user)) for _ in range(2)}
         for _ in range(6):
             opened(market.trade(user))
-        orders = {str(rest_order(market, user)) for _ in range(2)}
         market.quote("EURUSD", "1.08928", "1.08948")
         begin = Barrier(10)
 
@@ -282,7 +281,7 @@ def test_a_scheduled_run_tells_the_relay_of_each_event_and_counts(
 ) -> None:
     # given an account to be stopped out, one that waits for its market, and the relay's queue
     user = long_eurusd(market)
-    rest_order(market, user)
+    rested(market, user)
     waiting = market.user(balance=200)
     opened(market.trade(waiting, symbol="AAPL", quantity="20"))
     market.quote("AAPL", "141.00", "141.02")

@@ -47,16 +47,18 @@ def opened(outcome: Outcome) -> UUID:
     return UUID(outcome["position_id"])
 
 
+def rested(market: Market, user: User, limit_price: str = "1.0500") -> UUID:
+    """A limit order to buy a tenth of a lot of EURUSD that waits for its price."""
+    outcome = market.place(user, quantity="0.1", limit_price=limit_price)
+    assert outcome["outcome"] == "new", outcome.answer
+    return UUID(outcome["order_id"])
+
+
 def long_eurusd(market: Market, balance: Decimal | str = BALANCE_AT_THE_LEVEL, **facts: Any) -> User:
     """A user with five lots of EURUSD; see BALANCE_AT_THE_LEVEL."""
     user = market.user(balance=balance, **facts)
     opened(market.trade(user, quantity="5"))
     return user
-
-
-def book_faults(market: Market) -> list[tuple[Any, ...]]:
-    """What verify_books finds."""
-    return [fault for fault in market.book_faults() if fault[2] != "no event tells of it"]
 
 
 def stop_out_step(connection: psycopg.Connection[Any], user: User) -> dict[str, Any]:
@@ -70,34 +72,3 @@ def stop_out_step(connection: psycopg.Connection[Any], user: User) -> dict[str, 
     row = connection.execute("SELECT stop_out_step(%s)::text", (Jsonb(request),)).fetchone()
     assert row is not None
     return json.loads(row[0], parse_float=Decimal)
-
-
-def rest_order(market: Market, user: User, *, symbol: str = "EURUSD", limit_price: Decimal | str = "1.0000") -> UUID:
-    """A limit order to buy one lot that waits for its price, with its audit and its event."""
-    asked = {
-        "symbol": symbol,
-        "order_type": "limit",
-        "side": "buy",
-        "quantity": 1,
-        "limit_price": str(limit_price),
-    }
-    with market.owner.transaction():
-        market.execute("SELECT FROM accounts WHERE id = %s FOR NO KEY UPDATE", (user.account_id,))
-        ((order_id,),) = market.execute(
-            "INSERT INTO orders (user_id, account_id, symbol, order_type, side, quantity, limit_price, status, "
-            "leaves_quantity) VALUES (%s, %s, %s, 'limit', 'buy', 1, %s, 'new', 1) RETURNING id",
-            (user.user_id, user.account_id, symbol, limit_price),
-        )
-        market.execute(
-            "UPDATE accounts SET last_sequence = last_sequence + 1, audit_version = audit_version + 2, "
-            "audit_head = append_audit(accounts, %(order_id)s, ARRAY["
-            "ROW('SUBMITTED', 'pending_new', %(asked)s, NULL, NULL)::audit_entry, "
-            "ROW('ACCEPTED', 'new', '{}', NULL, NULL)::audit_entry], clock_timestamp()) WHERE id = %(account_id)s",
-            {"order_id": order_id, "asked": Jsonb(asked), "account_id": user.account_id},
-        )
-        market.execute(
-            "SELECT append_event(a, a.last_sequence, 'order.new', jsonb_build_object('orders', order_facts(o)), NULL, "
-            "clock_timestamp()) FROM orders AS o INNER JOIN accounts AS a ON a.id = o.account_id WHERE o.id = %s",
-            (order_id,),
-        )
-    return order_id

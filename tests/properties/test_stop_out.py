@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from tests.kit import MigratedTemplate, User
 from tests.kit.orders import QUOTES, Market
-from tests.kit.risk import book_faults, stop_out_step
+from tests.kit.risk import stop_out_step
 from trading.accounts import Worth, round_money
 from trading.conversion import Rates
 from trading.instruments import Instrument
@@ -73,7 +73,7 @@ def market(migrated: MigratedTemplate) -> Iterator[Market]:
     try:
         with Market.opened(scratch) as market:
             yield market
-            assert book_faults(market) == []
+            assert market.book_faults() == []
     finally:
         scratch.drop()
 
