@@ -96,26 +96,29 @@ def test_a_stop_out_closes_the_position_and_tells_everything_of_it(local_system:
     """At a bid of 0.6510 about 92,000 to 95,000 of the 100,000 are lost: 66,000 of margin are carried by about 10
     percent, below the stop-out level of 20.
     """
-    # given the same account
+    # given the same account, with an order at rest besides
     trader = traders.new()
     local_system.quote(SYMBOL, BID, ASK)
     opened = exact(trader.order(symbol=SYMBOL, quantity=100))["data"]
+    resting = exact(trader.order(symbol=SYMBOL, order_type="limit", price="0.6", quantity="0.1"))["data"]
     # when the price falls through both levels at once and the schedule runs
     local_system.quote(SYMBOL, LOWEST_BID, LOWEST_BID + Decimal("0.0002"))
     run_the_schedule(local_system)
     eventually(lambda: len(calls_of(trader)) == 2, seconds=RUN_SECONDS_MAX, what="the end of the margin call")
     # then the trader is told of the call, the close and the end of the call, in this order
-    with listen(trader, since=2, channels=("orders", "positions")) as stream:
-        ended = stream.wait_for(of_type("risk_alert", 5)).message
+    with listen(trader, since=3, channels=("orders", "positions")) as stream:
+        ended = stream.wait_for(of_type("risk_alert", 6)).message
         assert (ended["data"]["type"], ended["data"]["state"]) == ("margin_call", "left")
-        alert = stream.wait_for(of_type("risk_alert", 4)).message
+        alert = stream.wait_for(of_type("risk_alert", 5)).message
         assert (alert["data"]["type"], alert["data"]["state"], alert["data"]["threshold"]) == ("stop_out", "closed", 20)
         assert 0 < alert["data"]["margin_level"] < 20
-        order = stream.wait_for(lambda message: of_type("order_update", 4)(message) and is_executed(message)).message
+        order = stream.wait_for(lambda message: of_type("order_update", 5)(message) and is_executed(message)).message
         assert (order["data"]["side"], order["data"]["quantity"]) == ("sell", 100)
-        position = stream.wait_for(of_type("position_update", 4)).message
+        canceled = stream.wait_for(of_type("order_update", 5)).message
+        assert (canceled["data"]["order_id"], canceled["data"]["status"]) == (resting["order_id"], "cancelled")
+        position = stream.wait_for(of_type("position_update", 5)).message
         assert (position["data"]["position_id"], position["data"]["status"]) == (opened["position_id"], "closed")
-        account = stream.wait_for(of_type("account_update", 4)).message
+        account = stream.wait_for(of_type("account_update", 5)).message
         assert (account["data"]["margin_used"], account["data"]["margin_level"]) == (0, None)
         assert alerts(stream) == ["entered", "closed", "left"]
     # and the account is what is left after the close, with no position
