@@ -68,7 +68,7 @@ EXECUTE_GRANTS = {
         "record_quotes(jsonb)",
         "release_feed_lease(jsonb)",
     },
-    "function_risk": {"monitor_margin(jsonb)", "record_margin_call(jsonb)"},
+    "function_risk": {"monitor_margin(jsonb)", "record_margin_call(jsonb)", "stop_out_step(jsonb)"},
     "compliance": {"verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},
 }
