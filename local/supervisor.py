@@ -3,7 +3,8 @@
     python -m local.supervisor [--port 8000] [--state .local]
 
 DATABASE_URL and REDIS_URL in the environment name servers to use instead of the embedded ones; TRADE_ALWAYS=0 keeps
-market hours; IP_REQUESTS_PER_MINUTE limits the calls from this machine.
+market hours; IP_REQUESTS_PER_MINUTE limits the calls from this machine; PARAMETERS="Name=value ..." sets parameters of the
+template.
 """
 
 import argparse
@@ -105,6 +106,7 @@ class Supervisor:
     def _start(self) -> None:
         state = self._state
         ip_requests_per_minute = environment.address_limit(self._variables)
+        overrides = environment.parameter_overrides(self._variables)
         self._port_must_be_free()
         state.env.unlink(missing_ok=True)
         owner_url = self._start_postgres()
@@ -119,6 +121,7 @@ class Supervisor:
             redis_url=redis_url,
             workers=WORKERS_MAX,
             ip_requests_per_minute=ip_requests_per_minute,
+            overrides=overrides,
         )
         say("Starting the gateway.")
         self._bring_up(Gateway(state, self._port))

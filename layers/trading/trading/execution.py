@@ -1,14 +1,14 @@
 """Executing an order: the steps of the job, in order."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, cast
 from uuid import UUID
 
 from trading.errors import ErrorCode, TradingError, validation_failed
-from trading.instruments import Instrument
+from trading.instruments import INTERNAL, Instrument
 from trading.json_text import json_text, shortest
 from trading.order_entry import OrderEntry
 
@@ -31,6 +31,7 @@ class Origin:
 class Execution:
     """The stored outcome of an order; `refusal` is set when it was denied.
 
+    An order accepted for another venue has an answer without what only its fills will tell, and status pending_new.
     `answer` holds order_id, account_id, sequence, transact_time and, for a filled order, position_id, symbol, side,
     order_type, quantity, execution_price, slippage (quote currency), commission, margin, realized_pnl, total_cost
     (account currency), currency and transaction_id.
@@ -65,6 +66,23 @@ class RelayWaker(Protocol):
         ...
 
 
+class RouteStarter(Protocol):
+    """Tells the router that an order waits to be handed to its venue."""
+
+    def __call__(self, user_id: UUID, order_id: UUID, /) -> None:
+        """Never raises: a lost message is made good by the router's sweep."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How orders for other venues leave: accepted by `procedure`, then announced. `venues` are the ones served."""
+
+    procedure: OrderProcedure
+    start: RouteStarter
+    venues: Collection[str]
+
+
 def execute_order(
     order: OrderEntry,
     origin: Origin,
@@ -73,22 +91,33 @@ def execute_order(
     key_days: int,
     instruments: Instruments,
     procedure: OrderProcedure,
+    routing: Routing,
     wake_relay: RelayWaker,
 ) -> Execution:
-    """Check `order` against its instrument, execute it, and wake the relay for its event.
+    """Check `order` against its instrument, execute it or accept it for its venue, and wake who goes on from there.
 
-    Raises what store.orders.execute_order_atomic raises.
+    Raises what store.orders.execute_order_atomic raises, and VENUE_UNAVAILABLE for a venue that is not served.
     """
-    check_against_instrument(order, instruments.find(order.symbol))
-    kept = procedure(_procedure_request(order, origin, request_hash, key_days))
+    instrument = check_against_instrument(order, instruments.find(order.symbol))
+    routed = instrument.venue != INTERNAL
+    if routed and instrument.venue not in routing.venues:
+        raise TradingError(
+            ErrorCode.VENUE_UNAVAILABLE,
+            f"The venue of {order.symbol} is not connected at the moment. Send the same request again later.",
+            retry_after=60,
+        )
+    place = routing.procedure if routed else procedure
+    kept = place(_procedure_request(order, origin, request_hash, key_days))
     answer: dict[str, Any] = kept["answer"]
     if not kept["replayed"]:
+        if answer["outcome"] == "accepted":
+            routing.start(origin.user_id, UUID(answer["order_id"]))
         wake_relay(UUID(answer["account_id"]))
     return Execution(answer, kept["replayed"], _refusal(answer))
 
 
-def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -> None:
-    """Raise UNKNOWN_SYMBOL, or VALIDATION_FAILED for what the instrument does not take.
+def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -> Instrument:
+    """The instrument. Raise UNKNOWN_SYMBOL, or VALIDATION_FAILED for what the instrument does not take.
 
     Orders that rest in the book are not offered yet: they are checked in full, then refused by type.
     """
@@ -110,6 +139,7 @@ def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -
         raise validation_failed(
             "order_type", order.order_type, "market", "Send a market order; others cannot rest yet."
         )
+    return instrument
 
 
 def hash_of_request(route: str, body: Mapping[str, Any]) -> str:

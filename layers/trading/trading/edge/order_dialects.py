@@ -59,7 +59,9 @@ def faults_as_sent(body: Mapping[str, Any]) -> Generator[None]:
 
 
 def execution_data(execution: Execution, dialect: Dialect, trader_id: str) -> dict[str, object]:
-    """The data of an executed order; amounts are decimal strings, in the forms of the reading functions."""
+    """The data of an executed order, or of one that is pending at its venue; amounts are decimal strings."""
+    if execution.answer["outcome"] == "accepted":
+        return _pending_data(execution.answer, dialect, trader_id)
     return _functions_data(execution.answer) if dialect == "functions" else _rest_data(execution.answer, trader_id)
 
 
@@ -95,6 +97,24 @@ def _rest_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
         "position_id": answer["position_id"],
         "transaction_id": answer["transaction_id"],
         "executed_at": executed_at,
+    }
+
+
+def _pending_data(answer: Mapping[str, Any], dialect: Dialect, trader_id: str) -> dict[str, object]:
+    """What is known before the venue has said anything; what will be is left out."""
+    if dialect == "functions":
+        return {"order_id": answer["order_id"], "status": order_state(dialect, answer["status"])}
+    return {
+        "id": answer["order_id"],
+        "trader_id": trader_id,
+        "status": order_state(dialect, answer["status"]),
+        "created_at": timestamp(datetime.fromisoformat(answer["transact_time"])),
+        "client_order_id": answer["client_order_id"],
+        "symbol": answer["symbol"],
+        "side": spoken(dialect, answer["side"]),
+        "order_type": spoken(dialect, answer["order_type"]),
+        "quantity": shortest(Decimal(answer["quantity"])),
+        "filled_quantity": "0",
     }
 
 

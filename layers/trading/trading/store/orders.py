@@ -16,3 +16,8 @@ def execute_order_atomic(database: Database, request: Mapping[str, object]) -> d
     until the same key is sent again.
     """
     return database.call("execute_order_atomic", {"version": REQUEST_VERSION, **request})
+
+
+def accept_order(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Accept a market order for another venue: {replayed, answer}; errors as of execute_order_atomic."""
+    return database.call("accept_order", {"version": REQUEST_VERSION, **request})
