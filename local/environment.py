@@ -200,7 +200,7 @@ def write_gateway_file(
     ip_requests_per_minute: int = IP_REQUESTS_PER_MINUTE,
     overrides: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the secrets that functions read, and gateway.json that names them; `overrides` are of template parameters."""
+    """Write the secrets that functions read, and gateway.json that names them; `overrides` set template parameters."""
     references = {secret: state.write_secret(secret, role_urls[role]) for secret, role in ROLE_OF_SECRET.items()}
     references["RedisSecret"] = state.write_secret("RedisSecret", redis_url)
     for name in ("JwtSecret", "CsrfSecret"):
@@ -217,7 +217,8 @@ def write_gateway_file(
         "IpRequestsPerMinute": str(ip_requests_per_minute),
         "Venues": "paper:paper,mock:mock",
         "AllowMockVenue": "true",
-    } | (overrides or {})
+        **(overrides or {}),
+    }
     content = {"host": HOST, "port": port, "secrets": references, "parameters": parameters, "workers_max": workers}
     write_private(state.gateway, json.dumps(content, indent=2) + "\n")
 

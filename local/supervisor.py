@@ -3,8 +3,8 @@
     python -m local.supervisor [--port 8000] [--state .local]
 
 DATABASE_URL and REDIS_URL in the environment name servers to use instead of the embedded ones; TRADE_ALWAYS=0 keeps
-market hours; IP_REQUESTS_PER_MINUTE limits the calls from this machine; PARAMETERS="Name=value ..." sets parameters of the
-template.
+market hours; IP_REQUESTS_PER_MINUTE limits the calls from this machine; PARAMETERS="Name=value ..." sets
+parameters of the template.
 """
 
 import argparse

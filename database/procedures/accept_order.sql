@@ -2,8 +2,8 @@
 -- present quote, then booked as pending_new with its margin reserved. What it fills at is the venue's to say.
 --
 -- request as execute_order_atomic takes it.
--- -> {replayed, answer: {outcome: 'accepted', order_id, account_id, client_order_id, symbol, side, order_type, quantity,
---   status: 'pending_new', venue, sequence, transact_time} or 'denied', as book_denied_order makes it}.
+-- -> {replayed, answer: {outcome: 'accepted', order_id, account_id, client_order_id, symbol, side, order_type,
+--   quantity, status: 'pending_new', venue, sequence, transact_time} or 'denied', as book_denied_order makes it}.
 -- An instrument that has come back to the internal venue is executed at once: outcome 'filled'.
 -- Raises what execute_order_atomic raises. A raise keeps nothing and leaves the key free.
 CREATE OR REPLACE FUNCTION accept_order(request jsonb) RETURNS jsonb
@@ -39,7 +39,7 @@ BEGIN
 END
 $$;
 
--- The order under its account's lock, at p_at: judged as execute_market_order judges, with what is in flight counted.
+-- The order under its account's lock, at p_at: judged as execute_market_order judges, what is in flight counted.
 CREATE OR REPLACE FUNCTION accept_routed_order(
     request jsonb, p_account accounts, p_venue text, p_at timestamptz
 ) RETURNS jsonb
@@ -119,7 +119,7 @@ BEGIN
     SELECT * INTO v_position FROM positions AS p
     WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open' AND p.symbol = p_symbol
     FOR NO KEY UPDATE;
-    IF v_position.side = CASE p_side WHEN 'buy' THEN 'short' ELSE 'long' END THEN
+    IF v_position.side = (CASE p_side WHEN 'buy' THEN 'short' ELSE 'long' END) THEN
         SELECT coalesce(sum(o.quantity - o.filled_quantity), 0) INTO v_taken
         FROM venue_routes AS r
         INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id

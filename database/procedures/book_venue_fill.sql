@@ -1,11 +1,12 @@
 -- Books what a venue says it traded, as a fact: at its price, whatever has happened since the order was accepted. Named
 -- by (venue, trade_id), so that hearing of it again changes nothing.
 --
--- request {version: 1, user_id, order_id, venue, trade_id, quantity, price, venue_order_id?, retry_attempt?, request_id?}
--- -> {outcome: 'booked' | 'known', status, filled_quantity, sequence}; `sequence` is that of the event, NULL for a known
---    fill.
--- Raises TR001 no such order, TR006 a value out of its bounds, TR012 a fill that cannot be: more than the order has left,
--- or a trade_id that stood for another trade, TR013 an order that is not with this venue or has ended there.
+-- request {version: 1, user_id, order_id, venue, trade_id, quantity, price, venue_order_id?, retry_attempt?,
+--   request_id?}
+-- -> {outcome: 'booked' | 'known', status, filled_quantity, sequence}; `sequence` is that of the event, NULL for a
+--   known fill.
+-- Raises TR001 no such order, TR006 a value out of its bounds, TR012 a fill that cannot be: more than the order has
+-- left, or a trade_id that stood for another trade, TR013 an order that is not with this venue or has ended there.
 CREATE OR REPLACE FUNCTION book_venue_fill(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -45,7 +46,9 @@ $$;
 CREATE OR REPLACE FUNCTION check_venue_fill(request jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF (request ->> 'quantity')::numeric > 0 AND (request ->> 'price')::numeric > 0
+    -- NaN is above every number.
+    IF (request ->> 'quantity')::numeric > 0 AND (request ->> 'quantity')::numeric < 'Infinity'
+        AND (request ->> 'price')::numeric > 0 AND (request ->> 'price')::numeric < 'Infinity'
         AND length(request ->> 'trade_id') BETWEEN 1 AND 128 THEN
         RETURN;
     END IF;
@@ -213,8 +216,10 @@ BEGIN
     ELSIF p_order.status <> 'canceled' THEN
         v_order.status := 'partially_filled';
     END IF;
-    v_order.leaves_quantity := CASE v_order.status WHEN 'partially_filled' THEN v_order.quantity - v_order.filled_quantity
-        ELSE 0 END;
+    v_order.leaves_quantity := CASE v_order.status
+        WHEN 'partially_filled' THEN v_order.quantity - v_order.filled_quantity
+        ELSE 0
+    END;
     RETURN v_order;
 END
 $$;
@@ -224,7 +229,8 @@ CREATE OR REPLACE FUNCTION terms_of_fill(p_order orders) RETURNS order_terms
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_populate_record(
         NULL::order_terms,
-        (to_jsonb(i) - 'trading_state') || coalesce(to_jsonb(q), '{}') || jsonb_build_object('account_tier', p.account_tier)
+        (to_jsonb(i) - 'trading_state') || coalesce(to_jsonb(q), '{}')
+        || jsonb_build_object('account_tier', p.account_tier)
     )
     FROM instruments AS i
     INNER JOIN profiles AS p ON p.id = p_order.user_id
@@ -252,7 +258,9 @@ DECLARE
         - CASE p_order.filled_quantity WHEN 0 THEN 0 ELSE order_commission(p_terms, p_order.filled_quantity) END;
 BEGIN
     -- Converted as what it is, an amount that goes out.
-    RETURN -round_money(convert_amount(-v_amount, p_terms.quote_currency, p_account.currency, NULL), p_account.currency);
+    RETURN -round_money(
+        convert_amount(-v_amount, p_terms.quote_currency, p_account.currency, NULL), p_account.currency
+    );
 END
 $$;
 

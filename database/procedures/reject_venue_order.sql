@@ -1,8 +1,8 @@
--- Ends an order at its venue's word: refused, or ended there with a rest that will not fill. An order that has fills, or
--- was canceled here before, is canceled and keeps them; what was reserved for the rest is free again.
+-- Ends an order at its venue's word: refused, or ended there with a rest that will not fill. An order that has fills,
+-- or was canceled here before, is canceled and keeps them; what was reserved for the rest is free again.
 --
--- request {version: 1, user_id, order_id, status: 'rejected' | 'canceled', code, reason, venue_order_id?, retry_attempt?,
---   request_id?}
+-- request {version: 1, user_id, order_id, status: 'rejected' | 'canceled', code, reason, venue_order_id?,
+--   retry_attempt?, request_id?}
 -- -> {outcome: 'ended' | 'known', status, sequence}; `known`: it had ended before, and nothing changes.
 -- Raises TR001 no such order, TR006 a value out of its bounds, TR013 an order that never went to a venue.
 CREATE OR REPLACE FUNCTION reject_venue_order(request jsonb) RETURNS jsonb

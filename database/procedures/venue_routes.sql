@@ -4,8 +4,8 @@
 -- Take a lease on orders that are not settled: those named, else those that are due, the longest waiting first.
 --
 -- request {version: 1, holder, orders: [{user_id, order_id}] or null, limit, lease_ms}
--- -> [{user_id, order_id, account_id, venue, symbol, side, order_type, time_in_force, quantity, filled_quantity, status,
---      worst_price, state, attempts, submitted_ms_ago, told, fencing}]
+-- -> [{user_id, order_id, account_id, venue, symbol, side, order_type, time_in_force, quantity, filled_quantity,
+--      status, worst_price, state, attempts, submitted_ms_ago, told, fencing}]
 -- `state` is the one before this lease; an order that was `new` counts as submitted from here on, because who dies now
 -- may have sent it. An order that another holder has is left out, and so is a settled one.
 -- A call that is repeated after a lost answer finds its own leases until they expire; nothing is lost.
@@ -70,8 +70,8 @@ $$;
 -- EXECUTED without an error: the venue took the order. With one (TIMEOUT, UNAVAILABLE): whether it did is not known.
 -- RECOVERED: known again after an attempt whose outcome was not. `unresolved`: it will be looked up later; the trader
 -- is told so by an event, once an order.
--- -> {recorded, sequence}; not recorded where the lease has gone to another holder or the order is settled. Repeating it
--- records nothing twice: action and retry_attempt name an attempt. `sequence` is that of the event, else NULL.
+-- -> {recorded, sequence}; not recorded where the lease has gone to another holder or the order is settled. Repeating
+-- it records nothing twice: action and retry_attempt name an attempt. `sequence` is that of the event, else NULL.
 CREATE OR REPLACE FUNCTION record_venue_attempt(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -106,7 +106,7 @@ BEGIN
     PERFORM append_attempt(request, v_account, v_order, v_route.venue, v_tell, v_at);
     IF v_tell THEN
         v_order.failure_code := 'VENUE_UNAVAILABLE';
-        v_order.failure_reason := 'The venue does not answer. The order is in flight and will be looked up until it does.';
+        v_order.failure_reason := 'The venue does not answer. The order is in flight; it is looked up until it does.';
         PERFORM append_event(
             v_account, v_account.last_sequence + 1, 'order.in_flight',
             jsonb_build_object('orders', jsonb_build_array(routed_order_fact(v_order))), request ->> 'request_id', v_at
@@ -189,7 +189,8 @@ BEGIN
     SELECT * INTO v_route FROM venue_routes AS r
     WHERE r.user_id = p_order.user_id AND r.order_id = p_order.id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'Order % was not sent to a venue.', p_order.id USING ERRCODE = 'TR013', DETAIL = jsonb_build_object(
+        RAISE EXCEPTION 'Order % was not sent to a venue.', p_order.id
+        USING ERRCODE = 'TR013', DETAIL = jsonb_build_object(
             'field', 'order_id', 'value', p_order.id, 'constraint', 'an order that went to a venue'
         )::text;
     END IF;
