@@ -36,10 +36,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         set_correlation_id(request_id)
         return _measured(router(request_id).sweep(until=until))
 
+    metrics().add_metric(name="MessagesReceived", unit=MetricUnit.Count, value=len(event["Records"]))
+
     def route(record: Any) -> None:
         order = order_of(record.body)
-        attribute = record.message_attributes.get(REQUEST_ID)
-        request_id = (attribute and attribute.string_value) or f"route-{context.aws_request_id}"
+        cause = record.raw_event.get("messageAttributes", {}).get(REQUEST_ID, {}).get("stringValue")
+        request_id = cause or f"route-{context.aws_request_id}"
         set_correlation_id(request_id)
         _measured(router(request_id).route([order], until=until))
 
@@ -69,7 +71,13 @@ def order_of(body: str) -> OrderId:
 
 def _measured(report: RoutingReport) -> dict[str, Any]:
     done = asdict(report)
-    for name, count in done.items():
-        metrics().add_metric(name=f"Orders{name.title().replace('_', '')}", unit=MetricUnit.Count, value=count)
+    counts = {
+        "OrdersClaimed": report.claimed,
+        "OrdersSettled": report.settled,
+        "OrdersInFlight": report.in_flight,
+        "OrdersNotFollowed": report.failed,
+    }
+    for name, count in counts.items():
+        metrics().add_metric(name=name, unit=MetricUnit.Count, value=count)
     logger().info("orders routed", extra=done)
     return done

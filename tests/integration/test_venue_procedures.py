@@ -1,4 +1,4 @@
-"""Orders that are executed elsewhere, in the database: accepted, attempted, filled, ended, under any sequence of these."""
+"""Orders that are executed elsewhere, in the database: accepted, attempted, filled, ended."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -496,31 +496,23 @@ def raises_conflict() -> Any:
 
 def cancel_here(world: VenueWorld, routed: RoutedOrder) -> None:
     """Cancel what is left, as the owner's own cancel does it, with its audit and event."""
-    world.market.execute(
-        """
-        DO $do$
-        DECLARE
-            v_account accounts;
-            v_order orders;
-        BEGIN
-            SELECT * INTO v_account FROM accounts WHERE id = '%s' FOR NO KEY UPDATE;
-            SELECT * INTO v_order FROM cancel_order_rows(v_account, ARRAY['%s'::uuid], clock_timestamp());
-            UPDATE accounts SET
-                last_sequence = last_sequence + 1, audit_version = audit_version + 1,
-                audit_head = append_audit(
-                    v_account, v_order.id, ARRAY[ROW('CANCELED', 'canceled', '{}'::jsonb, NULL, NULL)::audit_entry],
-                    clock_timestamp()
-                )
-            WHERE id = v_account.id;
-            PERFORM append_event(
-                v_account, v_account.last_sequence + 1, 'order.canceled',
-                jsonb_build_object('orders', jsonb_build_array(routed_order_fact(v_order))), NULL, clock_timestamp()
-            );
-        END
-        $do$
-        """
-        % (routed.account_id, routed.id.order_id)
-    )
+    with world.market.owner.transaction():
+        world.market.execute(
+            "CREATE TEMPORARY TABLE canceled ON COMMIT DROP AS SELECT a AS account, o AS order_row "
+            "FROM accounts AS a CROSS JOIN LATERAL cancel_order_rows(a, ARRAY[%s::uuid], clock_timestamp()) AS o "
+            "WHERE a.id = %s",
+            (routed.id.order_id, routed.account_id),
+        )
+        world.market.execute(
+            "UPDATE accounts AS a SET last_sequence = a.last_sequence + 1, audit_version = a.audit_version + 1, "
+            "audit_head = append_audit(c.account, (c.order_row).id, "
+            "ARRAY[ROW('CANCELED', 'canceled', '{}'::jsonb, NULL, NULL)::audit_entry], clock_timestamp()) "
+            "FROM canceled AS c WHERE a.id = (c.account).id"
+        )
+        world.market.execute(
+            "SELECT append_event(c.account, (c.account).last_sequence + 1, 'order.canceled', jsonb_build_object("
+            "'orders', jsonb_build_array(routed_order_fact(c.order_row))), NULL, clock_timestamp()) FROM canceled AS c"
+        )
 
 
 def take_from_position(world: VenueWorld, user: User, quantity: str) -> None:

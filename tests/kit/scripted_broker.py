@@ -1,7 +1,7 @@
 """A venue that behaves by a script: what it does with each call, and what a caller hears of it."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
@@ -28,11 +28,24 @@ PRICE = Decimal("150.00")
 
 
 class ScriptedBroker(Broker):
-    """Takes one order a client id. Behaviours are used up one a call; after the last it fills and tells."""
+    """Behaviours are used up one a call; after the last it fills and tells.
 
-    def __init__(self, submissions: Iterable[Submission] = (), look_ups: Iterable[LookUp] = ()) -> None:
+    It takes one order a client id, unless it `reuses_ids`: then whatever is sent is traded, as at venues that know
+    a client id only while its order works.
+    """
+
+    def __init__(
+        self,
+        submissions: Iterable[Submission] = (),
+        look_ups: Iterable[LookUp] = (),
+        *,
+        reuses_ids: bool = False,
+    ) -> None:
+        self._reuses_ids = reuses_ids
         self._submissions = deque(submissions)
         self._look_ups = deque(look_ups)
+        # How the time of a call passes.
+        self.passing: Callable[[], None] = lambda: None
         self.submitted: list[VenueOrder] = []
         self.looked_up = 0
         self._late: dict[str, VenueOrder] = {}
@@ -42,6 +55,7 @@ class ScriptedBroker(Broker):
 
     def submit(self, order: VenueOrder) -> VenueReport:
         self.submitted.append(order)
+        self.passing()
         behaviour = self._submissions.popleft() if self._submissions else "fill"
         match behaviour:
             case "closed":
@@ -62,6 +76,7 @@ class ScriptedBroker(Broker):
 
     def status(self, client_order_id: str) -> VenueReport:
         self.looked_up += 1
+        self.passing()
         behaviour = self._look_ups.popleft() if self._look_ups else "tell"
         if behaviour == "timeout":
             raise VenueTimeoutError("no answer")
@@ -89,10 +104,10 @@ class ScriptedBroker(Broker):
         return sum((fill.quantity for fill in self._fills.get(client_order_id, [])), Decimal(0))
 
     def _take(self, order: VenueOrder, behaviour: str) -> None:
-        if order.client_order_id in self._orders:
+        if order.client_order_id in self._orders and not self._reuses_ids:
             return
         self._orders[order.client_order_id] = order
-        self._fills[order.client_order_id] = []
+        self._fills.setdefault(order.client_order_id, [])
         if behaviour == "work":
             return
         self._trade(order, order.quantity / 2 if behaviour.endswith("part") else order.quantity)

@@ -176,7 +176,6 @@ class Router:
                     raise
                 report.failed += 1
                 logger().error("an order cannot be followed", order_id=str(routed.id.order_id), exc_info=error)
-                metrics().add_metric(name="OrdersNotFollowed", unit=MetricUnit.Count, value=1)
                 self._store.release(routed, due_ms=RECHECK_MS)
                 continue
             report.settled += int(settled)
