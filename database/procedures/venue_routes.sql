@@ -13,30 +13,32 @@ CREATE OR REPLACE FUNCTION claim_venue_orders(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_at CONSTANT timestamptz := clock_timestamp();
-    v_named CONSTANT uuid [] := ARRAY(
-        SELECT (n.value ->> 'order_id')::uuid FROM jsonb_array_elements(nullif(request -> 'orders', 'null')) AS n
-    );
+    v_free venue_routes [];
     v_claimed jsonb;
 BEGIN
     PERFORM check_request_version(request);
-    WITH free AS (
-        SELECT r.user_id, r.order_id, r.state
-        FROM venue_routes AS r
-        WHERE r.state <> 'done' AND (r.lease_expires_at IS NULL OR r.lease_expires_at <= v_at)
-            AND CASE
-                WHEN request ->> 'orders' IS NULL THEN r.due_at <= v_at
-                ELSE r.order_id = ANY (v_named) AND (r.user_id, r.order_id) IN (
-                    SELECT (n.value ->> 'user_id')::uuid, (n.value ->> 'order_id')::uuid
-                    FROM jsonb_array_elements(nullif(request -> 'orders', 'null')) AS n
-                )
-            END
-        ORDER BY r.due_at
-        LIMIT (request ->> 'limit')::integer
-        FOR UPDATE SKIP LOCKED
-    ),
-    leased AS (
+    IF request ->> 'orders' IS NULL THEN
+        v_free := ARRAY(
+            SELECT r
+            FROM venue_routes AS r
+            WHERE r.state <> 'done' AND r.due_at <= v_at AND (r.lease_expires_at IS NULL OR r.lease_expires_at <= v_at)
+            ORDER BY r.due_at
+            LIMIT (request ->> 'limit')::integer
+            FOR UPDATE SKIP LOCKED
+        );
+    ELSE
+        v_free := ARRAY(
+            SELECT r
+            FROM jsonb_to_recordset(request -> 'orders') AS n (user_id uuid, order_id uuid)
+            INNER JOIN venue_routes AS r ON n.user_id = r.user_id AND n.order_id = r.order_id
+            WHERE r.state <> 'done' AND (r.lease_expires_at IS NULL OR r.lease_expires_at <= v_at)
+            LIMIT (request ->> 'limit')::integer
+            FOR UPDATE OF r SKIP LOCKED
+        );
+    END IF;
+    WITH leased AS (
         UPDATE venue_routes AS r SET
-            state = CASE free.state WHEN 'new' THEN 'unknown' ELSE free.state END,
+            state = CASE r.state WHEN 'new' THEN 'unknown' ELSE r.state END,
             attempts = greatest(r.attempts, 1),
             submitted_at = coalesce(r.submitted_at, v_at),
             lease_holder = (request ->> 'holder')::uuid,
@@ -45,9 +47,9 @@ BEGIN
             -- Behind the others: an order that ends every run it is in holds up no other.
             due_at = v_at + (request ->> 'lease_ms')::integer * interval '1 millisecond',
             updated_at = v_at
-        FROM free
-        WHERE r.user_id = free.user_id AND r.order_id = free.order_id
-        RETURNING r.*, free.state AS state_before
+        FROM unnest(v_free) AS f
+        WHERE r.user_id = f.user_id AND r.order_id = f.order_id
+        RETURNING r.*, f.state AS state_before
     )
     SELECT coalesce(jsonb_agg(jsonb_build_object(
         'user_id', l.user_id, 'order_id', l.order_id, 'account_id', l.account_id, 'venue', l.venue,

@@ -30,6 +30,7 @@ SUBMISSIONS = st.sampled_from(Submission.__value__.__args__)
 LOOK_UPS = st.sampled_from(LookUp.__value__.__args__)
 # Each run takes an order further; whatever a venue does for a while, it is settled within these.
 RUNS_MAX = 12
+SILENT: list[Submission] = ["lose", "lose", "lose", "lose"]
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ class TestSweep:
         user = world.market.user()
         order = OrderId(user.user_id, UUID(world.accept(user)["order_id"]))
         time = FakeTime()
-        venue = ScriptedBroker(["lose"] * 4)
+        venue = ScriptedBroker(SILENT)
         router_of(world, venue, time).route([order], until=time.now + 1000)
         router_of(world, venue, time).sweep(until=time.now + 1000)
         assert venue.looked_up == 4

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Literal
 
 from trading.brokers.protocol import (
-    Broker,
+    OrderDesk,
     UnknownOrderError,
     VenueFill,
     VenueOrder,
@@ -27,7 +27,7 @@ type LookUp = Literal["tell", "timeout", "500", "late"]
 PRICE = Decimal("150.00")
 
 
-class ScriptedBroker(Broker):
+class ScriptedBroker(OrderDesk):
     """Behaviours are used up one a call; after the last it fills and tells.
 
     It takes one order a client id, unless it `reuses_ids`: then whatever is sent is traded, as at venues that know

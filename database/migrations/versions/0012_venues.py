@@ -15,6 +15,8 @@ LIMITS = {
     "idle_in_transaction_session_timeout": 5000,
     "client_connection_check_interval": 1000,
 }
+# As the role of orders, and for its reason: look-ups by key, planned once, whatever the tables held then.
+PLANNING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
 
 def upgrade() -> None:
@@ -54,8 +56,8 @@ def _role() -> None:
     $$;
     GRANT USAGE ON SCHEMA public TO {ROLE};
     """)
-    for name, milliseconds in LIMITS.items():
-        op.execute(f"ALTER ROLE {ROLE} SET {name} = {milliseconds}")
+    for name, value in (LIMITS | PLANNING).items():
+        op.execute(f"ALTER ROLE {ROLE} SET {name} = {value}")
 
 
 _ROUTES = """

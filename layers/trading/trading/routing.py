@@ -11,7 +11,7 @@ from typing import Protocol
 from uuid import UUID
 
 from trading.brokers.protocol import (
-    Broker,
+    OrderDesk,
     UnknownOrderError,
     VenueError,
     VenueFill,
@@ -33,7 +33,7 @@ REJECTED = "VENUE_REJECTED"
 CANCELED = "VENUE_CANCELED"
 LOST = "VENUE_UNAVAILABLE"
 
-type Brokers = Callable[[str], Broker]
+type Brokers = Callable[[str], OrderDesk]
 type Announce = Callable[[UUID], None]
 
 
@@ -212,7 +212,7 @@ class Following:
     def __init__(
         self,
         store: Store,
-        broker: Broker,
+        broker: OrderDesk,
         policy: RetryPolicy,
         announce: Announce,
         routed: RoutedOrder,

@@ -17,6 +17,8 @@ from trading.store.venues import Attempt, Booked, Ending, OrderId, RoutedOrder, 
 
 ACCOUNT = uuid4()
 ORDER = OrderId(uuid4(), uuid4())
+# Longer than there are attempts.
+SILENT: list[Submission] = ["lose", "lose", "lose", "lose"]
 PLENTY = 1_000_000.0
 
 
@@ -148,7 +150,7 @@ class TestSilence:
         assert len(world.venue.submitted) == 1
 
     def test_the_waits_double(self) -> None:
-        world = World(["lose"] * 4)
+        world = World(SILENT)
         world.route()
         assert world.time.waits == [1.0, 2.0, 4.0]
         assert len(world.venue.submitted) == 4
@@ -180,7 +182,7 @@ class TestSilence:
         assert world.store.audit[-2:] == [("RECOVERED", None, 4), ("FILLED", None, 4)]
 
     def test_what_stays_unknown_stays_in_flight_and_is_told(self) -> None:
-        world = World(["lose"] * 4)
+        world = World(SILENT)
         assert world.route() == RoutingReport(claimed=1, in_flight=1)
         assert (world.store.told, world.store.ended) == (1, None)
         assert world.announced == [ACCOUNT]
@@ -274,7 +276,7 @@ class TestLimits:
 
     def test_a_whole_run_fits_into_the_functions_time(self) -> None:
         # given four submissions and four look-ups that take all of their time
-        world = World(["lose"] * 4)
+        world = World(SILENT)
         policy = RetryPolicy()
         world.venue.passing = lambda: world.time.sleep(policy.venue_timeout)
         # when the function has 70 s, a second of it for its end

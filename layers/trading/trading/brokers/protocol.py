@@ -108,24 +108,8 @@ class UnknownOrderError(VenueError):
     code = "UNKNOWN_ORDER"
 
 
-class Broker(Protocol):
-    """A connection to one venue. Every call but `connect` needs it to be open."""
-
-    def connect(self) -> None:
-        """Open it; VenueUnavailableError with sent=False when that fails."""
-        ...
-
-    def disconnect(self) -> None:
-        """Close it; nothing happens when it is closed."""
-        ...
-
-    def is_connected(self) -> bool:
-        """Whether it is open."""
-        ...
-
-    def ping(self) -> float:
-        """The seconds that an answer takes. Raises VenueTimeoutError and VenueUnavailableError."""
-        ...
+class OrderDesk(Protocol):
+    """What a venue does with orders, over an open connection."""
 
     def submit(self, order: VenueOrder) -> VenueReport:
         """Hand `order` in. An order that the venue has under the same client id is reported, not executed again.
@@ -143,6 +127,26 @@ class Broker(Protocol):
 
     def status(self, client_order_id: str) -> VenueReport:
         """The order as it is now. Raises UnknownOrderError, VenueTimeoutError and VenueUnavailableError."""
+        ...
+
+
+class Broker(OrderDesk, Protocol):
+    """A connection to one venue. Every call but `connect` needs it to be open."""
+
+    def connect(self) -> None:
+        """Open it; VenueUnavailableError with sent=False when that fails."""
+        ...
+
+    def disconnect(self) -> None:
+        """Close it; nothing happens when it is closed."""
+        ...
+
+    def is_connected(self) -> bool:
+        """Whether it is open."""
+        ...
+
+    def ping(self) -> float:
+        """The seconds that an answer takes. Raises VenueTimeoutError and VenueUnavailableError."""
         ...
 
     def account(self) -> VenueAccount:

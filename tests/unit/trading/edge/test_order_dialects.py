@@ -384,3 +384,38 @@ class TestAnswers:
             "transaction_id": "txn_1",
             "executed_at": "2026-01-31T18:08:22.493Z",
         }
+
+    @pytest.mark.parametrize(
+        ("dialect", "data"),
+        [
+            ("functions", {"order_id": "an order", "status": "pending"}),
+            (
+                "rest",
+                {
+                    "id": "an order",
+                    "trader_id": "a trader",
+                    "status": "PENDING",
+                    "created_at": "2026-01-31T18:08:22.493Z",
+                    "client_order_id": "mine",
+                    "symbol": "AAPL",
+                    "side": "SELL",
+                    "order_type": "MARKET",
+                    "quantity": "10",
+                    "filled_quantity": "0",
+                },
+            ),
+        ],
+    )
+    def test_of_an_order_that_its_venue_has_not_answered(self, dialect: Dialect, data: dict[str, object]) -> None:
+        answer = {
+            "outcome": "accepted",
+            "order_id": "an order",
+            "client_order_id": "mine",
+            "symbol": "AAPL",
+            "side": "sell",
+            "order_type": "market",
+            "quantity": Decimal("10.0"),
+            "status": "pending_new",
+            "transact_time": "2026-01-31T18:08:22.493127Z",
+        }
+        assert execution_data(Execution(answer, False, None), dialect, "a trader") == data
