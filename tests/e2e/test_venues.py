@@ -14,6 +14,8 @@ from tests.kit.venues import make_venue_instrument
 
 # So that a timeout and its waits take a moment and not the half minute that they take in earnest.
 PARAMETERS = "VenueTimeoutMs=400 OrderRetryWaitMs=50 MockLatencyMs=5"
+# The feed that runs already does not know these instruments: nobody renews their quotes.
+LASTING = {"quote_age_ms_max": 3_600_000}
 SETTLED_SECONDS = 15.0
 
 
@@ -24,9 +26,9 @@ def system(scratch_folder: Path) -> Iterator[LocalSystem]:
         system.start()
         with psycopg.connect(system.database_url, autocommit=True) as owner:
             for symbol in ("TEST_TIMEOUT", "TEST_TIMEOUT_KEPT", "TEST_PARTIAL"):
-                make_venue_instrument(owner, symbol)
-            make_venue_instrument(owner, "TEST_PAPER", venue="paper", slippage_variation=0)
-            make_venue_instrument(owner, "TEST_NOWHERE", venue="nowhere")
+                make_venue_instrument(owner, symbol, **LASTING)
+            make_venue_instrument(owner, "TEST_PAPER", venue="paper", slippage_variation=0, **LASTING)
+            make_venue_instrument(owner, "TEST_NOWHERE", venue="nowhere", **LASTING)
         for symbol in ("TEST_TIMEOUT", "TEST_TIMEOUT_KEPT", "TEST_PARTIAL", "TEST_PAPER", "TEST_NOWHERE"):
             system.quote(symbol, "99.98", "100.00")
         yield system

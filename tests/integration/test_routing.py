@@ -16,7 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from tests.kit.functions import Context, function_environment, load_function
+from tests.kit.functions import (
+    Context,
+    bearer,
+    call,
+    function_environment,
+    http_event,
+    load_function,
+    make_token,
+)
 from tests.kit.realtime import soon
 from tests.kit.scripted_broker import FakeTime, LookUp, ScriptedBroker, Submission
 from tests.kit.servers import MigratedTemplate
@@ -119,6 +127,27 @@ class TestAnyVenue:
         assert venue.traded(str(order.order_id)) in (0, 10)
         (row,) = world.market.rows("orders", user)
         assert row["filled_quantity"] == venue.traded(str(order.order_id))
+
+
+class TestLostMessage:
+    def test_an_order_is_answered_and_found_by_the_sweep(
+        self, world: VenueWorld, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        # given a function whose queues cannot be reached
+        user = world.market.user()
+        environment = function_environment(
+            monkeypatch, tmp_path, database=world.market.database, VENUES="mock:mock", ALLOW_MOCK_VENUE="true"
+        )
+        body = {"symbol": STOCK, "order_type": "market", "side": "buy", "quantity": 10, "idempotency_key": "k"}
+        event = http_event("POST /functions/v1/execute-order", headers=bearer(make_token(user)), body=json.dumps(body))
+        with environment:
+            # when
+            answer = call(load_function("execute_order"), event)
+        # then
+        assert (answer.status, answer.body["data"]["status"]) == (200, "pending")
+        time = FakeTime()
+        router_of(world, ScriptedBroker(), time).sweep(until=time.now + 1000)
+        assert world.market.rows("orders", user)[0]["status"] == "filled"
 
 
 class TestAudit:

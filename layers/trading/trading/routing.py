@@ -7,21 +7,19 @@ sent again under the same id, and stays in flight until the venue has said what 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
 from uuid import UUID
 
 from trading.brokers.protocol import (
     OrderDesk,
     UnknownOrderError,
     VenueError,
-    VenueFill,
     VenueRefusedError,
     VenueReport,
 )
 from trading.errors import ErrorCode, TradingError
 from trading.observability import MetricUnit, logger, metrics
 from trading.settings import ConfigurationError
-from trading.store.venues import Attempt, Booked, Ending, OrderId, RoutedOrder, Step
+from trading.store.venues import Attempt, Ending, OrderId, RoutedOrder, Step, VenueStore
 
 SWEEP_ORDERS_MAX = 100
 # What a step takes beside the venue's own time: the database's.
@@ -65,49 +63,6 @@ class RetryPolicy:
         return int((max(self.waits, default=0.0) + self.step_seconds + STEP_SECONDS) * 1000)
 
 
-class Store(Protocol):
-    """The procedures of routing; `store.venues.VenueStore` is one."""
-
-    def claim(self, orders: Sequence[OrderId] | None, *, limit: int) -> list[RoutedOrder]:
-        """Lease unsettled orders: those named, or those that are due."""
-        ...
-
-    def record(
-        self,
-        routed: RoutedOrder,
-        action: Attempt,
-        *,
-        retry_attempt: int,
-        step: Step,
-        error_code: str | None = None,
-        venue_order_id: str | None = None,
-        unresolved: bool = False,
-    ) -> bool:
-        """Audit an attempt; False when the order is to be left alone."""
-        ...
-
-    def book_fill(self, routed: RoutedOrder, venue_order_id: str, fill: VenueFill, retry_attempt: int) -> Booked:
-        """Book a trade, once however often it is told."""
-        ...
-
-    def end(
-        self,
-        routed: RoutedOrder,
-        status: Ending,
-        *,
-        code: str,
-        reason: str,
-        retry_attempt: int,
-        venue_order_id: str | None = None,
-    ) -> Booked:
-        """End the order at its venue's word."""
-        ...
-
-    def release(self, routed: RoutedOrder, *, due_ms: int) -> None:
-        """Give the lease back."""
-        ...
-
-
 @dataclass(slots=True)
 class RoutingReport:
     """What a run did, in orders. `failed` could not be followed: our fault, or an impossible word of a venue."""
@@ -131,7 +86,7 @@ class Router:
 
     def __init__(
         self,
-        store: Store,
+        store: VenueStore,
         brokers: Brokers,
         policy: RetryPolicy,
         announce: Announce,
@@ -211,7 +166,7 @@ class Following:
 
     def __init__(
         self,
-        store: Store,
+        store: VenueStore,
         broker: OrderDesk,
         policy: RetryPolicy,
         announce: Announce,

@@ -13,7 +13,7 @@ from trading.brokers.protocol import VenueFill, VenueOrder
 from trading.errors import ErrorCode, TradingError
 from trading.routing import RetryPolicy, Router, RoutingReport
 from trading.settings import ConfigurationError
-from trading.store.venues import Attempt, Booked, Ending, OrderId, RoutedOrder, Step
+from trading.store.venues import Attempt, Booked, Ending, OrderId, RoutedOrder, Step, VenueStore
 
 ACCOUNT = uuid4()
 ORDER = OrderId(uuid4(), uuid4())
@@ -28,7 +28,7 @@ def routed_order(**facts: Any) -> RoutedOrder:
     return replace(plain, **facts)
 
 
-class MemoryStore:
+class MemoryStore(VenueStore):
     """The procedures of routing on one order in memory, as far as the router sees them."""
 
     def __init__(self, routed: RoutedOrder | None) -> None:
