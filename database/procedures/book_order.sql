@@ -109,14 +109,14 @@ CREATE OR REPLACE FUNCTION book_denied_order(
 ) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_order orders := requested_order(request, p_account, p_at);
+    v_order orders := priced_order(request, p_account, p_at);
     v_head bytea;
     v_answer jsonb;
 BEGIN
     v_order.status := 'denied';
     v_order.failure_code := p_refusal ->> 'code';
     v_order.failure_reason := p_refusal ->> 'message';
-    PERFORM insert_order(v_order);
+    PERFORM insert_priced_order(v_order);
     v_head := append_audit(p_account, v_order.id, ARRAY[
         submitted_entry(request),
         ROW('REJECTED', 'denied', p_refusal, p_refusal ->> 'message', NULL)::audit_entry
@@ -157,6 +157,7 @@ DECLARE
     v_position positions;
     v_head bytea;
     v_sequence bigint;
+    v_at_text text := utc_text(p_at);
 BEGIN
     p_fill.order_id := uuidv7();
     p_fill.fill_id := uuidv7();
@@ -188,11 +189,11 @@ BEGIN
     END IF;
     v_sequence := append_event(
         p_account, p_account.last_sequence + 1, 'order.filled',
-        filled_payload(request, p_terms, p_fill, v_position, p_worth, utc_text(p_at)), request ->> 'request_id', p_at
+        filled_payload(request, p_terms, p_fill, v_position, p_worth, v_at_text), request ->> 'request_id', p_at
     );
     RETURN keep_answer(
         p_account, request ->> 'idempotency_key', request ->> 'request_hash',
-        filled_answer(request, p_account, p_fill, v_sequence, utc_text(p_at)),
+        filled_answer(request, p_account, p_fill, v_sequence, v_at_text),
         (request ->> 'idempotency_key_days')::integer, p_at
     );
 END

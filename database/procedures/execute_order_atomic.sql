@@ -57,6 +57,9 @@ DECLARE
     v_worth record;
     v_refusal jsonb;
 BEGIN
+    IF request ->> 'order_type' IS DISTINCT FROM 'market' THEN
+        PERFORM refuse_value('order_type', request ->> 'order_type', 'market');
+    END IF;
     v_terms := terms_of_order(request, p_account);
     IF p_account.position_mode = 'netting' THEN
         SELECT * INTO v_position FROM positions AS p
@@ -71,7 +74,9 @@ BEGIN
     v_open := market_is_open(v_terms.calendar, p_at);
     v_refusal := coalesce(
         eligibility_refusal(p_account, v_terms, v_reducing, v_open, p_at),
-        position_refusal(p_account, v_position, v_side, v_quantity, v_reduce_only)
+        CASE p_account.position_mode WHEN 'netting'
+            THEN position_refusal(p_account, v_position, v_side, v_quantity, v_reduce_only)
+        END
     );
     IF v_refusal IS NOT NULL THEN
         RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);
@@ -130,9 +135,6 @@ DECLARE
     v_terms order_terms;
     v_quantity numeric := (request ->> 'quantity')::numeric;
 BEGIN
-    IF request ->> 'order_type' IS DISTINCT FROM 'market' THEN
-        PERFORM refuse_value('order_type', request ->> 'order_type', 'market');
-    END IF;
     IF request ->> 'side' IS NULL OR request ->> 'side' NOT IN ('buy', 'sell') THEN
         PERFORM refuse_value('side', request ->> 'side', 'buy or sell');
     END IF;

@@ -21,6 +21,8 @@ VIEWS = {"order_terms"}
 
 EXECUTE_GRANTS = {
     "function_trader": {
+        "cancel_order(jsonb)",
+        "close_position(jsonb)",
         "execute_order_atomic(jsonb)",
         "find_orders(uuid,uuid,text[],text,text,text,timestamp with time zone,timestamp with time zone,text,uuid,"
         "integer)",
@@ -34,6 +36,7 @@ EXECUTE_GRANTS = {
         "list_positions(uuid,uuid)",
         "list_quotes(text[])",
         "page_positions(uuid,uuid,boolean,uuid,integer)",
+        "place_order(jsonb)",
         "preview_facts(uuid,uuid,jsonb)",
         "probe_health()",
         "take_rate_limits(jsonb)",
