@@ -36,33 +36,6 @@ BEGIN
 END
 $$;
 
--- Inserts from a row of the table's own types: its columns are checked as the row is made, not again here.
-CREATE OR REPLACE FUNCTION insert_order(p_order orders) RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO orders (
-        user_id, id, account_id, client_order_id, parent_order_id, symbol, order_type, side, quantity, stop_loss,
-        take_profit, time_in_force, max_slippage, reduce_only, execution_instructions, status, filled_quantity,
-        leaves_quantity, last_price, average_price, slippage, commission, total_cost, position_id, transaction_id,
-        failure_code, failure_reason, strategy_id, signal_id, component_name, metadata, idempotency_key, request_id,
-        created_at, updated_at, executed_at
-    ) VALUES (
-        p_order.user_id, p_order.id, p_order.account_id, p_order.client_order_id, p_order.parent_order_id,
-        p_order.symbol, p_order.order_type, p_order.side, p_order.quantity, p_order.stop_loss, p_order.take_profit,
-        p_order.time_in_force, p_order.max_slippage, p_order.reduce_only, p_order.execution_instructions,
-        p_order.status, p_order.filled_quantity, p_order.leaves_quantity, p_order.last_price, p_order.average_price,
-        p_order.slippage, p_order.commission, p_order.total_cost, p_order.position_id, p_order.transaction_id,
-        p_order.failure_code, p_order.failure_reason, p_order.strategy_id, p_order.signal_id, p_order.component_name,
-        p_order.metadata, p_order.idempotency_key, p_order.request_id, p_order.created_at, p_order.updated_at,
-        p_order.executed_at
-    );
-    IF p_order.client_order_id IS NOT NULL THEN
-        INSERT INTO client_order_ids (user_id, account_id, client_order_id, order_id)
-        VALUES (p_order.user_id, p_order.account_id, p_order.client_order_id, p_order.id);
-    END IF;
-END
-$$;
-
 -- The order as the events tell it, before and with its outcome.
 CREATE OR REPLACE FUNCTION order_facts(p_order orders) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
@@ -225,7 +198,7 @@ BEGIN
         request ->> 'strategy_id', request ->> 'signal_id', request ->> 'component_name', request -> 'metadata',
         request ->> 'idempotency_key', request ->> 'request_id', p_at, p_at, p_at
     );
-    IF request ? 'client_order_id' THEN
+    IF request ->> 'client_order_id' IS NOT NULL THEN
         INSERT INTO client_order_ids (user_id, account_id, client_order_id, order_id)
         VALUES (p_account.user_id, p_account.id, request ->> 'client_order_id', p_fill.order_id);
     END IF;
@@ -431,7 +404,6 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'requested_order(jsonb, accounts, timestamptz)',
-        'insert_order(orders)',
         'order_facts(orders)',
         'submitted_entry(jsonb)',
         'book_denied_order(jsonb, accounts, order_terms, jsonb, timestamptz)',

@@ -71,7 +71,9 @@ BEGIN
         RETURN book_denied_order(v_order, p_account, v_terms, v_refusal, p_at);
     END IF;
 
-    PERFORM check_quote_age(v_terms, p_at);
+    IF NOT quote_is_fresh(v_terms, p_at) THEN
+        PERFORM refuse_stale_quote(v_terms.symbol);
+    END IF;
     v_fill := price_order(
         v_terms, v_order ->> 'side', v_quantity, p_account.id || ':' || (v_order ->> 'idempotency_key'), NOT v_open
     );

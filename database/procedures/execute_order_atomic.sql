@@ -94,11 +94,7 @@ BEGIN
     IF request ?| ARRAY['stop_loss', 'take_profit'] THEN
         PERFORM check_exit_prices(request, v_terms, v_fill.price, v_reducing);
     END IF;
-    -- Converted as what it is, an amount that goes out.
-    v_fill.commission := -round_money(
-        convert_amount(-order_commission(v_terms, v_quantity), v_terms.quote_currency, p_account.currency, p_at),
-        p_account.currency
-    );
+    v_fill.commission := charged_commission(p_account, v_terms, v_quantity, p_at);
     IF v_reducing THEN
         RETURN book_filled_order(request, p_account, v_terms, v_fill, v_position, NULL, p_at);
     END IF;

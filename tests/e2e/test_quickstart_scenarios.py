@@ -1,6 +1,7 @@
 """The integration scenarios of the order-execution quickstart, over HTTP and WebSocket on a whole local system.
 
-Where the design decided otherwise, the test says so in its text.
+Where the design decided otherwise, the test says so in its text. Scenario 4 stands in test_venues.py, scenario 7 in
+test_changing_orders.py.
 """
 
 import uuid

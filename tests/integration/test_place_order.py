@@ -85,7 +85,7 @@ class TestResting:
         (fact,) = event["payload"]["orders"]
         assert (event["event_type"], event["sequence"]) == ("order.new", placed["sequence"])
         assert (fact["order_id"], fact["status"]) == (placed["order_id"], "new")
-        assert (str(fact["limit_price"]), fact["leaves_quantity"]) == ("1.05", 1)
+        assert (Decimal(str(fact["limit_price"])), fact["leaves_quantity"]) == (Decimal("1.05"), 1)
         assert set(event["payload"]) == {"orders"}
 
     def test_all_rows_are_of_one_transaction_and_nothing_is_filled(self, market: Market) -> None:

@@ -1,4 +1,4 @@
-"""What the platform was asked to show, end to end: HTTP calls in, answers and WebSocket messages out."""
+"""Canceling orders and closing positions, end to end: HTTP calls in, answers and WebSocket messages out."""
 
 import uuid
 from decimal import Decimal
@@ -18,7 +18,7 @@ def order_updates(frames: list[Message], order_id: str) -> list[str]:
 
 
 def test_a_trader_cancels_a_pending_order(local_system: LocalSystem, traders: Traders) -> None:
-    """Scenario 7: a limit order of 100 AAPL at 140.00 waits, is canceled, and the audit says why."""
+    """The quickstart's scenario 7: a limit order of 100 AAPL at 140.00 waits, is canceled, and the audit says why."""
     # given a market above the limit, and a trader who listens
     local_system.quote("AAPL", "149.98", "150")
     trader = traders.new()
