@@ -3,10 +3,11 @@
 -- p_order {symbol, order_type, side, quantity, stop_price?, reduce_only?, client_order_id?, parent_order_id?,
 --   max_slippage?}
 -- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
---   be traded on, position: what a netting account holds in the symbol, else null, reduces, refusal and limit_refusal: why
---   it would be denied before and after it is priced, else null, worth {balance, unrealized_pnl, margin_used}: at
---   quotes of any age, quotes [{symbol, bid, ask, volatility, fresh}]: of the pairs between the currencies concerned,
---   stale_position: a symbol held whose quote is too old, else null, position_currencies [...]: what its P&L is in}
+--   be traded on, position: what a netting account holds in the symbol, else null, reduces, refusal and
+--   limit_refusal: why it would be denied before and after it is priced, else null, worth {balance, unrealized_pnl,
+--   margin_used}: at quotes of any age, quotes [{symbol, bid, ask, volatility, fresh}]: of the pairs between the
+--   currencies concerned, stale_position: a symbol held whose quote is too old, else null, position_currencies [...]:
+--   what its P&L is in}
 -- Raises TR001 no such account, TR002 unknown symbol, TR004 no price to tell a stop's side by, TR005 client_order_id
 -- taken, TR006 a value out of its bounds.
 CREATE OR REPLACE FUNCTION preview_facts(p_user_id uuid, p_account_id uuid, p_order jsonb) RETURNS jsonb
