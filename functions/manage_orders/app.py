@@ -133,13 +133,6 @@ def get_csrf_token(request: Request) -> Response:
     return Response(body={"csrf_token": made.token, "expires_at": timestamp(made.expires_at)})
 
 
-def _orders(request: Request, *, closed_only: bool) -> Response:
-    caller = _reader(request, "orders:read")
-    filters, page = order_query(request.query, closed_only=closed_only)
-    found = _store().orders(caller.user_id, filters, before=page.before, limit=page.limit)
-    return Response(body=orders_body(found))
-
-
 def _changed[Entry](
     request: Request,
     read: Callable[[Request, Mapping[str, Any]], Entry],
@@ -163,6 +156,13 @@ def _changed[Entry](
     return Response(body=render(execution.answer, str(change.caller.user_id)))
 
 
+def _orders(request: Request, *, closed_only: bool) -> Response:
+    caller = _reader(request, "orders:read")
+    filters, page = order_query(request.query, closed_only=closed_only)
+    found = _store().orders(caller.user_id, filters, before=page.before, limit=page.limit)
+    return Response(body=orders_body(found))
+
+
 def _reader(request: Request, permission: str | None) -> Caller:
     return admit(request, route_group="read", state_changing=False, permission=permission)
 
@@ -178,11 +178,11 @@ handler = http_handler(
         "POST /api/v1/orders/preview": preview_order,
         "GET /api/v1/orders/{id}": get_order,
         "GET /api/v1/orders/{id}/audit": get_order_audit,
-        "GET /api/orders/history": list_closed_orders,
-        "GET /api/v1/positions": list_positions,
-        "GET /api/positions": list_positions,
         "POST /api/v1/orders/{id}/cancel": post_cancel,
+        "GET /api/v1/positions": list_positions,
         "POST /api/v1/positions/{id}/close": post_close,
+        "GET /api/orders/history": list_closed_orders,
+        "GET /api/positions": list_positions,
         "GET /api/v1/account": get_account,
         "GET /api/user/profile": get_profile,
     }
