@@ -73,7 +73,7 @@ def test_a_venue_times_out_and_the_order_recovers(traders: Traders) -> None:
         # then it is answered at once
         assert sent.status_code == 200, sent.text
         data = exact(sent)["data"]
-        assert set(data) == {"order_id", "status"}
+        assert set(data) == {"order_id", "position_id", "status", "order_details"}
         assert data["status"] == "pending"
         # and the trader sees it pending, then filled at 100, with nothing of the recovery between
         filled = stream.wait_for(of_type("order.filled")).message
