@@ -21,7 +21,7 @@ PERMISSIONS = {
     "trader": ("orders:read", "orders:write", "positions:read", "account:read"),
     "risk_officer": ("orders:read", "positions:read", "account:read", "risk:write"),
     "compliance": ("orders:read", "positions:read", "account:read", "audit:read"),
-    "operator": ("orders:read", "positions:read", "account:read", "platform:write"),
+    "operator": ("orders:read", "positions:read", "account:read", "accounts:write", "platform:write"),
 }
 
 

@@ -30,6 +30,7 @@ ROLE_OF_SECRET = {
     "RelayDatabaseSecret": "function_relay",
     "PricesDatabaseSecret": "function_prices",
     "RiskDatabaseSecret": "function_risk",
+    "OperatorDatabaseSecret": "function_operator",
 }
 
 

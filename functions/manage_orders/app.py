@@ -9,6 +9,8 @@ from trading.edge.http import Request, Response, http_handler
 from trading.edge.reading_dialects import (
     account_body,
     audit_body,
+    ledger_body,
+    ledger_page,
     optional_id,
     order_body,
     order_page,
@@ -66,6 +68,15 @@ def get_account(request: Request) -> Response:
     return Response(body=account_body(_store().account(caller.user_id, optional_id(request.query, "account_id"))))
 
 
+def list_ledger_entries(request: Request) -> Response:
+    """GET /api/v1/account/ledger-entries: what moved the balance of one's own account."""
+    caller = _reader(request, "account:read")
+    page = ledger_page(request.query)
+    account_id = optional_id(request.query, "account_id")
+    found = _store().ledger(caller.user_id, account_id, before=page.before, limit=page.limit)
+    return Response(body=ledger_body(found))
+
+
 def get_csrf_token(request: Request) -> Response:
     """GET /functions/v1/csrf-token."""
     caller = admit(request, route_group="csrf", state_changing=False, permission=None)
@@ -95,5 +106,6 @@ handler = http_handler(
         "GET /api/v1/orders/{id}/audit": get_order_audit,
         "GET /api/v1/positions": list_positions,
         "GET /api/v1/account": get_account,
+        "GET /api/v1/account/ledger-entries": list_ledger_entries,
     }
 )

@@ -402,7 +402,7 @@ class TestEnvironment:
 
     def test_secrets_are_references(self) -> None:
         secrets = {name: value for name, value in PARAMETERS.items() if name.endswith("Secret")}
-        assert len(secrets) == 7
+        assert len(secrets) == 8
         assert all("secretsmanager" in value["AllowedPattern"] for value in secrets.values())
 
 
@@ -432,7 +432,7 @@ class TestHttpApi:
             for function in FUNCTIONS.values()
             for event in events_of(function, "HttpApi")
         ]
-        assert len(routes) == len(set(routes)) == 13
+        assert len(routes) == len(set(routes)) == 18
 
     def test_every_route_belongs_to_the_api_and_sends_payload_two(self) -> None:
         for function in FUNCTIONS.values():

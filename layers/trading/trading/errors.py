@@ -47,6 +47,7 @@ CODE_BY_SQLSTATE: Mapping[str, ErrorCode] = {
     "TR005": ErrorCode.CONFLICT,
     "TR006": ErrorCode.VALIDATION_FAILED,
     "TR007": ErrorCode.FORBIDDEN,
+    "TR011": ErrorCode.FORBIDDEN,
 }
 
 

@@ -19,6 +19,7 @@ SECRETS = {
         "RelayDatabaseSecret",
         "PricesDatabaseSecret",
         "RiskDatabaseSecret",
+        "OperatorDatabaseSecret",
         "RedisSecret",
         "JwtSecret",
         "CsrfSecret",

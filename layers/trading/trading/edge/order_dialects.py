@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from trading.edge.dialects import order_state, spoken
 from trading.edge.envelope import Dialect, timestamp
 from trading.edge.http import Request
+from trading.edge.idempotency import sent_key
 from trading.edge.order_faults import TAKEN, field_sent, first_fault
 from trading.errors import TradingError, validation_failed
 from trading.execution import Execution
@@ -118,15 +119,7 @@ def _price_field(given: Mapping[str, Any]) -> str:
 
 
 def _idempotency_key(request: Request, given: Mapping[str, Any], dialect: Dialect) -> object:
-    header = request.headers.get("idempotency-key")
-    key = given.get("idempotency_key", header)
-    if header is not None and key != header:
-        raise validation_failed(
-            "idempotency_key",
-            key,
-            "the same in header and body",
-            "The Idempotency-Key header and idempotency_key differ: send one of them, or the same in both.",
-        )
+    key = sent_key(request, given)
     if key is None and dialect == "functions":
         raise validation_failed(
             "idempotency_key",

@@ -12,6 +12,7 @@ from trading.errors import validation_failed
 
 PAGE_ORDERS_MAX = 100
 PAGE_ORDERS_DEFAULT = 50
+CURSOR_DIGITS_MAX = 18
 
 type Facts = Mapping[str, Any]
 
@@ -24,6 +25,23 @@ class OrderPage:
     statuses: tuple[str, ...] | None
     before: UUID | None
     limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPage:
+    """Which ledger entries are asked for: those numbered below `before`, None for the newest."""
+
+    before: int | None
+    limit: int
+
+
+def ledger_page(query: Mapping[str, str]) -> LedgerPage:
+    """The page that `query` asks for by limit and cursor, the next_cursor of the page before; VALIDATION_FAILED."""
+    cursor = query.get("cursor") or None
+    if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= CURSOR_DIGITS_MAX):
+        constraint = "a next_cursor"
+        raise validation_failed("cursor", cursor, constraint, f"Send cursor as {constraint} of the page before.")
+    return LedgerPage(before=int(cursor) if cursor else None, limit=_limit(query.get("limit")))
 
 
 def order_page(query: Mapping[str, str]) -> OrderPage:
@@ -69,6 +87,15 @@ def order_body(order: Facts) -> dict[str, Any]:
 def audit_body(rows: Sequence[Facts]) -> dict[str, Any]:
     """What happened to an order, oldest first: {data, total}."""
     return {"data": [_audit_row(row) for row in rows], "total": len(rows)}
+
+
+def ledger_body(page: Facts) -> dict[str, Any]:
+    """A page of an account's ledger, newest first: {data, next_cursor}; amounts are signed."""
+    cursor = page["next"]
+    return {
+        "data": [dict(entry) | {"created_at": _time(entry["created_at"])} for entry in page["entries"]],
+        "next_cursor": None if cursor is None else str(cursor),
+    }
 
 
 def positions_body(positions: Sequence[Facts]) -> dict[str, Any]:
