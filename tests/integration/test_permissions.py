@@ -34,6 +34,11 @@ NEEDED: Mapping[str, str | None] = {
     "GET /api/v1/orders/{id}/audit": "orders:read",
     "GET /api/v1/positions": "positions:read",
     "GET /api/v1/account": "account:read",
+    "GET /api/v1/account/ledger-entries": "account:read",
+    "GET /api/v1/accounts": "accounts:write",
+    "GET /api/v1/accounts/{id}/ledger-entries": "accounts:write",
+    "POST /api/v1/accounts/{id}/ledger-entries": "accounts:write",
+    "PATCH /api/v1/accounts/{id}": "accounts:write",
     "GET /functions/v1/get-stock-price": None,
     "POST /functions/v1/get-stock-price": None,
     "GET /api/v1/prices": None,
@@ -42,6 +47,20 @@ NEEDED: Mapping[str, str | None] = {
 WITHOUT_TOKEN = {"GET /health", "GET /api/v1/health"}
 EVERY_PERMISSION = {permission for permissions in PERMISSIONS.values() for permission in permissions}
 AUDIT = "GET /api/v1/orders/{id}/audit"
+ORDER = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1, "idempotency_key": "key"}
+BODIES: Mapping[str, Mapping[str, object]] = {
+    "POST /functions/v1/execute-order": ORDER,
+    "POST /api/v1/orders": ORDER,
+    "POST /functions/v1/get-stock-price": {"symbol": "EURUSD"},
+    "POST /api/v1/accounts/{id}/ledger-entries": {"entry_type": "deposit", "amount": 1, "reason": "a test"},
+    "PATCH /api/v1/accounts/{id}": {"leverage": 30, "reason": "a test"},
+}
+QUERIES: Mapping[str, dict[str, str]] = {
+    "GET /functions/v1/get-stock-price": {"symbols": "EURUSD"},
+    "GET /api/v1/prices": {"symbols": "EURUSD"},
+    "GET /api/v1/accounts": {"email": "somebody@example.com"},
+}
+OPERATORS = "manage_accounts"
 
 
 def routes_of_the_template() -> dict[str, str]:
@@ -62,12 +81,18 @@ every_guarded_route = pytest.mark.parametrize("route", [route for route, needed 
 
 @pytest.fixture(autouse=True)
 def environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str, database: ScratchDatabase
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    redis_url: str,
+    database: ScratchDatabase,
 ) -> Iterator[None]:
     with database.connect() as connection:
         connection.execute("UPDATE platform_settings SET trade_always = true")
     set_quote(database, "EURUSD", "1.1000", "1.1002")
-    with function_environment(monkeypatch, tmp_path, database=database, redis_url=redis_url):
+    route = request.node.callspec.params.get("route", "") if hasattr(request.node, "callspec") else ""
+    role = "function_operator" if ROUTES.get(route) == OPERATORS else "function_trader"
+    with function_environment(monkeypatch, tmp_path, database=database, redis_url=redis_url, role=role):
         yield
 
 
@@ -78,13 +103,13 @@ def trader(database: ScratchDatabase) -> User:
 
 def ask(route: str, user: User | uuid.UUID, headers: Mapping[str, str] | None = None, **claims: Any) -> Answer:
     """The answer to a request that lacks nothing but perhaps a permission."""
-    order = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1, "idempotency_key": "key"}
+    given = {"tier": "unmetered"} | ({"role": "operator"} if ROUTES[route] == OPERATORS else {}) | claims
     event = http_event(
         route,
         path_parameters={"id": str(uuid.uuid4())} if "{id}" in route else None,
-        query={"symbols": "EURUSD"} if "price" in route and route.startswith("GET") else None,
-        headers=bearer(make_token(user, **({"tier": "unmetered"} | claims))) | dict(headers or {}),
-        body=json.dumps({"symbol": "EURUSD"} if "price" in route else order) if route.startswith("POST") else None,
+        query=QUERIES.get(route),
+        headers=bearer(make_token(user, **given)) | dict(headers or {}),
+        body=json.dumps(BODIES[route]) if route in BODIES else None,
     )
     return call(load_function(ROUTES[route]), event)
 
@@ -120,7 +145,7 @@ def test_without_its_permission_a_route_refuses_and_names_it(route: str, trader:
 def test_with_its_permission_alone_a_route_serves(route: str, trader: User) -> None:
     answer = ask(route, trader, permissions=[NEEDED[route]])
 
-    # the order that is asked for does not exist
+    # the order or account that is asked for does not exist
     assert answer.status == (404 if "{id}" in route else 201 if route == "POST /api/v1/orders" else 200)
 
 
@@ -129,6 +154,16 @@ def test_the_other_routes_need_a_token_alone(route: str, trader: User) -> None:
     answer = ask(route, trader, permissions=[], sid="session-1")
 
     assert answer.status == 200
+
+
+@pytest.mark.parametrize("route", [route for route, folder in ROUTES.items() if folder == OPERATORS])
+@pytest.mark.parametrize("role", ["trader", "compliance", "risk_officer", "Operator"])
+def test_what_operators_do_needs_their_role_as_well(route: str, role: str, trader: User) -> None:
+    answer = ask(route, trader, permissions=sorted(EVERY_PERMISSION), role=role)
+
+    error = error_of(answer)
+    assert (answer.status, error["code"]) == (403, "FORBIDDEN")
+    assert error["details"] == {"field": "role", "value": None, "constraint": "operator"}
 
 
 class TestAudit:
@@ -172,3 +207,4 @@ def test_the_demo_roles_read_and_traders_alone_order(role: str) -> None:
     assert {"orders:read", "positions:read", "account:read"} <= given
     assert ("orders:write" in given) == (role == "trader")
     assert ("audit:read" in given) == (role == "compliance")
+    assert ("accounts:write" in given) == (role == "operator")

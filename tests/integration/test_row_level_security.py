@@ -11,7 +11,7 @@ from local.servers import LOGIN_ROLES
 from tests.kit import MigratedTemplate, User
 from tests.kit.orders import Market, raises_sqlstate
 
-FUNCTION_ROLES = ("function_trader", "function_relay", "function_prices", "function_risk")
+FUNCTION_ROLES = ("function_trader", "function_relay", "function_prices", "function_risk", "function_operator")
 OWNERS = ("trading_owner", "trading_procedures", "trading_readers")
 APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
 # What the migrations keep for themselves; no role of ours may see it.
@@ -26,6 +26,7 @@ EXECUTE_GRANTS = {
         "get_order_audit(uuid,uuid)",
         "get_order_owner(uuid)",
         "list_instruments()",
+        "list_ledger_entries(uuid,uuid,bigint,integer)",
         "list_orders(uuid,uuid,text[],uuid,integer)",
         "list_positions(uuid,uuid)",
         "list_quotes(text[])",
@@ -60,6 +61,16 @@ EXECUTE_GRANTS = {
         "release_feed_lease(jsonb)",
     },
     "function_risk": {"monitor_margin(jsonb)", "record_margin_call(jsonb)"},
+    "function_operator": {
+        "adjust(jsonb)",
+        "change_account(jsonb)",
+        "deposit(jsonb)",
+        "find_accounts(text)",
+        "get_account_owner(uuid)",
+        "list_ledger_entries(uuid,uuid,bigint,integer)",
+        "take_rate_limits(jsonb)",
+        "withdraw(jsonb)",
+    },
     "compliance": {"verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},
 }

@@ -53,6 +53,17 @@ class TestDemoAccounts:
             assert (kyc, status, kind, currency) == (user.kyc_status, user.account_status, user.kind, user.currency)
             assert balance == ledger == user.balance
 
+    def test_they_are_funded_with_the_rights_of_operators_alone(self, database: ScratchDatabase) -> None:
+        # given operators who may not deposit
+        with database.connect() as connection:
+            connection.execute("REVOKE EXECUTE ON FUNCTION deposit(jsonb) FROM function_operator")
+            # when / then the owner of everything cannot fund either
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                load_demo_accounts(connection)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                make_load_accounts(connection, 1)
+            assert connection.execute("SELECT current_user = session_user").fetchone() == (True,)
+
     def test_loading_them_again_changes_nothing(self, state: State, database: ScratchDatabase) -> None:
         # given the state after the first load
         query = "SELECT id, balance, last_sequence, updated_at FROM accounts ORDER BY id"
