@@ -31,7 +31,7 @@ BEGIN
 END
 $$;
 
--- The hash of a request that brings none. A deposit's has no kind in it: it is kept as releases before this one made it.
+-- The hash of a request that brings none. A deposit's has no kind in it: releases before this one kept it so.
 CREATE OR REPLACE FUNCTION operator_request_hash(request jsonb, p_kind text) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
     SELECT encode(sha256(convert_to(

@@ -71,7 +71,7 @@ EXECUTE_GRANTS = {
         "take_rate_limits(jsonb)",
         "withdraw(jsonb)",
     },
-    "compliance": {"verify_audit()", "verify_books()"},
+    "compliance": {"diagnose_margin(text)", "verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},
 }
 
