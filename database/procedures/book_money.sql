@@ -70,6 +70,40 @@ BEGIN
 END
 $$;
 
+-- One movement from request to answer. What a deposit, a withdrawal and an adjustment differ in are the sign and reason
+-- that they take, and that no more goes out than can be spared.
+CREATE OR REPLACE FUNCTION move_money(request jsonb, p_entry_type text) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_opened record;
+    v_account accounts;
+    v_amount numeric;
+    v_available numeric;
+    v_at timestamptz;
+BEGIN
+    SELECT * INTO v_opened FROM open_operator_request(request, p_entry_type);
+    IF v_opened.answer IS NOT NULL THEN
+        RETURN v_opened.answer || '{"replayed": true}';
+    END IF;
+    v_account := v_opened.account;
+    PERFORM check_reason(request, p_entry_type = 'adjustment');
+    v_amount := requested_amount(request, v_account.currency, p_entry_type = 'adjustment');
+    v_at := clock_timestamp();
+    IF p_entry_type = 'withdrawal' THEN
+        v_available := withdrawable(v_account, v_at);
+        IF v_amount > v_available THEN
+            RETURN '{"replayed": false}' || book_refused_withdrawal(
+                request, v_account, v_opened.request_hash, v_amount, v_available, v_at
+            );
+        END IF;
+        v_amount := -v_amount;
+    END IF;
+    RETURN '{"replayed": false}' || book_money(
+        request, v_account, v_opened.request_hash, p_entry_type, v_amount, v_at
+    );
+END
+$$;
+
 -- Books p_amount, which is signed, as p_entry_type (deposit, withdrawal or adjustment) and returns the answer.
 CREATE OR REPLACE FUNCTION book_money(
     request jsonb, p_account accounts, p_hash text, p_entry_type text, p_amount numeric, p_at timestamptz
@@ -163,6 +197,7 @@ BEGIN
         'operator_request_hash(jsonb, text)',
         'requested_amount(jsonb, text, boolean)',
         'check_reason(jsonb, boolean)',
+        'move_money(jsonb, text)',
         'book_money(jsonb, accounts, text, text, numeric, timestamptz)',
         'tell_operator_act(jsonb, accounts, text, jsonb, jsonb, timestamptz)',
         'operator_event(text)',

@@ -5,21 +5,8 @@
 --   replayed}
 -- Raises TR001 no such account, TR003 key reused, TR006 a value out of its bounds, TR011 the actor's own account.
 CREATE OR REPLACE FUNCTION deposit(request jsonb) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE
-    v_opened record;
-    v_amount numeric;
-BEGIN
-    SELECT * INTO v_opened FROM open_operator_request(request, 'deposit');
-    IF v_opened.answer IS NOT NULL THEN
-        RETURN v_opened.answer || '{"replayed": true}';
-    END IF;
-    PERFORM check_reason(request, false);
-    v_amount := requested_amount(request, (v_opened.account).currency, false);
-    RETURN '{"replayed": false}' || book_money(
-        request, v_opened.account, v_opened.request_hash, 'deposit', v_amount, clock_timestamp()
-    );
-END
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT move_money(request, 'deposit')
 $$;
 
 ALTER FUNCTION deposit(jsonb) OWNER TO trading_procedures;

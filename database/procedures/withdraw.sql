@@ -4,30 +4,8 @@
 --   replayed}: kept under the key, audited and told, like an order that is denied.
 -- Raises what deposit does, and TR004 when a quote that the valuation needs is too old; a raise leaves the key free.
 CREATE OR REPLACE FUNCTION withdraw(request jsonb) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE
-    v_opened record;
-    v_amount numeric;
-    v_available numeric;
-    v_at timestamptz;
-BEGIN
-    SELECT * INTO v_opened FROM open_operator_request(request, 'withdrawal');
-    IF v_opened.answer IS NOT NULL THEN
-        RETURN v_opened.answer || '{"replayed": true}';
-    END IF;
-    PERFORM check_reason(request, false);
-    v_amount := requested_amount(request, (v_opened.account).currency, false);
-    v_at := clock_timestamp();
-    v_available := withdrawable(v_opened.account, v_at);
-    IF v_amount > v_available THEN
-        RETURN '{"replayed": false}' || book_refused_withdrawal(
-            request, v_opened.account, v_opened.request_hash, v_amount, v_available, v_at
-        );
-    END IF;
-    RETURN '{"replayed": false}' || book_money(
-        request, v_opened.account, v_opened.request_hash, 'withdrawal', -v_amount, v_at
-    );
-END
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT move_money(request, 'withdrawal')
 $$;
 
 -- The smaller of balance and free margin, in whole minor units, not below zero. A cash account's holdings are paid for

@@ -75,6 +75,21 @@ class TestDemoAccounts:
         assert rows(database, query) == before
 
 
+class TestKnownAddresses:
+    def test_of_many_the_first_are_named_and_the_rest_counted(self, database: ScratchDatabase) -> None:
+        with database.connect() as connection:
+            connection.execute(
+                "INSERT INTO profiles (email) SELECT format('user-%s@example.com', to_char(i, 'FM000')) "
+                "FROM generate_series(1, 53) AS i"
+            )
+            make_load_accounts(connection, 2)
+
+            known = tokens.known_addresses(connection)
+
+        assert known[:2] == ["user-001@example.com", "user-002@example.com"]
+        assert known[-3:] == ["user-050@example.com", "3 more", "load-0001@example.com to load-0002@example.com"]
+
+
 class TestToken:
     def test_it_is_printed_alone_and_names_the_api_client(
         self, state: State, capsys: pytest.CaptureFixture[str]
