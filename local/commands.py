@@ -145,8 +145,7 @@ def _quote(_state: State, connection: psycopg.Connection[Any], options: argparse
 
 
 def _verify(state: State, _connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
-    os.environ["DATABASE_URL"] = state.read_env()["DATABASE_URL"]
-    return books.main([options.what])
+    return books.main([options.what], state.read_env()["DATABASE_URL"])
 
 
 def _diagnose(_state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
