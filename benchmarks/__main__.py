@@ -8,6 +8,7 @@ from benchmarks.rounds import ROUNDS, SLICE_SECONDS
 # In the order of the layers that they measure.
 MODULE_BY_NAME = {
     "procedure": "benchmarks.order_procedure",
+    "reads": "benchmarks.database_reads",
     "handler": "benchmarks.handler",
     "http": "benchmarks.over_http",
     "traders": "benchmarks.traders",

@@ -23,14 +23,14 @@ def book_faults(connection: psycopg.Connection[tuple[object, ...]]) -> list[str]
     return [f"{invariant} account {account}, {subject}: {problem}" for invariant, account, subject, problem in rows]
 
 
-def main(arguments: list[str]) -> int:
-    """Entry of the command."""
+def main(arguments: list[str], url: str | None = None) -> int:
+    """Entry of the command; `url` instead of DATABASE_URL for a caller that knows it."""
     checks = {"audit": ("The audit", audit_faults), "books": ("The books", book_faults)}
     if len(arguments) != 1 or arguments[0] not in checks:
         print("usage: python -m database.verify audit|books", file=sys.stderr)
         return 2
     name, check = checks[arguments[0]]
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+    with psycopg.connect(url or os.environ["DATABASE_URL"], autocommit=True) as connection:
         faults = check(connection)
     for fault in faults[:FAULTS_SHOWN_MAX]:
         print(fault)

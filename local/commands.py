@@ -1,9 +1,15 @@
-"""Commands for people and scripts against a running local system: tokens, quotes, load accounts, checks.
+"""Commands for people and scripts against a running local system: tokens, quotes, load accounts, checks, reports.
 
     python -m local.commands token --email gold@example.com [--session]
     python -m local.commands quote --symbol EURUSD [--bid 1.1 --ask 1.1002]
     python -m local.commands load-accounts --count 1000 [--balance 100000]
     python -m local.commands verify audit|books
+    python -m local.commands diagnose --email gold@example.com
+    python -m local.commands measure [--from 2026-11-01] [--to 2026-11-30] [--email gold@example.com]
+    python -m local.commands execution-report --from 2026-11-01 --to 2026-11-30 [--out report.csv]
+
+The last three only read. With DATABASE_URL in the environment they read that database instead, as its owner or
+compliance.
 
 Exit codes: 0 done; 1 no system is up, or a check found faults; 2 a value is wrong, with one line on standard error that
 says which.
@@ -20,7 +26,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from database import verify as books
-from local import tokens
+from local import reports, tokens
 from local.demo_accounts import LOAD_ACCOUNTS_MAX, LOAD_BALANCE, make_load_accounts
 from local.environment import State
 from local.processes import StartError
@@ -38,16 +44,18 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     state = State(options.state.absolute())
     try:
-        url = state.read_env()["DATABASE_URL"]
+        url = reports.report_url(state, os.environ) if options.reads_only else state.read_env()["DATABASE_URL"]
         with psycopg.connect(url, autocommit=True) as connection:
             return options.run(state, connection, options)
-    except psycopg.OperationalError:
+    except psycopg.OperationalError as error:
+        if options.reads_only and "DATABASE_URL" in os.environ:
+            return _complain(StartError(f"The database of DATABASE_URL does not answer: {error}"), 1)
         # The file that says where the system is outlives one that was killed.
         down = f"No local system is up on {state.folder}: its database does not answer. Run `make start` first."
         return _complain(StartError(down), 1)
     except StartError as error:
         return _complain(error, 1)
-    except (WrongValueError, tokens.UnknownAddressError) as error:
+    except (WrongValueError, reports.WrongReportError, tokens.UnknownAddressError) as error:
         return _complain(error, 2)
 
 
@@ -59,6 +67,7 @@ def _complain(error: Exception, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="local.commands")
     parser.add_argument("--state", type=Path, default=Path(".local"), metavar="FOLDER")
+    parser.set_defaults(reads_only=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     token = commands.add_parser("token", help="print an access token alone")
     token.add_argument("--email", default=DEFAULT_EMAIL)
@@ -76,7 +85,23 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check the audit's hash chains, or that the books agree")
     verify.add_argument("what", choices=["audit", "books"])
     verify.set_defaults(run=_verify)
+    _add_reports(commands)
     return parser
+
+
+def _add_reports(commands: Any) -> None:
+    diagnose = commands.add_parser("diagnose", help="say why a user's orders are refused for margin")
+    diagnose.add_argument("--email", default=DEFAULT_EMAIL)
+    diagnose.set_defaults(run=_diagnose, reads_only=True)
+    measure = commands.add_parser("measure", help="print fill rate, error rate, latency and how orders are found")
+    report = commands.add_parser("execution-report", help="write what happened to orders as CSV")
+    for command in (measure, report):
+        command.add_argument("--from", dest="first", default="", metavar="DAY")
+        command.add_argument("--to", dest="last", default="", metavar="DAY")
+    measure.add_argument("--email", default=DEFAULT_EMAIL)
+    measure.set_defaults(run=_measure, reads_only=True)
+    report.add_argument("--out", default="", metavar="FILE")
+    report.set_defaults(run=_execution_report, reads_only=True)
 
 
 def _token(state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
@@ -120,8 +145,22 @@ def _quote(_state: State, connection: psycopg.Connection[Any], options: argparse
 
 
 def _verify(state: State, _connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
-    os.environ["DATABASE_URL"] = state.read_env()["DATABASE_URL"]
-    return books.main([options.what])
+    return books.main([options.what], state.read_env()["DATABASE_URL"])
+
+
+def _diagnose(_state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
+    reports.diagnose(connection, options.email.strip().lower() or DEFAULT_EMAIL)
+    return 0
+
+
+def _measure(_state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
+    reports.measure(connection, options.first, options.last, options.email.strip().lower() or DEFAULT_EMAIL)
+    return 0
+
+
+def _execution_report(_state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
+    reports.execution_report(connection, options.first, options.last, options.out)
+    return 0
 
 
 def _hold(connection: psycopg.Connection[Any], symbol: str, bid: Decimal, ask: Decimal) -> None:

@@ -1,11 +1,14 @@
 """The users of the local system: demo traders and staff, and as many load accounts as a benchmark wants.
 
-Money enters through the deposit procedure alone, and only into an account whose ledger is empty, so that a restart
-changes nothing.
+Money enters through the deposit procedure alone, called as the role of operators, and only into an account whose ledger
+is empty, so that a restart changes nothing.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import batched
 from typing import Any
 
 import psycopg
@@ -15,13 +18,14 @@ from psycopg.types.json import Jsonb
 LOAD_PREFIX = "load-"
 LOAD_ACCOUNTS_MAX = 100_000
 LOAD_BALANCE = Decimal(100_000)
+DEPOSITS_A_STATEMENT = 1_000
 UNMETERED = "unmetered"
 
 PERMISSIONS = {
     "trader": ("orders:read", "orders:write", "positions:read", "account:read"),
     "risk_officer": ("orders:read", "positions:read", "account:read", "risk:write"),
     "compliance": ("orders:read", "positions:read", "account:read", "audit:read"),
-    "operator": ("orders:read", "positions:read", "account:read", "platform:write"),
+    "operator": ("orders:read", "positions:read", "account:read", "accounts:write", "platform:write"),
 }
 
 
@@ -77,16 +81,7 @@ def load_demo_accounts(connection: psycopg.Connection[Any]) -> None:
         user_id = _profile(connection, user)
         account_id, ledger_version = _account(connection, user_id, user)
         if ledger_version == 0 and user.balance > 0:
-            request = {
-                "version": 1,
-                "user_id": str(user_id),
-                "account_id": str(account_id),
-                "amount": str(user.balance),
-                "reason": "demo funding",
-                "idempotency_key": "demo-funding",
-                "actor": "local",
-            }
-            connection.execute("SELECT deposit(%s)", (Jsonb(request),))
+            _fund(connection, [_deposit(user_id, account_id, user.balance, "demo funding", "demo-funding")])
 
 
 def _profile(connection: psycopg.Connection[Any], user: DemoUser) -> Any:
@@ -143,27 +138,57 @@ def make_load_accounts(connection: psycopg.Connection[Any], count: int, balance:
         """,
         {"count": count},
     )
-    # One round trip, one transaction an account.
-    connection.execute(
-        sql.SQL("""
-        DO $$
-        DECLARE
-            v_account record;
-        BEGIN
-            FOR v_account IN
-                SELECT a.user_id, a.id FROM accounts AS a JOIN profiles AS p ON p.id = a.user_id
-                WHERE starts_with(p.email, {prefix}) AND a.ledger_version = 0
-            LOOP
-                PERFORM deposit(jsonb_build_object(
-                    'version', 1, 'user_id', v_account.user_id, 'account_id', v_account.id, 'amount', {balance},
-                    'reason', 'load account', 'idempotency_key', 'load-funding', 'actor', 'local'
-                ));
-                COMMIT;
-            END LOOP;
-        END
-        $$
-        """).format(prefix=sql.Literal(LOAD_PREFIX), balance=sql.Literal(str(balance)))
+    empty = connection.execute(
+        "SELECT a.user_id, a.id FROM accounts AS a JOIN profiles AS p ON p.id = a.user_id "
+        "WHERE starts_with(p.email, %s) AND a.ledger_version = 0 ORDER BY a.id",
+        (LOAD_PREFIX,),
+    ).fetchall()
+    _fund(
+        connection,
+        [_deposit(user_id, account_id, balance, "load account", "load-funding") for user_id, account_id in empty],
     )
+
+
+def _deposit(user_id: Any, account_id: Any, amount: Decimal, reason: str, key: str) -> dict[str, object]:
+    return {
+        "version": 1,
+        "user_id": str(user_id),
+        "account_id": str(account_id),
+        "amount": str(amount),
+        "reason": reason,
+        "idempotency_key": key,
+        "actor": "local",
+    }
+
+
+def _fund(connection: psycopg.Connection[Any], deposits: Sequence[dict[str, object]]) -> None:
+    """One transaction an account, a round trip for many."""
+    with _as_operator(connection):
+        for requests in batched(deposits, DEPOSITS_A_STATEMENT, strict=False):
+            connection.execute(
+                sql.SQL("""
+                DO $$
+                DECLARE
+                    v_request jsonb;
+                BEGIN
+                    FOR v_request IN SELECT jsonb_array_elements({requests}) LOOP
+                        PERFORM deposit(v_request);
+                        COMMIT;
+                    END LOOP;
+                END
+                $$
+                """).format(requests=sql.Literal(Jsonb(list(requests))))
+            )
+
+
+@contextmanager
+def _as_operator(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """What is called inside is called with the rights of operators, so that no other right can be what lets it pass."""
+    connection.execute("SET ROLE function_operator")
+    try:
+        yield
+    finally:
+        connection.execute("RESET ROLE")
 
 
 def _row(connection: psycopg.Connection[Any], query: str, parameters: tuple[object, ...]) -> Any:

@@ -35,6 +35,7 @@ ROLE_OF_SECRET = {
     "PricesDatabaseSecret": "function_prices",
     "RiskDatabaseSecret": "function_risk",
     "RouterDatabaseSecret": "function_router",
+    "OperatorDatabaseSecret": "function_operator",
 }
 
 # Variable -> parameter of template.yaml.

@@ -26,6 +26,7 @@ LOGIN_ROLES = (
     "function_prices",
     "function_risk",
     "function_router",
+    "function_operator",
     "compliance",
     "backup",
 )

@@ -12,6 +12,7 @@ from local.demo_accounts import DEMO_BY_EMAIL, PERMISSIONS, UNMETERED, is_load_a
 from local.environment import API_CLIENT_ID, JWT_AUDIENCE, JWT_ISSUER, State
 
 LIFETIME = timedelta(hours=12)
+ADDRESSES_SHOWN_MAX = 50
 
 
 class UnknownAddressError(Exception):
@@ -35,7 +36,7 @@ def issue(state: State, connection: psycopg.Connection[Any], email: str, *, sess
 
     row = connection.execute("SELECT id, account_tier FROM profiles WHERE email = %s", (email,)).fetchone()
     if row is None:
-        raise UnknownAddressError(f"No user has the address {email}. Known: {', '.join(known_addresses(connection))}")
+        raise unknown_address(connection, email)
     user_id, tier = row
     known = DEMO_BY_EMAIL.get(email)
     role = known.role if known else "trader"
@@ -60,9 +61,17 @@ def issue(state: State, connection: psycopg.Connection[Any], email: str, *, sess
     return Issued(jwt.encode(claims, state.secret("JwtSecret"), algorithm="HS256"), csrf_token)
 
 
+def unknown_address(connection: psycopg.Connection[Any], email: str) -> UnknownAddressError:
+    """What to raise for an address that nobody has."""
+    known = ", ".join(known_addresses(connection))
+    return UnknownAddressError(f"No user has the address {email or '(empty)'}. Known: {known or 'none'}")
+
+
 def known_addresses(connection: psycopg.Connection[Any]) -> list[str]:
-    """Every address, the load accounts as one range."""
+    """The first ADDRESSES_SHOWN_MAX addresses, the load accounts as one range."""
     emails = [row[0] for row in connection.execute("SELECT email FROM profiles ORDER BY email")]
     load = [email for email in emails if is_load_account(email)]
     others = [email for email in emails if not is_load_account(email)]
+    if len(others) > ADDRESSES_SHOWN_MAX:
+        others = [*others[:ADDRESSES_SHOWN_MAX], f"{len(others) - ADDRESSES_SHOWN_MAX} more"]
     return others + ([f"{load[0]} to {load[-1]}"] if load else [])

@@ -338,10 +338,12 @@ RETURNS TABLE (invariant text, account_id uuid, subject text, problem text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT 'I1', b.* FROM books_keys() AS b
     UNION ALL SELECT 'I2', b.* FROM books_ledger() AS b
+    UNION ALL SELECT 'I2', b.* FROM books_accounts() AS b
     UNION ALL SELECT 'I2', b.* FROM books_positions() AS b
     UNION ALL SELECT 'I3', b.* FROM books_fills() AS b
     UNION ALL SELECT 'I3', b.* FROM books_orders() AS b
     UNION ALL SELECT 'I3', b.* FROM books_routes() AS b
+    UNION ALL SELECT 'I3', b.* FROM books_operator_events() AS b
     UNION ALL SELECT 'I4', b.* FROM books_margin() AS b
     UNION ALL SELECT 'I6', b.* FROM books_guards() AS b
     UNION ALL SELECT 'I6', NULL, a.chain || ' ' || a.version, a.problem FROM verify_audit() AS a

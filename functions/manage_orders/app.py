@@ -16,6 +16,8 @@ from trading.edge.http import Request, Response, http_handler
 from trading.edge.reading_dialects import (
     account_body,
     audit_body,
+    ledger_body,
+    ledger_page,
     optional_id,
     order_body,
     order_query,
@@ -120,6 +122,15 @@ def get_profile(request: Request) -> Response:
     return Response(body=profile_body(read_profile(_store(), caller.user_id), caller))
 
 
+def list_ledger_entries(request: Request) -> Response:
+    """GET /api/v1/account/ledger-entries: what moved the balance of one's own account."""
+    caller = _reader(request, "account:read")
+    page = ledger_page(request.query)
+    account_id = optional_id(request.query, "account_id")
+    found = _store().ledger(caller.user_id, account_id, before=page.before, limit=page.limit)
+    return Response(body=ledger_body(found))
+
+
 def get_csrf_token(request: Request) -> Response:
     """GET /functions/v1/csrf-token."""
     caller = admit(request, route_group="csrf", state_changing=False, permission=None)
@@ -185,5 +196,6 @@ handler = http_handler(
         "GET /api/positions": list_positions,
         "GET /api/v1/account": get_account,
         "GET /api/user/profile": get_profile,
+        "GET /api/v1/account/ledger-entries": list_ledger_entries,
     }
 )

@@ -40,6 +40,11 @@ NEEDED: Mapping[str, str | None] = {
     "GET /api/positions": "positions:read",
     "GET /api/v1/account": "account:read",
     "GET /api/user/profile": "account:read",
+    "GET /api/v1/account/ledger-entries": "account:read",
+    "GET /api/v1/accounts": "accounts:write",
+    "GET /api/v1/accounts/{id}/ledger-entries": "accounts:write",
+    "POST /api/v1/accounts/{id}/ledger-entries": "accounts:write",
+    "PATCH /api/v1/accounts/{id}": "accounts:write",
     "GET /functions/v1/get-stock-price": None,
     "POST /functions/v1/get-stock-price": None,
     "GET /api/v1/prices": None,
@@ -48,6 +53,21 @@ NEEDED: Mapping[str, str | None] = {
 WITHOUT_TOKEN = {"GET /health", "GET /api/v1/health", "GET /api/health"}
 EVERY_PERMISSION = {permission for permissions in PERMISSIONS.values() for permission in permissions}
 AUDIT = "GET /api/v1/orders/{id}/audit"
+ORDER = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1, "idempotency_key": "key"}
+BODIES: Mapping[str, Mapping[str, object]] = {
+    "POST /functions/v1/execute-order": ORDER,
+    "POST /api/v1/orders": ORDER,
+    "POST /api/v1/orders/preview": {name: ORDER[name] for name in ORDER if name != "idempotency_key"},
+    "POST /functions/v1/get-stock-price": {"symbol": "EURUSD"},
+    "POST /api/v1/accounts/{id}/ledger-entries": {"entry_type": "deposit", "amount": 1, "reason": "a test"},
+    "PATCH /api/v1/accounts/{id}": {"leverage": 30, "reason": "a test"},
+}
+QUERIES: Mapping[str, dict[str, str]] = {
+    "GET /functions/v1/get-stock-price": {"symbols": "EURUSD"},
+    "GET /api/v1/prices": {"symbols": "EURUSD"},
+    "GET /api/v1/accounts": {"email": "somebody@example.com"},
+}
+OPERATORS = "manage_accounts"
 
 
 def routes_of_the_template() -> dict[str, str]:
@@ -68,12 +88,18 @@ every_guarded_route = pytest.mark.parametrize("route", [route for route, needed 
 
 @pytest.fixture(autouse=True)
 def environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str, database: ScratchDatabase
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    redis_url: str,
+    database: ScratchDatabase,
 ) -> Iterator[None]:
     with database.connect() as connection:
         connection.execute("UPDATE platform_settings SET trade_always = true")
     set_quote(database, "EURUSD", "1.1000", "1.1002")
-    with function_environment(monkeypatch, tmp_path, database=database, redis_url=redis_url):
+    route = request.node.callspec.params.get("route", "") if hasattr(request.node, "callspec") else ""
+    role = "function_operator" if ROUTES.get(route) == OPERATORS else "function_trader"
+    with function_environment(monkeypatch, tmp_path, database=database, redis_url=redis_url, role=role):
         yield
 
 
@@ -82,24 +108,15 @@ def trader(database: ScratchDatabase) -> User:
     return make_user(database)
 
 
-def body_of(route: str) -> str | None:
-    """What a request of `route` must carry; a change of something that exists says it all by its path."""
-    if not route.startswith("POST") or "{id}" in route:
-        return None
-    order = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1}
-    if "preview" not in route:
-        order["idempotency_key"] = "key"
-    return json.dumps({"symbol": "EURUSD"} if "price" in route else order)
-
-
 def ask(route: str, user: User | uuid.UUID, headers: Mapping[str, str] | None = None, **claims: Any) -> Answer:
     """The answer to a request that lacks nothing but perhaps a permission."""
+    given = {"tier": "unmetered"} | ({"role": "operator"} if ROUTES[route] == OPERATORS else {}) | claims
     event = http_event(
         route,
         path_parameters={"id": str(uuid.uuid4())} if "{id}" in route else None,
-        query={"symbols": "EURUSD"} if "price" in route and route.startswith("GET") else None,
-        headers=bearer(make_token(user, **({"tier": "unmetered"} | claims))) | dict(headers or {}),
-        body=body_of(route),
+        query=QUERIES.get(route),
+        headers=bearer(make_token(user, **given)) | dict(headers or {}),
+        body=json.dumps(BODIES[route]) if route in BODIES else None,
     )
     return call(load_function(ROUTES[route]), event)
 
@@ -135,7 +152,7 @@ def test_without_its_permission_a_route_refuses_and_names_it(route: str, trader:
 def test_with_its_permission_alone_a_route_serves(route: str, trader: User) -> None:
     answer = ask(route, trader, permissions=[NEEDED[route]])
 
-    # the order or position that is asked for does not exist
+    # the order, position or account that is asked for does not exist
     assert answer.status == (404 if "{id}" in route else 201 if route == "POST /api/v1/orders" else 200)
 
 
@@ -144,6 +161,16 @@ def test_the_other_routes_need_a_token_alone(route: str, trader: User) -> None:
     answer = ask(route, trader, permissions=[], sid="session-1")
 
     assert answer.status == 200
+
+
+@pytest.mark.parametrize("route", [route for route, folder in ROUTES.items() if folder == OPERATORS])
+@pytest.mark.parametrize("role", ["trader", "compliance", "risk_officer", "Operator"])
+def test_what_operators_do_needs_their_role_as_well(route: str, role: str, trader: User) -> None:
+    answer = ask(route, trader, permissions=sorted(EVERY_PERMISSION), role=role)
+
+    error = error_of(answer)
+    assert (answer.status, error["code"]) == (403, "FORBIDDEN")
+    assert error["details"] == {"field": "role", "value": None, "constraint": "operator"}
 
 
 class TestAudit:
@@ -187,3 +214,4 @@ def test_the_demo_roles_read_and_traders_alone_order(role: str) -> None:
     assert {"orders:read", "positions:read", "account:read"} <= given
     assert ("orders:write" in given) == (role == "trader")
     assert ("audit:read" in given) == (role == "compliance")
+    assert ("accounts:write" in given) == (role == "operator")

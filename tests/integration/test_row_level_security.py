@@ -12,7 +12,14 @@ from local.servers import LOGIN_ROLES
 from tests.kit import MigratedTemplate, User
 from tests.kit.orders import Market, raises_sqlstate
 
-FUNCTION_ROLES = ("function_trader", "function_relay", "function_prices", "function_risk", "function_router")
+FUNCTION_ROLES = (
+    "function_trader",
+    "function_relay",
+    "function_prices",
+    "function_risk",
+    "function_router",
+    "function_operator",
+)
 OWNERS = ("trading_owner", "trading_procedures", "trading_readers")
 APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
 # What the migrations keep for themselves; no role of ours may see it.
@@ -33,6 +40,7 @@ EXECUTE_GRANTS = {
         "get_order_owner(uuid)",
         "get_profile(uuid)",
         "list_instruments()",
+        "list_ledger_entries(uuid,uuid,bigint,integer)",
         "list_orders(uuid,uuid,text[],uuid,integer)",
         "list_positions(uuid,uuid)",
         "list_quotes(text[])",
@@ -81,7 +89,17 @@ EXECUTE_GRANTS = {
         "reject_venue_order(jsonb)",
         "release_venue_order(jsonb)",
     },
-    "compliance": {"verify_audit()", "verify_books()"},
+    "function_operator": {
+        "adjust(jsonb)",
+        "change_account(jsonb)",
+        "deposit(jsonb)",
+        "find_accounts(text)",
+        "get_account_owner(uuid)",
+        "list_ledger_entries(uuid,uuid,bigint,integer)",
+        "take_rate_limits(jsonb)",
+        "withdraw(jsonb)",
+    },
+    "compliance": {"diagnose_margin(text)", "verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},
 }
 

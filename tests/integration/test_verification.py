@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 
 from database import verify
 from tests.kit import MigratedTemplate, ScratchDatabase, User
+from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market
 
 APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
@@ -19,7 +20,7 @@ class World:
     """Accounts with something of everything: fills, a reduction, denials, a holding of a cash account.
 
     The rester has an order that rests (event 2), one that was denied, one that was canceled, and a position that was
-    opened and closed.
+    opened and closed. On the kept account operators moved money of every kind and changed every term.
     """
 
     market: Market
@@ -27,6 +28,7 @@ class World:
     netter: User
     holder: User
     rester: User
+    kept: User
 
 
 def populate(market: Market) -> World:
@@ -35,6 +37,7 @@ def populate(market: Market) -> World:
         market.user(),
         market.user(position_mode="netting"),
         market.user(kind="cash", balance=20_000),
+        market.user(),
         market.user(),
     )
     for _ in range(2):
@@ -48,9 +51,20 @@ def populate(market: Market) -> World:
     market.place(world.rester, quantity="900")  # denied for margin
     market.cancel(world.rester, market.place(world.rester)["order_id"])
     market.close_out(world.rester, market.trade(world.rester)["position_id"])
+    for procedure, fields in ACTS:
+        act(market.owner, procedure, operator_request(world.kept, **fields))
     set_trade_always(market, True)
     set_trade_always(market, False)
     return world
+
+
+ACTS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("withdraw", {"amount": "10"}),
+    ("withdraw", {"amount": "1000000"}),  # refused
+    ("adjust", {"amount": "-0.01"}),
+    ("change_account", {"leverage": 50, "account_tier": "silver", "kyc_status": "rejected"}),
+    ("change_account", {"leverage": 30, "account_status": "suspended"}),
+)
 
 
 def set_trade_always(market: Market, wanted: bool) -> None:
@@ -92,6 +106,7 @@ def users(world: World) -> dict[str, object]:
         "netter": world.netter.user_id,
         "holder": world.holder.user_id,
         "rester": world.rester.user_id,
+        "kept": world.kept.user_id,
     }
 
 
@@ -302,6 +317,83 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         ),
         "I2",
         "money moved by hand that the audit tells otherwise",
+    ),
+    "a withdrawal of another amount": (
+        (
+            "UPDATE ledger_entries SET amount = amount + 1, balance_after = balance_after + 1 "
+            "WHERE user_id = %(kept)s AND entry_type = 'withdrawal'",
+        ),
+        "I2",
+        "money moved by hand that the audit tells otherwise",
+    ),
+    "an adjustment forgotten": (
+        (
+            "DELETE FROM ledger_entries WHERE user_id = %(kept)s AND entry_type = 'adjustment'",
+            "UPDATE accounts SET balance = balance + 0.01, ledger_version = ledger_version - 1 "
+            "WHERE user_id = %(kept)s",
+        ),
+        "I2",
+        "money moved by hand that the audit tells otherwise",
+    ),
+    "a withdrawal that no event tells of": (
+        (
+            "UPDATE events SET event_type = 'account.deposited' WHERE user_id = %(kept)s "
+            "AND event_type = 'account.withdrawn'",
+        ),
+        "I3",
+        "the events tell otherwise of what an operator did",
+    ),
+    "an adjustment told with another balance": (
+        (
+            "UPDATE events SET payload = jsonb_set(payload, '{account,balance}', '1') WHERE user_id = %(kept)s "
+            "AND event_type = 'account.adjusted'",
+        ),
+        "I3",
+        "the events tell otherwise of what an operator did",
+    ),
+    "a refused withdrawal that no event tells of": (
+        (
+            "UPDATE events SET created_at = created_at + interval '1 microsecond' WHERE user_id = %(kept)s "
+            "AND event_type = 'account.withdrawal_refused'",
+        ),
+        "I3",
+        "the events tell otherwise of what an operator did",
+    ),
+    "a change told as another": (
+        (
+            "UPDATE events SET payload = jsonb_set(payload, '{account,leverage}', '500') WHERE user_id = %(kept)s "
+            "AND event_type = 'account.changed'",
+        ),
+        "I3",
+        "the events tell otherwise of what an operator did",
+    ),
+    "a leverage raised past the audit": (
+        ("UPDATE accounts SET leverage = 500 WHERE user_id = %(kept)s",),
+        "I2",
+        "the audit's last change made it 30, it is 500",
+    ),
+    "a client verified past the audit": (
+        ("UPDATE profiles SET kyc_status = 'verified' WHERE id = %(kept)s",),
+        "I2",
+        'the audit\'s last change made it "rejected", it is "verified"',
+    ),
+    "a client let in again past the audit": (
+        ("UPDATE profiles SET account_status = 'active' WHERE id = %(kept)s",),
+        "I2",
+        'the audit\'s last change made it "suspended"',
+    ),
+    "a tier raised past the audit": (
+        ("UPDATE profiles SET account_tier = 'platinum' WHERE id = %(kept)s",),
+        "I2",
+        'the audit\'s last change made it "silver"',
+    ),
+    "a change that began elsewhere than the one before it ended": (
+        (
+            "UPDATE order_audit_log SET details = jsonb_set(details, '{before,leverage}', '77') "
+            "WHERE user_id = %(kept)s AND details -> 'after' ->> 'leverage' = '30'",
+        ),
+        "I2",
+        "changed from 77, where the audit had left it at 50",
     ),
     "a commission of no fill": (
         (

@@ -5,6 +5,8 @@ Roles belong to the whole cluster, so the downgrade takes back what they hold in
 
 from alembic import op
 
+from database.migrations.roles import create_role, limit_role
+
 revision = "0001"
 down_revision = None
 
@@ -21,20 +23,14 @@ LOGINS = {
 # An order's statements are look-ups by key. Their plans are made once a connection, and must not depend on statistics:
 # what was planned while a table was empty would go on reading it from end to end as it grows.
 PLANNING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
-IDLE_IN_TRANSACTION_MS_MAX = 5000
-CONNECTION_CHECK_MS = 1000
 
 
 def upgrade() -> None:
     for role in OWNERS:
-        _create_role(role, "NOLOGIN")
+        op.execute(create_role(role, "NOLOGIN"))
     for role, limits in LOGINS.items():
-        _create_role(role, "LOGIN")
-        settings = limits | {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_MS_MAX}
-        if role.startswith("function_"):
-            settings |= {"client_connection_check_interval": CONNECTION_CHECK_MS}
-        for name, milliseconds in settings.items():
-            op.execute(f"ALTER ROLE {role} SET {name} = {milliseconds}")
+        op.execute(create_role(role, "LOGIN"))
+        op.execute(limit_role(role, limits))
     for name, value in PLANNING.items():
         op.execute(f"ALTER ROLE function_trader SET {name} = {value}")
     logins = ", ".join(LOGINS)
@@ -51,20 +47,4 @@ def downgrade() -> None:
     op.execute(f"""
     ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC;
     REVOKE ALL ON SCHEMA public FROM {", ".join(OWNERS)}, {logins};
-    """)
-
-
-def _create_role(role: str, login: str) -> None:
-    # The creator holds the ADMIN option; INHERIT and SET let it own and replace what the role owns.
-    op.execute(f"""
-    DO $$
-    BEGIN
-        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
-            CREATE ROLE {role} {login} NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION;
-        END IF;
-        IF NOT pg_has_role(current_user, '{role}', 'USAGE') THEN
-            GRANT {role} TO CURRENT_USER WITH INHERIT TRUE, SET TRUE;
-        END IF;
-    END
-    $$;
     """)

@@ -3,24 +3,23 @@
 from alembic import op
 
 from database.migrations.policies import secure
+from database.migrations.roles import create_role, limit_role
 
 revision = "0012"
 down_revision = "0011"
 
 ROLE = "function_router"
-# Milliseconds.
-LIMITS = {
-    "statement_timeout": 5000,
-    "lock_timeout": 4000,
-    "idle_in_transaction_session_timeout": 5000,
-    "client_connection_check_interval": 1000,
-}
+LIMITS_MS = {"statement_timeout": 5000, "lock_timeout": 4000}
 # As the role of orders, and for its reason: look-ups by key, planned once, whatever the tables held then.
 PLANNING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
 
 def upgrade() -> None:
-    _role()
+    op.execute(create_role(ROLE, "LOGIN"))
+    op.execute(limit_role(ROLE, LIMITS_MS))
+    op.execute(f"GRANT USAGE ON SCHEMA public TO {ROLE}")
+    for name, value in PLANNING.items():
+        op.execute(f"ALTER ROLE {ROLE} SET {name} = {value}")
     # No CHECK on accounts: every order writes that table, and verify_books compares the sum with its parts.
     op.execute("""
     ALTER TABLE instruments ADD COLUMN venue text NOT NULL DEFAULT 'internal'
@@ -40,24 +39,6 @@ def downgrade() -> None:
     ALTER TABLE instruments DROP COLUMN venue;
     REVOKE ALL ON SCHEMA public FROM {ROLE};
     """)
-
-
-def _role() -> None:
-    op.execute(f"""
-    DO $$
-    BEGIN
-        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN
-            CREATE ROLE {ROLE} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION;
-        END IF;
-        IF NOT pg_has_role(current_user, '{ROLE}', 'USAGE') THEN
-            GRANT {ROLE} TO CURRENT_USER WITH INHERIT TRUE, SET TRUE;
-        END IF;
-    END
-    $$;
-    GRANT USAGE ON SCHEMA public TO {ROLE};
-    """)
-    for name, value in (LIMITS | PLANNING).items():
-        op.execute(f"ALTER ROLE {ROLE} SET {name} = {value}")
 
 
 _ROUTES = """

@@ -45,7 +45,8 @@ def _plain_number(value: object) -> object:
     return Decimal(value)
 
 
-def _lower(value: object) -> object:
+def lower_case(value: object) -> object:
+    """Text in lower case, so that a word may come in any; other values as they are."""
     return value.lower() if isinstance(value, str) else value
 
 
@@ -101,14 +102,14 @@ class OrderEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     symbol: Annotated[str, BeforeValidator(_upper), Field(pattern=SYMBOL_PATTERN)]
-    order_type: Annotated[OrderType, BeforeValidator(_lower)]
-    side: Annotated[Side, BeforeValidator(_lower)]
+    order_type: Annotated[OrderType, BeforeValidator(lower_case)]
+    side: Annotated[Side, BeforeValidator(lower_case)]
     quantity: PositiveNumber
     limit_price: Price | None = None
     stop_price: Price | None = None
     stop_loss: Price | None = None
     take_profit: Price | None = None
-    time_in_force: Annotated[TimeInForce, BeforeValidator(_lower)] = "gtc"
+    time_in_force: Annotated[TimeInForce, BeforeValidator(lower_case)] = "gtc"
     expires_at: Annotated[datetime, BeforeValidator(read_moment)] | None = None
     max_slippage: Annotated[Number, Field(ge=0)] | None = None
     reduce_only: StrictBool = False

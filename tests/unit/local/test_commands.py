@@ -53,6 +53,17 @@ class TestDemoAccounts:
             assert (kyc, status, kind, currency) == (user.kyc_status, user.account_status, user.kind, user.currency)
             assert balance == ledger == user.balance
 
+    def test_they_are_funded_with_the_rights_of_operators_alone(self, database: ScratchDatabase) -> None:
+        # given operators who may not deposit
+        with database.connect() as connection:
+            connection.execute("REVOKE EXECUTE ON FUNCTION deposit(jsonb) FROM function_operator")
+            # when / then the owner of everything cannot fund either
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                load_demo_accounts(connection)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                make_load_accounts(connection, 1)
+            assert connection.execute("SELECT current_user = session_user").fetchone() == (True,)
+
     def test_loading_them_again_changes_nothing(self, state: State, database: ScratchDatabase) -> None:
         # given the state after the first load
         query = "SELECT id, balance, last_sequence, updated_at FROM accounts ORDER BY id"
@@ -62,6 +73,21 @@ class TestDemoAccounts:
             load_demo_accounts(connection)
         # then it is the same
         assert rows(database, query) == before
+
+
+class TestKnownAddresses:
+    def test_of_many_the_first_are_named_and_the_rest_counted(self, database: ScratchDatabase) -> None:
+        with database.connect() as connection:
+            connection.execute(
+                "INSERT INTO profiles (email) SELECT format('user-%s@example.com', to_char(i, 'FM000')) "
+                "FROM generate_series(1, 53) AS i"
+            )
+            make_load_accounts(connection, 2)
+
+            known = tokens.known_addresses(connection)
+
+        assert known[:2] == ["user-001@example.com", "user-002@example.com"]
+        assert known[-3:] == ["user-050@example.com", "3 more", "load-0001@example.com to load-0002@example.com"]
 
 
 class TestToken:

@@ -20,6 +20,7 @@ SECRETS = {
         "PricesDatabaseSecret",
         "RiskDatabaseSecret",
         "RouterDatabaseSecret",
+        "OperatorDatabaseSecret",
         "RedisSecret",
         "JwtSecret",
         "CsrfSecret",

@@ -111,6 +111,20 @@ def test_an_order_that_rests_is_told_with_its_prices_in_one_frame(event_type: st
     assert '"limit_price":1.12000,' in frame.text
 
 
+def test_account_update_carries_the_terms_that_an_operator_changed() -> None:
+    # given an account's worth, alone and with its terms
+    worth = filled_order()["account"]
+    terms = {"kyc_status": "verified", "account_status": "suspended", "account_tier": "gold", "leverage": Decimal(30)}
+
+    # when
+    (without,) = messages(frames_of(event_of({"account": worth})))
+    (with_them,) = messages(frames_of(event_of({"account": {**worth, **terms}})))  # type: ignore[dict-item]
+
+    # then
+    assert without["data"] | terms == with_them["data"]
+    assert without["data"].keys().isdisjoint(terms)
+
+
 def test_numbers_keep_their_digits() -> None:
     # when
     texts = [frame.text for frame in frames_of(event_of(filled_order()))]

@@ -91,6 +91,16 @@ def check_permission(permissions: frozenset[str], needed: str) -> None:
         )
 
 
+def check_role(role: str, needed: str) -> None:
+    """Raise FORBIDDEN, which names the role that is `needed`, when `role` is another."""
+    if role != needed:
+        raise TradingError(
+            ErrorCode.FORBIDDEN,
+            f"Only the role {needed} may do this. Sign in with an account that has it.",
+            {"field": "role", "value": None, "constraint": needed},
+        )
+
+
 def admit_address(request: Request) -> None:
     """Count a request that needs no token against its address; RATE_LIMIT_EXCEEDED."""
     _check_address(request, limiter().take([address_limit(request.source_ip)]))

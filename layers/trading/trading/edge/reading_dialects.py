@@ -22,6 +22,7 @@ PAGE_ROWS_DEFAULT = 50
 SIDES = ("buy", "sell")
 ORDER_TYPES = ("market", "limit", "stop", "stop_limit")
 POSITION_STATUSES = ("open", "closed", "all")
+CURSOR_DIGITS_MAX = 18
 
 type Facts = Mapping[str, Any]
 
@@ -31,6 +32,14 @@ class Page:
     """A page of a list: what comes after `before`, the last one of the page before; None begins."""
 
     before: UUID | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPage:
+    """Which ledger entries are asked for: those numbered below `before`, None for the newest."""
+
+    before: int | None
     limit: int
 
 
@@ -77,6 +86,15 @@ def position_query(query: Mapping[str, str]) -> PositionQuery:
     return PositionQuery(optional_id(query, "account_id"), with_open=status != "closed", page=page)
 
 
+def ledger_page(query: Mapping[str, str]) -> LedgerPage:
+    """The page that `query` asks for by limit and cursor, the next_cursor of the page before; VALIDATION_FAILED."""
+    cursor = query.get("cursor") or None
+    if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= CURSOR_DIGITS_MAX):
+        constraint = "a next_cursor"
+        raise validation_failed("cursor", cursor, constraint, f"Send cursor as {constraint} of the page before.")
+    return LedgerPage(before=int(cursor) if cursor else None, limit=_limit(query.get("limit")))
+
+
 def parse_id(text: str, field: str) -> UUID:
     """The id that `text` is in its usual form; VALIDATION_FAILED for everything else."""
     try:
@@ -107,6 +125,15 @@ def order_body(order: Facts) -> dict[str, Any]:
 def audit_body(rows: Sequence[Facts]) -> dict[str, Any]:
     """What happened to an order, oldest first: {data, total}."""
     return {"data": [_audit_row(row) for row in rows], "total": len(rows)}
+
+
+def ledger_body(page: Facts) -> dict[str, Any]:
+    """A page of an account's ledger, newest first: {data, next_cursor}; amounts are signed."""
+    cursor = page["next"]
+    return {
+        "data": [dict(entry) | {"created_at": _time(entry["created_at"])} for entry in page["entries"]],
+        "next_cursor": None if cursor is None else str(cursor),
+    }
 
 
 def positions_body(positions: Sequence[Facts]) -> dict[str, Any]:

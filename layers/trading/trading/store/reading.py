@@ -92,6 +92,12 @@ class ReadingStore:
         """
         return self._answer("SELECT preview_facts(%s, %s, %s) AS answer", (user_id, account_id, Jsonb(order)))
 
+    def ledger(self, user_id: UUID, account_id: UUID | None, *, before: int | None, limit: int) -> dict[str, Any]:
+        """A page {entries, next} of an account's ledger, newest first; NOT_FOUND without such an account."""
+        return self._answer(
+            "SELECT list_ledger_entries(%s, %s, %s, %s) AS answer", (user_id, account_id, before, limit)
+        )
+
     def _answer(self, statement: str, parameters: Sequence[object]) -> Any:
         row = self._database.fetch_one(statement, parameters)
         return row["answer"] if row else None

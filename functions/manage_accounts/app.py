@@ -1,0 +1,107 @@
+"""What operators do to accounts: look them up, move money, change what their users are and may."""
+
+from functools import partial
+
+from trading.account_keeping import KeyTerms, OperatorAct, change_account, move_money, owner_of
+from trading.edge.account_dialects import (
+    account_change,
+    accounts_body,
+    change_body,
+    money_movement,
+    movement_body,
+    sought_email,
+)
+from trading.edge.gate import Caller, admit, check_role
+from trading.edge.http import Request, Response, http_handler
+from trading.edge.reading_dialects import ledger_body, ledger_page, parse_id
+from trading.execution import Origin, RelayWaker, hash_of_request
+from trading.queue import notify_relay_unless_awake
+from trading.settings import settings
+from trading.store.accounts import AccountStore
+from trading.store.connection import database
+from trading.store.reading import ReadingStore
+
+
+def list_accounts(request: Request) -> Response:
+    """GET /api/v1/accounts?email=: the accounts of a user."""
+    _admit(admit(request, route_group="accounts", state_changing=False, permission="accounts:write"))
+    return Response(body=accounts_body(_store().find(sought_email(request.query))))
+
+
+def list_ledger_entries(request: Request) -> Response:
+    """GET /api/v1/accounts/{id}/ledger-entries: what moved the balance of anybody's account."""
+    _admit(admit(request, route_group="accounts", state_changing=False, permission="accounts:write"))
+    account_id = parse_id(request.path_parameters["id"], "id")
+    page = ledger_page(request.query)
+    owner = owner_of(_store(), account_id)
+    found = ReadingStore(database()).ledger(owner, account_id, before=page.before, limit=page.limit)
+    return Response(body=ledger_body(found))
+
+
+def post_ledger_entry(request: Request) -> Response:
+    """POST /api/v1/accounts/{id}/ledger-entries: 201, or why the money is not moved."""
+    caller = _admit(admit(request, route_group="accounts", state_changing=True, permission="accounts:write"))
+    account_id = parse_id(request.path_parameters["id"], "id")
+    body = request.json()
+    movement = money_movement(request, body)
+    act = move_money(
+        _store(), account_id, movement, _operator(request, caller), _terms(request, body), _waker(request, caller)
+    )
+    return Response(201, movement_body(_outcome(request, act).answer))
+
+
+def patch_account(request: Request) -> Response:
+    """PATCH /api/v1/accounts/{id}: what the account's user is and may now."""
+    caller = _admit(admit(request, route_group="accounts", state_changing=True, permission="accounts:write"))
+    account_id = parse_id(request.path_parameters["id"], "id")
+    body = request.json()
+    change = account_change(request, body)
+    act = change_account(
+        _store(), account_id, change, _operator(request, caller), _terms(request, body), _waker(request, caller)
+    )
+    return Response(200, change_body(_outcome(request, act).answer))
+
+
+def _admit(caller: Caller) -> Caller:
+    # The permission alone does not do: it takes the role that the database's own role is for.
+    check_role(caller.role, "operator")
+    return caller
+
+
+def _operator(request: Request, caller: Caller) -> Origin:
+    return Origin(caller.user_id, caller.email, request.source_ip, request.user_agent, request.request_id)
+
+
+def _terms(request: Request, body: dict[str, object]) -> KeyTerms:
+    return KeyTerms(hash_of_request(request.route_key, body), settings().idempotency_key_days)
+
+
+def _waker(request: Request, caller: Caller) -> RelayWaker:
+    return partial(
+        notify_relay_unless_awake,
+        relay_awake=caller.relay_awake,
+        started_at=request.started_at,
+        request_id=request.request_id,
+    )
+
+
+def _outcome(request: Request, act: OperatorAct) -> OperatorAct:
+    if act.replayed:
+        request.answer_headers["Idempotency-Replayed"] = "true"
+    if act.refusal is not None:
+        raise act.refusal
+    return act
+
+
+def _store() -> AccountStore:
+    return AccountStore(database())
+
+
+handler = http_handler(
+    {
+        "GET /api/v1/accounts": list_accounts,
+        "GET /api/v1/accounts/{id}/ledger-entries": list_ledger_entries,
+        "POST /api/v1/accounts/{id}/ledger-entries": post_ledger_entry,
+        "PATCH /api/v1/accounts/{id}": patch_account,
+    }
+)

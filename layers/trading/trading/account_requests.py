@@ -1,0 +1,45 @@
+"""What an operator asks for: money moved on an account, or a change of what its user is and may."""
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from trading.order_entry import DIGITS_MAX, Key, Number, lower_case
+
+REASON_CHARACTERS_MAX = 500
+
+
+def _said(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must say something")
+    return value
+
+
+type Amount = Annotated[Number, Field(gt=-(Decimal(10) ** DIGITS_MAX), lt=Decimal(10) ** DIGITS_MAX)]
+type Reason = Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX), AfterValidator(_said)]
+type EntryType = Literal["deposit", "withdrawal", "adjustment"]
+
+
+class MoneyMovement(BaseModel):
+    """Money into or out of an account: a positive `amount`, of any sign for an adjustment, in account currency."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    entry_type: Annotated[EntryType, BeforeValidator(lower_case)]
+    amount: Amount
+    reason: Reason
+    idempotency_key: Key
+
+
+class AccountChange(BaseModel):
+    """New values of what is given; what is left out stays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kyc_status: Annotated[Literal["pending", "verified", "rejected"] | None, BeforeValidator(lower_case)] = None
+    account_status: Annotated[Literal["active", "suspended", "closed"] | None, BeforeValidator(lower_case)] = None
+    account_tier: Annotated[Literal["bronze", "silver", "gold", "platinum"] | None, BeforeValidator(lower_case)] = None
+    leverage: Annotated[Number, Field(ge=1, le=1000)] | None = None
+    reason: Reason
+    idempotency_key: Key

@@ -1,0 +1,126 @@
+"""Accounts as operators see and change them, in the words of /api/v1."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+from pydantic import BaseModel, ValidationError
+
+from trading.account_requests import REASON_CHARACTERS_MAX, AccountChange, MoneyMovement
+from trading.accounts import round_money
+from trading.edge.envelope import timestamp
+from trading.edge.http import Request
+from trading.edge.idempotency import sent_key
+from trading.edge.order_faults import TAKEN as TAKEN_BY_ORDERS
+from trading.edge.reading_dialects import Facts, account_body
+from trading.errors import ECHO_CHARACTERS_MAX, TradingError, validation_failed
+from trading.json_text import shortest
+from trading.order_entry import DIGITS_MAX
+
+EMAIL_CHARACTERS_MAX = 255
+
+# What each field takes. Whatever of another kind, form or size came, the answer is "Send <field> as <this>".
+TAKEN: Mapping[str, str] = {
+    "entry_type": "deposit, withdrawal or adjustment",
+    "amount": f"a number in whole minor units of the account's currency with at most {DIGITS_MAX} digits",
+    "kyc_status": "pending, verified or rejected",
+    "account_status": "active, suspended or closed",
+    "account_tier": "bronze, silver, gold or platinum",
+    "leverage": "a number from 1 to 1000",
+    "reason": f"text of 1 to {REASON_CHARACTERS_MAX} characters",
+    "idempotency_key": TAKEN_BY_ORDERS["idempotency_key"],
+}
+
+
+def money_movement(request: Request, body: Mapping[str, Any]) -> MoneyMovement:
+    """The movement that `body` asks for; VALIDATION_FAILED names the first field that does not fit."""
+    return _read(MoneyMovement, request, body)
+
+
+def account_change(request: Request, body: Mapping[str, Any]) -> AccountChange:
+    """The change that `body` asks for; VALIDATION_FAILED names the first field that does not fit."""
+    return _read(AccountChange, request, body)
+
+
+def sought_email(query: Mapping[str, str]) -> str:
+    """The address whose accounts are asked for; VALIDATION_FAILED without one."""
+    email = query.get("email", "").strip()
+    if not 3 <= len(email) <= EMAIL_CHARACTERS_MAX or not email.isprintable():
+        constraint = f"an address of 3 to {EMAIL_CHARACTERS_MAX} characters"
+        raise validation_failed("email", email or None, constraint, f"Send email as {constraint}.")
+    return email
+
+
+def movement_body(answer: Facts) -> dict[str, Any]:
+    """A booked movement; amount signed as in the ledger, balance after it."""
+    return {
+        "id": answer["entry_id"],
+        "account_id": answer["account_id"],
+        "entry_type": answer["entry_type"],
+        "amount": _money(answer["amount"], answer["currency"]),
+        "balance": _money(answer["balance"], answer["currency"]),
+        "currency": answer["currency"],
+        "reason": answer["reason"],
+        "created_at": _time(answer["transact_time"]),
+        "sequence": answer["sequence"],
+    }
+
+
+def change_body(answer: Facts) -> dict[str, Any]:
+    """What an account's user is and may after a change."""
+    return {
+        "id": answer["account_id"],
+        "trader_id": answer["user_id"],
+        **_terms(answer),
+        "updated_at": _time(answer["transact_time"]),
+        "sequence": answer["sequence"],
+    }
+
+
+def accounts_body(accounts: Sequence[Facts]) -> dict[str, Any]:
+    """The accounts of a user: {data, total}."""
+    return {
+        "data": [account_body(account) | {"email": account["email"]} | _terms(account) for account in accounts],
+        "total": len(accounts),
+    }
+
+
+def _read[T: BaseModel](model: type[T], request: Request, body: Mapping[str, Any]) -> T:
+    """A null member counts as left out; without a key one is made, so that our own repeats are safe."""
+    given = {name: value for name, value in body.items() if value is not None}
+    key = sent_key(request, given)
+    try:
+        return model.model_validate(given | {"idempotency_key": str(uuid4()) if key is None else key})
+    except ValidationError as error:
+        raise _fault(error, body) from None
+
+
+def _fault(error: ValidationError, body: Mapping[str, Any]) -> TradingError:
+    fault = error.errors(include_url=False)[0]
+    # The name of an unknown field is the caller's own, and of any length.
+    field = str(fault["loc"][0])[:ECHO_CHARACTERS_MAX]
+    if fault["type"] == "extra_forbidden":
+        return validation_failed(field, fault["input"], "unknown", f"Leave {field} out: nothing here has such a field.")
+    message = f"Send {field} as {TAKEN[field]}."
+    if fault["type"] == "missing":
+        return validation_failed(field, None, "required", message)
+    return validation_failed(field, body.get(field, fault["input"]), TAKEN[field], message)
+
+
+def _terms(facts: Facts) -> dict[str, Any]:
+    return {
+        "kyc_status": facts["kyc_status"],
+        "account_status": facts["account_status"],
+        "account_tier": facts["account_tier"],
+        "leverage": shortest(Decimal(facts["leverage"])),
+    }
+
+
+def _money(amount: Decimal | int, currency: str) -> str:
+    return f"{round_money(Decimal(amount), currency):f}"
+
+
+def _time(text: str) -> str:
+    return timestamp(datetime.fromisoformat(text))
