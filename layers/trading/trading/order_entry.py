@@ -28,8 +28,8 @@ METADATA_CHARACTERS_MAX = 1024
 MARKET_TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok"})
 SYMBOL_PATTERN = r"^[A-Z0-9_]{1,20}$"
 
-_PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", re.ASCII)
-_MOMENT = re.compile(
+PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", re.ASCII)
+MOMENT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
 
@@ -40,7 +40,7 @@ def _plain_number(value: object) -> object:
     """A JSON number, or text that is a plain decimal; nothing else that Decimal() would take."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
         raise ValueError("must be a number")
-    if isinstance(value, str) and _PLAIN_DECIMAL.fullmatch(value) is None:
+    if isinstance(value, str) and PLAIN_DECIMAL.fullmatch(value) is None:
         raise ValueError("must be a plain decimal number, such as 0.1")
     return Decimal(value)
 
@@ -55,7 +55,7 @@ def _upper(value: object) -> object:
 
 def _moment(value: object) -> datetime:
     """A time with its offset as ISO 8601 writes it, in UTC; no numbers, which would leave the unit open."""
-    if not isinstance(value, str) or _MOMENT.fullmatch(value) is None:
+    if not isinstance(value, str) or MOMENT.fullmatch(value) is None:
         raise ValueError("must be a time with an offset")
     try:
         return datetime.fromisoformat(value).astimezone(UTC)

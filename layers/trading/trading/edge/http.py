@@ -16,7 +16,7 @@ from trading.errors import ErrorCode, TradingError
 from trading.json_text import json_text
 from trading.observability import Handler, MetricUnit, instrumented, logger, metrics, set_correlation_id
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _UNKNOWN_ROUTE = "unknown"
 
 
@@ -194,7 +194,7 @@ def _headers(event: dict[str, Any]) -> dict[str, str]:
 
 def _request_id(event: dict[str, Any]) -> str:
     given = _headers(event).get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else str(uuid4())
+    return given if REQUEST_ID_FORM.fullmatch(given) else str(uuid4())
 
 
 def _path(event: dict[str, Any]) -> str:
