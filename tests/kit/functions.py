@@ -131,7 +131,8 @@ def load_function(name: str) -> Callable[[dict[str, Any], Any], Any]:
         answer = handler(event, context)
         if "http" in event.get("requestContext", {}):
             headers = {header.lower(): value for header, value in answer["headers"].items()}
-            check_answer(*event["routeKey"].split(" ", 1), answer["statusCode"], headers, answer["body"])
+            method, _, path = event["routeKey"].partition(" ")
+            check_answer(method, path, answer["statusCode"], headers, answer["body"])
         return answer
 
     return checked

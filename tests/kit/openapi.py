@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema_rs
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "api" / "openapi.json"
-DOCUMENT: Mapping[str, Any] = json.loads(PATH.read_text())
+DOCUMENT: dict[str, Any] = json.loads(PATH.read_text())
 
 _ROOT = "urn:openapi"
 _REGISTRY = jsonschema_rs.Registry([(_ROOT, DOCUMENT)])

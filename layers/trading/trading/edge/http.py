@@ -12,7 +12,7 @@ from uuid import uuid4
 from trading.edge.body import parse_body
 from trading.edge.envelope import STATUS_BY_CODE, answer_body, dialect_of, error_body
 from trading.edge.security_headers import SECURITY_HEADERS
-from trading.errors import ErrorCode, TradingError
+from trading.errors import ErrorCode, TradingError, validation_failed
 from trading.json_text import json_text
 from trading.observability import Handler, MetricUnit, instrumented, logger, metrics, set_correlation_id
 
@@ -184,7 +184,7 @@ def _body(event: dict[str, Any]) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise TradingError(ErrorCode.VALIDATION_FAILED, "The body could not be read.") from error
+        raise validation_failed("body", None, "base64", "The body could not be read: send it as it is.") from error
 
 
 def _headers(event: dict[str, Any]) -> dict[str, str]:
