@@ -124,7 +124,7 @@ def forget() -> None:
 
 def load_function(name: str) -> Callable[[dict[str, Any], Any], Any]:
     """The handler of functions/`name`/app.py, of a fresh copy of the module; its HTTP answers are held to the API."""
-    handler = _handler_of(name)
+    handler = deployed_handler(name)
 
     @functools.wraps(handler)
     def checked(event: dict[str, Any], context: Any) -> Any:
@@ -138,7 +138,8 @@ def load_function(name: str) -> Callable[[dict[str, Any], Any], Any]:
     return checked
 
 
-def _handler_of(name: str) -> Callable[[dict[str, Any], Any], Any]:
+def deployed_handler(name: str) -> Callable[[dict[str, Any], Any], Any]:
+    """The handler itself, as Lambda finds it."""
     path = ROOT / "functions" / name / "app.py"
     spec = importlib.util.spec_from_file_location(f"function_{name}", path)
     assert spec is not None
