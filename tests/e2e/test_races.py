@@ -31,12 +31,10 @@ def at_once(callers: int, call: Callable[[int], httpx.Response]) -> list[httpx.R
 
 def crowd(trader: Trader, callers: int) -> httpx.Client:
     """A client of the trader with a connection for every caller."""
-    return httpx.Client(
-        base_url=trader.system.api_url,
+    return trader.system.client(
         headers=trader.http.headers,
         limits=httpx.Limits(max_connections=callers),
         timeout=HTTP_SECONDS,
-        trust_env=False,
     )
 
 

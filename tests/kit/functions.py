@@ -1,5 +1,6 @@
 """A function's handler called in the test's own process, as API Gateway would call it."""
 
+import functools
 import importlib.util
 import itertools
 import json
@@ -18,6 +19,7 @@ import jwt
 import pytest
 
 from tests.kit.builders import User
+from tests.kit.openapi import check_answer
 from tests.kit.servers import ScratchDatabase
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +126,23 @@ def forget() -> None:
 
 
 def load_function(name: str) -> Callable[[dict[str, Any], Any], Any]:
-    """The handler of functions/`name`/app.py, of a fresh copy of the module."""
+    """The handler of functions/`name`/app.py, of a fresh copy of the module; its HTTP answers are held to the API."""
+    handler = deployed_handler(name)
+
+    @functools.wraps(handler)
+    def checked(event: dict[str, Any], context: Any) -> Any:
+        answer = handler(event, context)
+        if "http" in event.get("requestContext", {}):
+            headers = {header.lower(): value for header, value in answer["headers"].items()}
+            method, _, path = event["routeKey"].partition(" ")
+            check_answer(method, path, answer["statusCode"], headers, answer["body"])
+        return answer
+
+    return checked
+
+
+def deployed_handler(name: str) -> Callable[[dict[str, Any], Any], Any]:
+    """The handler itself, as Lambda finds it."""
     path = ROOT / "functions" / name / "app.py"
     spec = importlib.util.spec_from_file_location(f"function_{name}", path)
     assert spec is not None

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import psycopg
 
 from local import commands, tokens
 from local.environment import State
 from local.servers import port_is_free
+from tests.kit.openapi import check_answer
 
 ROOT = Path(__file__).resolve().parents[2]
 UP_SECONDS = 120.0
@@ -118,6 +121,12 @@ class LocalSystem:
         """The URL of its Redis."""
         return self.state.read_env()["REDIS_URL"]
 
+    def client(self, **options: Any) -> httpx.Client:
+        """A client of its HTTP API; every answer is held to the document, `options` are httpx's."""
+        return httpx.Client(
+            base_url=self.api_url, trust_env=False, event_hooks={"response": [_check_answer]}, **options
+        )
+
     def issue(self, email: str = "gold@example.com", *, session: bool = False) -> tokens.Issued:
         """A token of a user; with `session` also its CSRF token."""
         with psycopg.connect(self.database_url, autocommit=True) as connection:
@@ -135,6 +144,13 @@ class LocalSystem:
     def load_accounts(self, count: int) -> None:
         """Make that many load accounts."""
         assert commands.main(["--state", str(self.folder), "load-accounts", "--count", str(count)]) == 0
+
+
+def _check_answer(response: httpx.Response) -> None:
+    response.read()
+    asked = response.request
+    if not (asked.method == "OPTIONS" and response.status_code == httpx.codes.NO_CONTENT):
+        check_answer(asked.method, asked.url.path, response.status_code, response.headers, response.text)
 
 
 def clean_environment() -> dict[str, str]:

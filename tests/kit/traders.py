@@ -60,7 +60,7 @@ class Trader:
 
     def __post_init__(self) -> None:
         headers = {"Authorization": f"Bearer {self.token}", **self.headers}
-        self.http = httpx.Client(base_url=self.system.api_url, headers=headers, timeout=HTTP_SECONDS, trust_env=False)
+        self.http = self.system.client(headers=headers, timeout=HTTP_SECONDS)
         row = execute(
             self.system,
             "SELECT a.user_id, a.id FROM accounts AS a JOIN profiles AS p ON p.id = a.user_id WHERE p.email = %s",

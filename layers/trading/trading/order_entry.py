@@ -31,7 +31,7 @@ MARKET_TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok"})
 RESTING_TIMES_IN_FORCE = frozenset({"gtc"})
 SYMBOL_PATTERN = r"^[A-Z0-9_]{1,20}$"
 
-_PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", re.ASCII)
+PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", re.ASCII)
 
 type Rule = Literal["needed", "unwanted", "resting", "below_limit", "above_limit", "below_stop", "above_stop"]
 
@@ -40,7 +40,7 @@ def _plain_number(value: object) -> object:
     """A JSON number, or text that is a plain decimal; nothing else that Decimal() would take."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
         raise ValueError("must be a number")
-    if isinstance(value, str) and _PLAIN_DECIMAL.fullmatch(value) is None:
+    if isinstance(value, str) and PLAIN_DECIMAL.fullmatch(value) is None:
         raise ValueError("must be a plain decimal number, such as 0.1")
     return Decimal(value)
 

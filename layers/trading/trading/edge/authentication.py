@@ -108,7 +108,8 @@ class Authenticator:
 
     def _remembered(self, digest: bytes, now: float) -> Identity | None:
         known = self._verified.get(digest)
-        if known is None or now - known[0] >= VERIFIED_TOKEN_SECONDS:
+        # A clock that was set back must not make the memory last longer.
+        if known is None or not 0 <= now - known[0] < VERIFIED_TOKEN_SECONDS:
             return None
         self._verified.move_to_end(digest)
         return known[1]
@@ -169,9 +170,15 @@ def _check_times(identity: Identity, now: float) -> None:
 
 def _time(claims: Mapping[str, Any], name: str) -> float:
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         _refuse(f"claim {name}")
-    return float(value)
+    try:
+        moment = float(value)
+    except OverflowError:
+        moment = math.inf
+    if not math.isfinite(moment):
+        _refuse(f"claim {name}")
+    return moment
 
 
 def _user_id(value: Any) -> UUID:

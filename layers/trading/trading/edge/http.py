@@ -12,11 +12,11 @@ from uuid import uuid4
 from trading.edge.body import parse_body
 from trading.edge.envelope import STATUS_BY_CODE, answer_body, dialect_of, error_body
 from trading.edge.security_headers import SECURITY_HEADERS
-from trading.errors import ErrorCode, TradingError
+from trading.errors import ErrorCode, TradingError, validation_failed
 from trading.json_text import json_text
 from trading.observability import Handler, MetricUnit, instrumented, log_measured, logger, set_correlation_id
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _UNKNOWN_ROUTE = "unknown"
 
 
@@ -188,7 +188,7 @@ def _body(event: dict[str, Any]) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise TradingError(ErrorCode.VALIDATION_FAILED, "The body could not be read.") from error
+        raise validation_failed("body", None, "base64", "The body could not be read: send it as it is.") from error
 
 
 def _headers(event: dict[str, Any]) -> dict[str, str]:
@@ -198,7 +198,7 @@ def _headers(event: dict[str, Any]) -> dict[str, str]:
 
 def _request_id(headers: Mapping[str, str]) -> str:
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else str(uuid4())
+    return given if REQUEST_ID_FORM.fullmatch(given) else str(uuid4())
 
 
 def _path(event: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import RSAAlgorithm
 
 from tests.kit.functions import AUDIENCE, ISSUER, JWT_SECRET, claims_of
 from trading.edge.authentication import (
@@ -151,6 +152,7 @@ def test_a_token_signed_with_another_key_is_refused(clock: Clock) -> None:
         ({"exp": "9999999999"}, "claim exp"),
         ({"exp": True}, "claim exp"),
         ({"exp": float("inf")}, "claim exp"),
+        ({"exp": 10**400}, "claim exp"),
         ({"iat": None}, "claim iat"),
         ({"iat": float("nan")}, "claim iat"),
         ({"nbf": "soon"}, "claim nbf"),
@@ -201,6 +203,98 @@ def test_a_token_of_the_future_waits_for_its_time(clock: Clock, claim: str) -> N
     assert constraint_of_refusal(verifier, text) == "not valid yet"
     clock.now = NOW + 100 - CLOCK_SKEW_SECONDS
     assert verifier.verify(text)
+
+
+@pytest.mark.parametrize(
+    ("skew", "constraint"),
+    [(-300, "not valid yet"), (-CLOCK_SKEW_SECONDS, None), (0, None), (299, None), (300, "expired"), (600, "expired")],
+)
+def test_a_worker_whose_clock_is_wrong_rather_refuses_than_admits(
+    clock: Clock, skew: int, constraint: str | None
+) -> None:
+    # given a token that was issued now, for five minutes
+    verifier, text = authenticator(clock), token(iat=NOW, exp=NOW + 300)
+
+    # when a worker sees it whose clock is ahead, or behind
+    clock.now = NOW + skew
+
+    # then
+    if constraint is None:
+        assert verifier.verify(text)
+    else:
+        assert constraint_of_refusal(verifier, text) == constraint
+
+
+def test_a_clock_that_is_set_back_does_not_make_an_old_verification_last(clock: Clock) -> None:
+    # given a token that was verified, by a key that the issuer has withdrawn since
+    keys = [JWT_SECRET]
+    verifier = Authenticator(TokenRules("HS256", ISSUER, (AUDIENCE,), {}), lambda _kid: keys[0], clock=clock)
+    text = token(iat=NOW - 600)
+    assert verifier.verify(text)
+    keys[0] = "the next key of the issuer, long enough"
+
+    # when
+    clock.now = NOW - 300
+
+    # then
+    assert constraint_of_refusal(verifier, text) == "signature"
+
+
+def test_keys_rotate_without_a_gap_and_the_old_one_ends(clock: Clock) -> None:
+    # given an issuer that signs with a key, then with the next while both are known, then withdraws the first
+    old, new = EC_KEY, ec.generate_private_key(ec.SECP256R1())
+    known = {"old": old.public_key()}
+
+    def find(kid: str | None) -> Any:
+        if kid not in known:
+            raise UnknownKeyError(kid)
+        return known[kid]
+
+    verifier = Authenticator(TokenRules("ES256", ISSUER, (AUDIENCE,), {}), find, clock=clock)
+    claims = claims_of(iat=NOW, exp=NOW + 3600)
+    first = jwt.encode(claims, old, algorithm="ES256", headers={"kid": "old"})
+    second = jwt.encode(claims, new, algorithm="ES256", headers={"kid": "new"})
+    assert verifier.verify(first)
+    assert constraint_of_refusal(verifier, second) == "signature"
+
+    # when / then
+    known["new"] = new.public_key()
+    assert verifier.verify(first)
+    assert verifier.verify(second)
+    del known["old"]
+    clock.now = NOW + VERIFIED_TOKEN_SECONDS
+    assert constraint_of_refusal(verifier, first) == "signature"
+    assert verifier.verify(second)
+    # and a token that only says it was signed by the new key was not
+    lying = jwt.encode(claims, old, algorithm="ES256", headers={"kid": "new"})
+    assert constraint_of_refusal(verifier, lying) == "signature"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "key"), [("RS384", RSA_KEY), ("PS256", RSA_KEY), ("ES256", EC_KEY), ("HS256", JWT_SECRET)]
+)
+def test_a_verifier_of_rs256_takes_no_other_algorithm(clock: Clock, algorithm: str, key: Any) -> None:
+    verifier = authenticator(clock, algorithm="RS256", key=RSA_KEY.public_key())
+
+    assert constraint_of_refusal(verifier, token(key, algorithm)) == "signature"
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
+def test_a_verifier_of_the_shared_key_takes_no_public_key(clock: Clock, algorithm: str) -> None:
+    text = token(RSA_KEY if algorithm == "RS256" else EC_KEY, algorithm)
+
+    assert constraint_of_refusal(authenticator(clock), text) == "signature"
+
+
+def test_a_key_that_a_token_brings_along_is_not_used(clock: Clock) -> None:
+    # given a token signed by a stranger, that names the stranger's key in each way there is
+    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    own_key = RSAAlgorithm.to_jwk(stranger.public_key(), as_dict=True)
+    verifier = authenticator(clock, algorithm="RS256", key=RSA_KEY.public_key())
+    for header in ({"jwk": own_key}, {"jku": "https://stranger.test/jwks"}, {"x5u": "https://stranger.test/x5u"}):
+        text = jwt.encode(claims_of(iat=NOW, exp=NOW + 600), stranger, algorithm="RS256", headers=header)
+
+        assert constraint_of_refusal(verifier, text) == "signature"
 
 
 def test_claims_may_have_other_names(clock: Clock) -> None:

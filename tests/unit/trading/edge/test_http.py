@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.kit.functions import call, function_environment, http_event
+from trading.edge.body import BODY_BYTES_MAX
 from trading.edge.http import Request, Response, http_handler
 from trading.edge.security_headers import SECURITY_HEADERS
 from trading.errors import ErrorCode, TradingError
@@ -146,7 +147,25 @@ def test_a_body_may_come_in_base64() -> None:
     event = http_event("POST /functions/v1/thing", body=base64.b64encode(b'{"a": 1.50}').decode())
 
     assert '"a":1.50' in call(handler, event | {"isBase64Encoded": True}).text
-    assert call(handler, event | {"isBase64Encoded": True, "body": "%%%"}).status == 400
+    refused = call(handler, event | {"isBase64Encoded": True, "body": "%%%"})
+    assert refused.status == 400
+    assert refused.body["error"]["details"] == {"field": "body", "value": None, "constraint": "base64"}
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_the_limit_of_a_body_is_in_bytes_however_it_came(encoded: bool) -> None:
+    # given bodies of as many bytes as there may be, and of one more, in which a character is two bytes
+    handler = handler_of(lambda request: Response(body=len(request.json()["a"])))
+    fits = '{"a":"' + "é" * ((BODY_BYTES_MAX - 8) // 2) + '"}'
+    assert len(fits.encode()) == BODY_BYTES_MAX
+
+    def status(text: str) -> int:
+        body = base64.b64encode(text.encode()).decode() if encoded else text
+        event = http_event("POST /functions/v1/thing", body=body)
+        return call(handler, event | {"isBase64Encoded": encoded}).status
+
+    assert status(fits) == 200
+    assert status(fits + " ") == 413
 
 
 def test_logs_hold_neither_body_nor_token_whatever_the_environment_asks(

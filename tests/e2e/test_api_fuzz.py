@@ -1,0 +1,144 @@
+"""Every operation of docs/api/openapi.json, asked with what fits it and with what does not.
+
+Each answer is held against the document by the client itself (tests/kit/openapi.py): its status, its headers, the
+form of its dialect, and for VALIDATION_FAILED the field, the value and the constraint.
+"""
+
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.kit.fuzz import Sent, fitting, permissions, sample, send, token_of, unfitting
+from tests.kit.openapi import Described, operations
+from tests.kit.traders import Trader, Traders, exact
+
+bounded = settings(
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
+)
+# What an id in a path is the id of.
+COLLECTION = re.compile(r"/([a-z_-]+)/\{id\}")
+every_operation = pytest.mark.parametrize("described", operations(), ids=lambda each: each.operation["operationId"])
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A trader with an order and a position, and a token that carries every permission."""
+
+    trader: Trader
+    token: str
+    ids: dict[str, str]
+
+    def real(self, described: Described) -> dict[str, list[Any]]:
+        """Values that mean something, by the names of members and parameters."""
+        found = COLLECTION.search(described.path)
+        return {
+            "symbol": ["EURUSD", "eurusd", "BTCUSD", "AAPL"],
+            "symbols": ["EURUSD", "AAPL,eurusd"],
+            "order_type": ["market", "MARKET"],
+            "quantity": ["0.1", 0.02, "0.5"],
+            "account_id": [self.ids["accounts"]],
+            "cursor": [self.ids["orders"]],
+        } | ({"id": [self.ids[found[1]]]} if found else {})
+
+    def send(self, sent: Sent, **claims: object) -> httpx.Response:
+        """The answer to a request, with a token that has other claims; None leaves a claim out."""
+        return send(self.trader.http, token_of(self.trader, **claims) if claims else self.token, sent)
+
+    def sample(self, described: Described) -> Sent:
+        """A request that is certain to pass."""
+        return sample(described, self.real(described))
+
+
+@pytest.fixture(scope="module")
+def caller(all_traders: Traders) -> Iterator[Caller]:
+    trader = all_traders.new()
+    ordered = exact(trader.order())["data"]
+    ids = {
+        "orders": ordered["order_id"],
+        "positions": ordered["position_id"],
+        "accounts": str(trader.account_id),
+    }
+    yield Caller(trader, token_of(trader), ids)
+    trader.close()
+
+
+@every_operation
+def test_what_fits_is_answered_as_described(caller: Caller, described: Described) -> None:
+    @bounded
+    @given(fitting(described, caller.real(described)))
+    def asked(sent: Sent) -> None:
+        response = caller.send(sent)
+        assert response.status_code < 500, (sent, response.text)
+
+    asked()
+
+
+@every_operation
+def test_what_does_not_fit_is_refused(caller: Caller, described: Described) -> None:
+    strategy = unfitting(described)
+    if strategy is None:
+        return
+
+    @bounded
+    @given(strategy)
+    def asked(sent: Sent) -> None:
+        response = caller.send(sent)
+        assert 400 <= response.status_code < 500, (sent, response.text)
+
+    asked()
+
+
+# --- who may ------------------------------------------------------------------------------------------------------
+
+
+def code_of(response: httpx.Response) -> str | None:
+    """The code of an error, None for a success."""
+    body = exact(response)
+    return None if response.is_success else body["error"]["code"] if "context" in body else body["error"]
+
+
+def constraint_of(response: httpx.Response) -> str:
+    body = exact(response)
+    return (body["error"] if "context" in body else body)["details"]["constraint"]
+
+
+@every_operation
+def test_it_asks_for_a_token_when_it_says_so(caller: Caller, described: Described) -> None:
+    response = send(caller.trader.http, None, caller.sample(described))
+    assert code_of(response) == ("UNAUTHENTICATED" if described.operation["security"] else None)
+
+
+@every_operation
+def test_it_asks_for_the_permission_that_it_names_and_for_no_other(caller: Caller, described: Described) -> None:
+    needed = {word for choice in described.operation["security"] for word in choice["bearer"]}
+    for permission in permissions():
+        # when a caller has every other permission
+        others = [each for each in permissions() if each != permission]
+        response = caller.send(caller.sample(described), permissions=others)
+        # then exactly the one that the document names is missed
+        missed = code_of(response) == "FORBIDDEN" and constraint_of(response) == permission
+        assert missed == (permission in needed), (permission, response.text)
+
+
+@every_operation
+def test_it_asks_a_browser_session_for_its_csrf_token_when_it_says_so(caller: Caller, described: Described) -> None:
+    schemes = {scheme for choice in described.operation["security"] for scheme in choice}
+    response = caller.send(caller.sample(described), sid="a-session", client_id=None)
+    assert (code_of(response) == "CSRF_FAILED") == ("csrf" in schemes), response.text
+
+
+@every_operation
+def test_its_answer_tells_how_much_is_left(caller: Caller, described: Described) -> None:
+    response = caller.send(caller.sample(described), tier="platinum", sub=str(uuid.uuid4()))
+    limited = bool(described.operation["security"])
+    assert ("x-ratelimit-remaining" in response.headers) == limited, response.headers

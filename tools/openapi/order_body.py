@@ -1,0 +1,124 @@
+"""The body of a new order in each dialect: the fields and bounds of OrderEntry, in the words of `order_faults`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tools.openapi.forms import Schema, ref, word
+from trading.edge.dialects import spoken
+from trading.edge.envelope import Dialect
+from trading.edge.order_dialects import DEFAULT_SIDE
+from trading.edge.order_faults import EXAMPLES, TAKEN
+from trading.moments import MOMENT
+from trading.order_entry import (
+    DIGITS_MAX,
+    LABEL_CHARACTERS_MAX,
+    METADATA_MEMBERS_MAX,
+    PLAIN_DECIMAL,
+    SYMBOL_PATTERN,
+    ExecutionInstructions,
+    OrderEntry,
+)
+
+_WORDS = ("order_type", "side", "time_in_force")
+# As exact as a JSON number in a schema can be.
+_BOUND = 10**DIGITS_MAX
+_TEXT_OF_DECIMAL = f"^{PLAIN_DECIMAL.pattern}$"
+_NOT_NEGATIVE = _TEXT_OF_DECIMAL.replace("-?", "")
+
+# Numbers come as JSON numbers, or as text so that nobody's library rounds them.
+NUMBERS: Mapping[str, Schema] = {
+    "PositiveNumber": {
+        "description": f"Send {TAKEN['quantity']}, as a number or as text.",
+        "anyOf": [
+            {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": _BOUND},
+            {"type": "string", "pattern": f"^(?=.*[1-9]){_NOT_NEGATIVE[1:]}"},
+        ],
+    },
+    "NumberFromZero": {
+        "description": f"Send {TAKEN['max_slippage']}, as a number or as text.",
+        "anyOf": [
+            {"type": "number", "minimum": 0, "exclusiveMaximum": _BOUND},
+            {"type": "string", "pattern": _NOT_NEGATIVE},
+        ],
+    },
+}
+
+
+def order_body(dialect: Dialect) -> Schema:
+    """What `dialect` takes as a new order."""
+    fields = _fields(OrderEntry, dialect)
+    # One name for the limit price of a limit order and the trigger of a stop order.
+    fields["price"] = {
+        **fields["limit_price"],
+        "description": _sentence(f"{TAKEN['price']}; the limit, or the trigger of a stop order"),
+    }
+    required = [name for name, field in OrderEntry.model_fields.items() if field.is_required()]
+    # The key may come as a header; that one of the two is there cannot be said here.
+    required.remove("idempotency_key")
+    if dialect == "rest":
+        required.remove("side")
+        fields["side"] = {**fields["side"], "default": spoken(dialect, DEFAULT_SIDE)}
+    return _object({name: fields[name] for name in sorted(fields)}, required)
+
+
+def _fields(model: type[OrderEntry | ExecutionInstructions], dialect: Dialect, prefix: str = "") -> dict[str, Any]:
+    """The schema of each field of `model`, described in the words that refusals use."""
+    written = model.model_json_schema()
+    fields: dict[str, Any] = {}
+    for name, given in written["properties"].items():
+        told: dict[str, Any] = {"description": _sentence(TAKEN[prefix + name])}
+        if prefix + name in EXAMPLES:
+            told["examples"] = [EXAMPLES[prefix + name]]
+        default = given.get("default")
+        if default is not None:
+            told["default"] = spoken(dialect, default) if name in _WORDS else default
+        fields[name] = {**told, **_wire(name, given, written.get("$defs", {}), dialect)}
+    return fields
+
+
+def _wire(name: str, given: Mapping[str, Any], definitions: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
+    """One field as it is sent: what pydantic says of it, less what its validators make of the text before."""
+    if name in _AS_SENT:
+        return dict(_AS_SENT[name])
+    kind = given["anyOf"][0] if "anyOf" in given else given
+    named = kind.get("$ref", "").rpartition("/")[2]
+    if named in ("PositiveNumber", "Price"):
+        return dict(ref("PositiveNumber"))
+    if named == "ExecutionInstructions":
+        return _object(_fields(ExecutionInstructions, dialect, f"{name}."), [])
+    found = dict(definitions.get(named, kind))
+    if name in _WORDS:
+        return dict(word(spoken(dialect, each) for each in found["enum"]))
+    return {keyword: found[keyword] for keyword in _KEYWORDS if keyword in found}
+
+
+# What pydantic cannot say, because it is checked by functions.
+_AS_SENT: Mapping[str, Schema] = {
+    # Small letters are taken for capitals.
+    "symbol": {"type": "string", "pattern": SYMBOL_PATTERN.replace("A-Z", "A-Za-z")},
+    "max_slippage": ref("NumberFromZero"),
+    "expires_at": {"type": "string", "format": "date-time", "pattern": f"^{MOMENT.pattern}$"},
+    "metadata": {
+        "type": "object",
+        "maxProperties": METADATA_MEMBERS_MAX,
+        "propertyNames": {"maxLength": LABEL_CHARACTERS_MAX},
+    },
+}
+_KEYWORDS = ("type", "format", "enum", "const", "pattern", "minLength", "maxLength")
+
+
+def _object(fields: Mapping[str, Any], required: list[str]) -> dict[str, Any]:
+    """A closed object in which a null member counts as left out."""
+    members = {name: field if name in required else _or_null(field) for name, field in fields.items()}
+    found: dict[str, Any] = {"type": "object", "properties": members, "additionalProperties": False}
+    return found | {"required": required} if required else found
+
+
+def _or_null(field: Mapping[str, Any]) -> Schema:
+    told = {keyword: field[keyword] for keyword in ("description", "default", "examples") if keyword in field}
+    form = {keyword: value for keyword, value in field.items() if keyword not in told}
+    return {**told, "anyOf": [form, {"type": "null"}]}
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

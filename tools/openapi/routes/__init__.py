@@ -1,0 +1,24 @@
+"""Every route of the HTTP API, one `Operation` each, a file a subject. docs/api/http.md says how to add one."""
+
+from collections.abc import Mapping
+
+from tools.openapi.forms import Schema
+from tools.openapi.operation import Operation
+from tools.openapi.routes import account, health, orders, positions, prices, sessions
+
+OPERATIONS: tuple[Operation, ...] = (
+    *orders.ORDERS,
+    *positions.POSITIONS,
+    *account.ACCOUNT,
+    *prices.PRICES,
+    *sessions.SESSIONS,
+    *health.HEALTH,
+)
+# What several operations refer to by name.
+SCHEMAS: Mapping[str, Schema] = {
+    **orders.SCHEMAS,
+    **positions.SCHEMAS,
+    **account.SCHEMAS,
+    **prices.SCHEMAS,
+    **health.SCHEMAS,
+}

@@ -1,0 +1,80 @@
+"""The account and its worth."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tools.openapi.errors import ACCOUNT_ID
+from tools.openapi.forms import (
+    COUNT,
+    CURRENCY,
+    DECIMAL,
+    IDENTIFIER,
+    TIMESTAMP,
+    Schema,
+    closed,
+    nullable,
+    ref,
+    word,
+    words_of,
+)
+from tools.openapi.operation import Answer, Operation
+from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT_PARAMETER
+from trading.accounts import AccountKind
+from trading.edge.reading_dialects import account_body
+from trading.errors import ErrorCode
+
+# Null while a position or a conversion has no usable quote.
+MARKED = nullable(DECIMAL)
+SCHEMAS: Mapping[str, Schema] = {
+    "Account": closed(
+        {
+            "id": IDENTIFIER,
+            "trader_id": IDENTIFIER,
+            "currency": {**CURRENCY, "description": "Of every amount here."},
+            "kind": word(words_of(AccountKind)),
+            "leverage": DECIMAL,
+            "position_mode": word(["hedging", "netting"]),
+            "trading_state": word(["active", "reducing", "halted"]),
+            "balance": DECIMAL,
+            "unrealized_pnl": MARKED,
+            "equity": {**MARKED, "description": "Balance and unrealized P&L."},
+            "margin_used": DECIMAL,
+            "free_margin": {**MARKED, "description": "Equity less used margin."},
+            "margin_level": {**MARKED, "description": "Percent: equity / used margin; null while none is used."},
+            "open_positions": COUNT,
+            "sequence": {**COUNT, "description": "Of the account's last event: where to subscribe from."},
+            "created_at": TIMESTAMP,
+        }
+    )
+}
+ACCOUNT_FACTS: Mapping[str, Any] = {
+    "id": ACCOUNT_ID,
+    "user_id": "01a1fc5c-5be2-7d0e-a0d5-6a4c1a4a6a10",
+    "currency": "USD",
+    "kind": "margin",
+    "leverage": "100",
+    "position_mode": "hedging",
+    "trading_state": "active",
+    "balance": "100000.00",
+    "unrealized_pnl": "-2.00",
+    "equity": "99998.00",
+    "margin_used": "115.98",
+    "free_margin": "99882.02",
+    "margin_level": "86220.04",
+    "open_positions": 1,
+    "sequence": 2,
+    "created_at": "2026-11-21T04:20:02.114080Z",
+}
+
+ACCOUNT = (
+    Operation(
+        route="GET /api/v1/account",
+        operation_id="getAccount",
+        tag="account",
+        summary="Read what an account is worth now",
+        permission="account:read",
+        parameters=(ACCOUNT_PARAMETER,),
+        errors=frozenset({ErrorCode.NOT_FOUND}),
+        answers={200: Answer("The account.", ref("Account"), account_body(ACCOUNT_FACTS))},
+    ),
+)
