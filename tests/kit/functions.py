@@ -210,6 +210,18 @@ def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
+def order_event(user: User, *, route_key: str = "POST /functions/v1/execute-order", **fields: object) -> dict[str, Any]:
+    """An order of `user` as API Gateway hands it over: 0.1 lots of EURUSD bought, under a key of its own."""
+    body = {
+        "symbol": "EURUSD",
+        "order_type": "market",
+        "side": "buy",
+        "quantity": "0.1",
+        "idempotency_key": str(uuid.uuid4()),
+    } | fields
+    return http_event(route_key, headers=bearer(make_token(user)), body=json.dumps(body))
+
+
 def _secret(folder: Path, name: str, text: str) -> str:
     path = folder / f"secret-{name}"
     path.write_text(text)

@@ -1,0 +1,217 @@
+"""Many callers at the same moment: one key is one order, margin is spent once, and nobody waits in a circle."""
+
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from tests.kit.builders import User, order_request
+from tests.kit.fault_runs import OPERATIONS, FaultRun, Operation, ProcedureClient
+from tests.kit.gateway import eventually
+from trading.errors import ErrorCode, TradingError
+from trading.store.database import ATTEMPTS_MAX
+
+CALLERS = 50
+# 8.5 lots of EURUSD at about 1.1003 take 9,352.55 of margin and lose about 255 by the spread: 100,000 carry ten, and
+# 107,000 carry eleven: 11 x 9,608 = 105,688, but not twelve: 12 x 9,353 = 112,236.
+BALANCE = 107_000
+AFFORDABLE = 11
+LOAD_CLIENTS = 8
+LOAD_ORDERS = 400
+
+
+def large_order(user: User, _dice: object) -> dict[str, object]:
+    return order_request(user, side="buy", quantity="8.5")
+
+
+# What spends margin, each raced against itself.
+SPENDING = {"open": Operation("execute_order_atomic", large_order)}
+
+
+def callers(run: FaultRun, user: User, count: int, operation: Operation = OPERATIONS[0]) -> list[ProcedureClient]:
+    """Clients of one account, connected already."""
+    clients = [run.client(user, [operation]) for _ in range(count)]
+    for client in clients:
+        client.database.fetch_one("SELECT 1 AS one")
+    return clients
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.procedure)
+def test_fifty_callers_of_one_key_and_one_who_differs(run: FaultRun, operation: Operation) -> None:
+    """F4."""
+    # given fifty callers of one request, and one whose request under the same key is another, all past their first look
+    user = run.user()
+    *same, other = callers(run, user, CALLERS + 1, operation)
+    request = operation.draw(user, run.dice) | {"idempotency_key": "one", "request_hash": "the same"}
+    differing = request | {"request_hash": "another"}
+    outcomes: list[Any] = []
+
+    def call(client: ProcedureClient, what: dict[str, object]) -> None:
+        try:
+            outcomes.append(client.database.call(operation.procedure, what))
+        except Exception as error:  # noqa: BLE001 - it is an outcome
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=call, args=(client, request)) for client in same]
+    threads.append(threading.Thread(target=call, args=(other, differing)))
+    with run.database.connect(autocommit=False) as holder:
+        holder.execute("SELECT FROM accounts WHERE user_id = %s FOR NO KEY UPDATE", (user.user_id,))
+        for begun, thread in enumerate(threads, start=1):
+            thread.start()
+            if begun >= CALLERS:
+                eventually(lambda wanted=begun: run.waiting() == wanted, what=f"{begun} callers who wait")
+
+        # when the account is free
+        holder.rollback()
+        for thread in threads:
+            thread.join()
+
+    # then one made the order, all others of the same request hear of it word for word, the other one is refused
+    refused = [outcome for outcome in outcomes if isinstance(outcome, TradingError)]
+    answers = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+    assert [error.code for error in refused] == [ErrorCode.IDEMPOTENCY_KEY_REUSED]
+    assert Counter(answer["replayed"] for answer in answers) == {False: 1, True: CALLERS - 1}
+    assert all(answer["answer"] == answers[0]["answer"] for answer in answers)
+    assert run.value("SELECT count(*) FROM orders") == 1
+    run.settle()
+
+
+@pytest.mark.parametrize("operation", SPENDING.values(), ids=SPENDING.keys())
+def test_fifty_callers_spend_the_margin_once(run: FaultRun, operation: Operation) -> None:
+    """F5."""
+    # given margin for exactly eleven
+    user = run.user(balance=BALANCE)
+    clients = callers(run, user, CALLERS, operation)
+
+    # when fifty come at once, each with a key of its own
+    answers = run.at_once([lambda c=client, n=number: c.attempt(f"key-{n}", n) for number, client in enumerate(clients)])
+
+    # then eleven are executed, and the others are told what is missing
+    outcomes = Counter(answer.get("code", answer["outcome"]) for answer in answers)
+    assert outcomes == {"filled": AFFORDABLE, "INSUFFICIENT_MARGIN": CALLERS - AFFORDABLE}
+    run.settle()
+
+
+def test_a_mixed_load_makes_no_deadlock(run: FaultRun) -> None:
+    """F6."""
+    # given every operation on accounts of every kind, some of them shared
+    with run.load(LOAD_CLIENTS).running() as load:
+        load.wait_for_orders(LOAD_ORDERS)
+
+    # then nobody's attempt was lost, and the server saw no deadlock
+    assert [one for one in load.acknowledged if one.lost_attempts] == []
+    run.settle(load, deadlocks=0)
+
+
+def test_an_order_that_loses_a_deadlock_is_repeated_under_its_key(run: FaultRun) -> None:
+    """F6, where somebody locks in the other order: the rival holds the table and then wants the account."""
+    # given an order that holds its account and waits for the rival
+    user = run.user()
+    (client,) = callers(run, user, 1)
+    answers: list[Any] = []
+    order = threading.Thread(target=lambda: answers.append(client.attempt("raced", 0)))
+    with run.database.connect(autocommit=False) as rival:
+        rival.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        order.start()
+        eventually(lambda: run.waiting() == 1, what="an order that waits")
+
+        # when the rival wants the account too: the order has waited longer, so it is the one that the server ends
+        rival.execute("SELECT FROM accounts WHERE user_id = %s FOR NO KEY UPDATE", (user.user_id,))
+        rival.rollback()
+        order.join()
+
+    # then it was executed by another attempt
+    assert answers[0]["outcome"] == "filled"
+    assert run.value("SELECT count(*) FROM orders") == 1
+    run.settle(deadlocks=1)
+
+
+@pytest.mark.parametrize("sqlstate", ["40P01", "40001", "55P03"])
+def test_a_lost_race_is_repeated_so_often_and_no_more(
+    run: FaultRun, sqlstate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F6, F7: attempts are counted by a sequence, which a rollback does not turn back."""
+    # given a server that lets the transaction of an order fail, at first as often as there are attempts
+    pauses: list[float] = []
+    monkeypatch.setattr("trading.store.database.time.sleep", pauses.append)
+    (client,) = callers(run, run.user(), 1)
+    fail_orders(run, sqlstate, times=ATTEMPTS_MAX)
+
+    # when
+    given_up = client.attempt("raced", 0)
+
+    # then the caller is told to come again, nothing is kept, and pauses are short and not alike
+    assert given_up is None
+    assert run.value("SELECT last_value FROM attempts") == ATTEMPTS_MAX
+    assert len(pauses) == ATTEMPTS_MAX - 1
+    assert len(set(pauses)) == len(pauses)
+    assert all(0 <= pause < 0.2 for pause in pauses)
+    assert run.value("SELECT count(*) FROM orders") + run.value("SELECT count(*) FROM idempotency_keys") == 1
+
+    # and when the last attempt succeeds
+    run.execute(f"ALTER SEQUENCE attempts RESTART; {failing_trigger(sqlstate, ATTEMPTS_MAX - 1)}")
+    answer = client.attempt("raced", 0)
+
+    # then there is one order, under the same key
+    assert answer is not None
+    assert run.value("SELECT last_value FROM attempts") == ATTEMPTS_MAX
+    assert run.value("SELECT array_agg(id::text) FROM orders") == [answer["order_id"]]
+    run.settle()
+
+
+def fail_orders(run: FaultRun, sqlstate: str, times: int) -> None:
+    """Let the first `times` transactions that insert an order fail with `sqlstate`."""
+    run.execute("CREATE SEQUENCE attempts; GRANT USAGE ON SEQUENCE attempts TO trading_procedures")
+    run.execute(failing_trigger(sqlstate, times))
+    run.execute("CREATE TRIGGER fail BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION fail()")
+
+
+def failing_trigger(sqlstate: str, times: int) -> str:
+    return f"""
+    CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF nextval('attempts') <= {times} THEN RAISE EXCEPTION 'failed' USING ERRCODE = '{sqlstate}'; END IF;
+        RETURN NEW;
+    END
+    $$;
+    GRANT EXECUTE ON FUNCTION fail() TO PUBLIC
+    """
+
+
+@pytest.mark.parametrize(
+    ("setting", "milliseconds", "pauses_max"), [("lock_timeout", 100, ATTEMPTS_MAX - 1), ("statement_timeout", 150, 0)]
+)
+def test_an_account_that_stays_locked_is_given_up_and_found_unchanged(
+    run: FaultRun, setting: str, milliseconds: int, pauses_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F7. A lock's timeout is tried again while there is time; a statement that took all its time is not."""
+    # given limits that a test can wait for, and somebody who holds the account
+    pauses: list[float] = []
+    monkeypatch.setattr("trading.store.database.time.sleep", pauses.append)
+    run.execute(
+        sql.SQL("ALTER ROLE function_trader IN DATABASE {} SET {} = {}")
+        .format(sql.Identifier(run.database.name), sql.Identifier(setting), sql.Literal(milliseconds))
+        .as_string()
+    )
+    user = run.user()
+    (client,) = callers(run, user, 1)
+    with run.database.connect(autocommit=False) as holder:
+        holder.execute("SELECT FROM accounts WHERE user_id = %s FOR NO KEY UPDATE", (user.user_id,))
+
+        # when
+        with pytest.raises(TradingError) as caught:
+            client.database.call("execute_order_atomic", large_order(user, None) | {"idempotency_key": "held"})
+        holder.rollback()
+
+    # then it is a 503 to be repeated
+    assert (caught.value.code, caught.value.retry_after) == (ErrorCode.DATABASE_UNAVAILABLE, 1)
+    assert len(pauses) == pauses_max
+    assert run.value("SELECT count(*) FROM orders") == 0
+    # and the same key goes through when the account is free
+    answer = client.database.call(
+        "execute_order_atomic", large_order(user, None) | {"idempotency_key": "held", "request_hash": "hash of held"}
+    )
+    assert answer["replayed"] is False
+    run.settle()

@@ -1,0 +1,216 @@
+"""A run under faults on one database: clients of the procedures that move money, and the one checker that closes it."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from database.verify import book_faults
+from tests.kit.builders import User, make_user, order_request
+from tests.kit.gateway import eventually
+from tests.kit.load import Load
+from tests.kit.orders import Market
+from tests.kit.servers import ScratchDatabase
+from trading.errors import ErrorCode, TradingError
+from trading.store.database import Database
+
+# Longer than any run, so that no price goes stale while servers are down.
+QUOTE_AGE_MS = 3_600_000
+NO_LIMITS: dict[str, object] = {
+    "max_position_size": None,
+    "max_positions": None,
+    "daily_trade_limit": None,
+    "max_daily_loss": None,
+}
+SETTLING_SECONDS = 20.0
+REPLAYS = 20
+
+type Request = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A procedure that takes one keyed request, and how a request of a user is drawn."""
+
+    procedure: str
+    draw: Callable[[User, random.Random], Request]
+
+
+def market_order(user: User, dice: random.Random) -> Request:
+    """A small market order: on a netting account it adds to the position or reduces it, as it comes."""
+    symbol = dice.choice(("EURUSD", "GBPUSD", "AAPL"))
+    quantity = dice.choice(("0.1", "0.2", "0.3"))
+    return order_request(user, symbol=symbol, side=dice.choice(("buy", "sell")), quantity=quantity)
+
+
+# Every procedure that moves money or positions by an order takes part in the load by a line here.
+OPERATIONS = (Operation("execute_order_atomic", market_order),)
+
+
+class ProcedureClient:
+    """A worker's view of the database: one connection, and the requests that it has sent."""
+
+    def __init__(
+        self, url: Callable[[], str], user: User, dice: random.Random, operations: Sequence[Operation] = OPERATIONS
+    ) -> None:
+        self.user = user
+        self.opened = 0
+        self.sent: dict[str, tuple[str, Request]] = {}
+        self._url = url
+        self._dice = dice
+        self._operations = operations
+        self.database = Database(self._counted_url)
+
+    def attempt(self, key: str, number: int) -> Mapping[str, Any] | None:
+        """As Client says; what is refused for another reason than a lost database is raised."""
+        if key not in self.sent:
+            operation = self._dice.choice(self._operations)
+            request = operation.draw(self.user, self._dice) | {"idempotency_key": key, "request_hash": f"hash of {key}"}
+            self.sent[key] = (operation.procedure, request)
+        try:
+            return self.database.call(*self.sent[key])["answer"]
+        except TradingError as error:
+            if error.code is not ErrorCode.DATABASE_UNAVAILABLE:
+                raise
+            return None
+
+    def _counted_url(self) -> str:
+        self.opened += 1
+        return self._url()
+
+
+class FaultRun:
+    """A database whose markets are open and whose prices hold, and what happens on it."""
+
+    def __init__(self, database: ScratchDatabase, dice: random.Random) -> None:
+        self.database = database
+        self.dice = dice
+        self.clients: list[ProcedureClient] = []
+        with Market.opened(database) as market:
+            market.execute("UPDATE instruments SET quote_age_ms_max = %s", (QUOTE_AGE_MS,))
+
+    def execute(self, statement: str, *parameters: object) -> list[Any]:
+        """The rows of a statement run as the owner."""
+        with self.database.connect() as connection:
+            cursor = connection.execute(statement.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, statement: str, *parameters: object) -> Any:
+        """The first column of the first row."""
+        return self.execute(statement, *parameters)[0][0]
+
+    def user(self, **facts: Any) -> User:
+        """A user whom no risk limit binds."""
+        return make_user(self.database, risk=NO_LIMITS, **facts)
+
+    def users(self, count: int) -> list[User]:
+        """Users of each kind of account by turns."""
+        kinds = ({"position_mode": "hedging"}, {"position_mode": "netting"}, {"kind": "cash"})
+        return [self.user(**kinds[number % len(kinds)]) for number in range(count)]
+
+    def client(self, user: User, operations: Sequence[Operation] = OPERATIONS) -> ProcedureClient:
+        """A client with dice of its own, so that the others' pace does not change what it draws."""
+        dice = random.Random(self.dice.random())
+        client = ProcedureClient(lambda: self.database.url_for("function_trader"), user, dice, operations)
+        self.clients.append(client)
+        return client
+
+    def load(self, count: int) -> Load:
+        """As many clients, each with an account of its own but for the last two, who share one."""
+        users = self.users(count - 1)
+        return Load([self.client(user) for user in [*users, users[-1]]])
+
+    def at_once(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """What each call returned or raised, all of them begun together."""
+        start = threading.Barrier(len(calls))
+        outcomes: list[Any] = [None] * len(calls)
+
+        def begin(number: int) -> None:
+            start.wait()
+            try:
+                outcomes[number] = calls[number]()
+            except Exception as error:  # noqa: BLE001 - it is an outcome
+                outcomes[number] = error
+
+        threads = [threading.Thread(target=begin, args=(number,)) for number in range(len(calls))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return outcomes
+
+    def settle(self, load: Load | None = None, *, deadlocks: int = 0) -> None:
+        """The final checker: I1 to I7 in SQL, I1, I5 and I8 as callers see them, and I9.
+
+        The database's own count of deadlocks has to be `deadlocks`.
+        """
+        eventually(lambda: not self.hanging(), seconds=SETTLING_SECONDS, what="the end of every transaction and wait")
+        with self.database.connect() as connection:
+            assert book_faults(connection) == []
+        if load is not None:
+            self.check_acknowledged(load)
+        for client in self.clients:
+            assert client.attempt("after the faults", 0), "no order goes through after the faults"
+        # A session reports what it counted at its end.
+        self.close()
+        eventually(lambda: self.sessions() == 0, what="the end of the clients' sessions")
+        assert self.deadlocks() == deadlocks
+
+    def check_acknowledged(self, load: Load) -> None:
+        """Each answered key has exactly the order of its answer, no other key has one, and it is answered again."""
+        told: dict[User, dict[str, str]] = {}
+        clients: dict[User, list[ProcedureClient]] = {}
+        for client in self.clients:
+            clients.setdefault(client.user, []).append(client)
+        for one in load.acknowledged:
+            assert isinstance(one.client, ProcedureClient)
+            told.setdefault(one.client.user, {})[one.key] = one.order_id
+        for user in clients:
+            kept = self.execute("SELECT idempotency_key, id::text FROM orders WHERE user_id = %s", user.user_id)
+            assert len(kept) == len(dict(kept)), "a key has two orders"
+            assert dict(kept) == told.get(user, {}), "answers and orders differ"
+        for one in self.dice.sample(load.acknowledged, min(REPLAYS, len(load.acknowledged))):
+            assert isinstance(one.client, ProcedureClient)
+            again = one.client.database.call(*one.client.sent[one.key])
+            assert again == {"replayed": True, "answer": one.answer}
+
+    def hanging(self) -> list[Any]:
+        """Sessions that sit in a transaction or wait for a lock."""
+        return self.execute(
+            "SELECT pid, usename, state, query FROM pg_stat_activity WHERE datname = current_database() "
+            "AND (state LIKE 'idle in transaction%%' OR wait_event_type = 'Lock')"
+        )
+
+    def waiting(self) -> int:
+        """How many of the function's sessions wait for a lock."""
+        return self.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND wait_event_type = 'Lock' AND usename = 'function_trader'"
+        )
+
+    def sessions(self) -> int:
+        """How many sessions the function has open."""
+        return self.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'function_trader'"
+        )
+
+    def deadlocks(self) -> int:
+        """How many deadlocks the server has ended in this database."""
+        return self.value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+
+    def close(self) -> None:
+        """Close the clients' connections."""
+        for client in self.clients:
+            client.database.close()
+
+
+@contextmanager
+def fault_run(database: ScratchDatabase, dice: random.Random) -> Iterator[FaultRun]:
+    """A run on `database`, its clients closed at the end."""
+    run = FaultRun(database, dice)
+    try:
+        yield run
+    finally:
+        run.close()
