@@ -161,16 +161,16 @@ class FaultRun:
     def check_acknowledged(self, load: Load) -> None:
         """Each answered key has exactly the order of its answer, no other key has one, and it is answered again."""
         told: dict[User, dict[str, str]] = {}
-        clients: dict[User, list[ProcedureClient]] = {}
-        for client in self.clients:
-            clients.setdefault(client.user, []).append(client)
+        for client in load.clients:
+            assert isinstance(client, ProcedureClient)
+            told.setdefault(client.user, {})
         for one in load.acknowledged:
             assert isinstance(one.client, ProcedureClient)
-            told.setdefault(one.client.user, {})[one.key] = one.order_id
-        for user in clients:
+            told[one.client.user][one.key] = one.order_id
+        for user, answers in told.items():
             kept = self.execute("SELECT idempotency_key, id::text FROM orders WHERE user_id = %s", user.user_id)
             assert len(kept) == len(dict(kept)), "a key has two orders"
-            assert dict(kept) == told.get(user, {}), "answers and orders differ"
+            assert dict(kept) == answers, "answers and orders differ"
         for one in self.dice.sample(load.acknowledged, min(REPLAYS, len(load.acknowledged))):
             assert isinstance(one.client, ProcedureClient)
             again = one.client.database.call(*one.client.sent[one.key])

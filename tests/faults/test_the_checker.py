@@ -1,0 +1,98 @@
+"""The checker checked: take away what the books rest on, one part at a time, and the same load makes it go red.
+
+What commits rest on is taken away in test_postgres_faults.py.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.kit.builders import order_request
+from tests.kit.fault_runs import FaultRun
+from tests.kit.mutations import remove_text, replace_body, wrap
+from trading.errors import TradingError
+
+CALLERS = 12
+LARGE = "8.5"  # lots of EURUSD: 9,353 of margin, so that ten are carried
+
+type Mutation = Callable[[psycopg.Connection[Any]], None]
+
+
+def no_key_gate(connection: psycopg.Connection[Any]) -> None:
+    replace_body(connection, "replayed_answer", "BEGIN RETURN NULL; END")
+    connection.execute("ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey")
+
+
+def no_account_lock(connection: psycopg.Connection[Any]) -> None:
+    """The numbers that are unique in an account would catch it too, as an error to the caller: they go as well."""
+    remove_text(connection, "execute_order_atomic", "FOR NO KEY UPDATE")
+    connection.execute("ALTER TABLE events DROP CONSTRAINT events_user_id_account_id_sequence_key")
+    connection.execute("ALTER TABLE order_audit_log DROP CONSTRAINT order_audit_log_user_id_account_id_version_key")
+    connection.execute("ALTER TABLE ledger_entries DROP CONSTRAINT ledger_entries_user_id_account_id_entry_number_key")
+
+
+def no_outbox_row(connection: psycopg.Connection[Any]) -> None:
+    replace_body(connection, "append_event", "BEGIN END")
+
+
+def no_last_audit_row(connection: psycopg.Connection[Any]) -> None:
+    wrap(connection, "append_audit", "p_entries", "p_entries[1:greatest(1, cardinality(p_entries) - 1)]")
+
+
+def no_margin_check(connection: psycopg.Connection[Any]) -> None:
+    replace_body(connection, "margin_refusal", "BEGIN RETURN NULL; END")
+
+
+def no_fill_in_the_ledger(connection: psycopg.Connection[Any]) -> None:
+    replace_body(connection, "write_fill_to_ledger", "BEGIN END")
+
+
+def nothing(_connection: psycopg.Connection[Any]) -> None:
+    """The load alone."""
+
+
+@pytest.mark.parametrize(
+    ("mutation", "invariants"),
+    [
+        pytest.param(nothing, set(), id="nothing"),
+        pytest.param(no_key_gate, {"I1"}, id="the key gate"),
+        pytest.param(no_account_lock, {"I2", "I4", "I6", "I7"}, id="the account's lock"),
+        pytest.param(no_outbox_row, {"I3", "I7"}, id="the outbox row"),
+        pytest.param(no_last_audit_row, {"I2", "I3", "I6"}, id="one audit row"),
+        pytest.param(no_margin_check, {"I4"}, id="the margin check"),
+        pytest.param(no_fill_in_the_ledger, {"I2", "I3"}, id="the ledger entry"),
+    ],
+)
+def test_what_is_taken_away_is_missed(run: FaultRun, mutation: Mutation, invariants: set[str]) -> None:
+    # given procedures without that part
+    with run.database.connect() as connection:
+        mutation(connection)
+
+    # when callers race under one key, and others for one account's margin
+    race(run)
+
+    # then the checker names what is broken
+    found = run.execute("SELECT invariant, account_id, subject, problem FROM verify_books()")
+    assert {invariant for invariant, *_ in found} >= invariants, found
+    assert bool(found) == bool(invariants), found
+
+
+def race(run: FaultRun) -> None:
+    """Orders raced under one key, orders raced for the margin of ten, and one that comes twice in a row."""
+    one, spender = run.user(), run.user()
+    same = order_request(one, symbol="AAPL", quantity="10")
+    clients = [run.client(one) for _ in range(CALLERS)]
+    for client in clients:
+        client.database.fetch_one("SELECT 1 AS one")
+    for request_of in (
+        lambda _number: same,
+        lambda number: order_request(spender, quantity=LARGE, idempotency_key=f"spent-{number}"),
+    ):
+        outcomes = run.at_once([
+            lambda c=client, n=number: c.database.call("execute_order_atomic", request_of(n))
+            for number, client in enumerate(clients)
+        ])
+        unforeseen = [error for error in outcomes if isinstance(error, BaseException)]
+        assert not [error for error in unforeseen if not isinstance(error, TradingError | psycopg.Error)], unforeseen
