@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.kit.fault_runs import FaultRun, fault_run
+from tests.kit.fault_runs import CLIENT, FaultRun, fault_run
 from tests.kit.functions import call, function_environment, load_function, order_event
 from tests.kit.gateway import eventually
 from tests.kit.load import Load
@@ -129,7 +129,7 @@ def test_a_connection_cut_while_idle_is_reopened_once_for_the_same_order(run: Fa
     idle_timeout = f"ALTER ROLE function_trader IN DATABASE {run.database.name} SET idle_session_timeout ="
     run.execute(f"{idle_timeout} 50")
     assert client.attempt("first", 0) is not None
-    eventually(lambda: run.sessions() == 0, what="the end of the idle session")
+    eventually(lambda: run.sessions(CLIENT) == 0, what="the end of the idle session")
     run.execute(f"{idle_timeout} 0")
 
     # when

@@ -26,6 +26,8 @@ NO_LIMITS: dict[str, object] = {
 }
 SETTLING_SECONDS = 20.0
 REPLAYS = 20
+# What the sessions of clients are called in the database.
+CLIENT = "load"
 
 type Request = dict[str, object]
 
@@ -113,7 +115,8 @@ class FaultRun:
     def client(self, user: User, operations: Sequence[Operation] = OPERATIONS) -> ProcedureClient:
         """A client with dice of its own, so that the others' pace does not change what it draws."""
         dice = random.Random(self.dice.random())
-        client = ProcedureClient(lambda: self.database.url_for("function_trader"), user, dice, operations)
+        url = f"{self.database.url_for('function_trader')}?application_name={CLIENT}"
+        client = ProcedureClient(lambda: url, user, dice, operations)
         self.clients.append(client)
         return client
 
@@ -155,7 +158,7 @@ class FaultRun:
             assert client.attempt("after the faults", 0), "no order goes through after the faults"
         # A session reports what it counted at its end.
         self.close()
-        eventually(lambda: self.sessions() == 0, what="the end of the clients' sessions")
+        eventually(lambda: self.sessions(CLIENT) == 0, what="the end of the clients' sessions")
         assert self.deadlocks() == deadlocks
 
     def check_acknowledged(self, load: Load) -> None:
@@ -190,10 +193,12 @@ class FaultRun:
             "AND wait_event_type = 'Lock' AND usename = 'function_trader'"
         )
 
-    def sessions(self) -> int:
-        """How many sessions the function has open."""
+    def sessions(self, application: str = "") -> int:
+        """How many sessions of the function's role are open, by default those of workers."""
         return self.value(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'function_trader'"
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'function_trader' "
+            "AND application_name = %s",
+            application,
         )
 
     def deadlocks(self) -> int:

@@ -68,7 +68,25 @@ def function_environment(
     **overrides: str,
 ) -> Iterator[None]:
     """The environment that the template gives a function; what is cached from another one is dropped on both sides."""
-    variables = {
+    variables = function_variables(folder, database=database, redis_url=redis_url, role=role)
+    for name, value in (variables | overrides).items():
+        monkeypatch.setenv(name, value)
+    forget()
+    try:
+        yield
+    finally:
+        forget()
+
+
+def function_variables(
+    folder: Path,
+    *,
+    database: ScratchDatabase | None = None,
+    redis_url: str | None = None,
+    role: str = "function_trader",
+) -> dict[str, str]:
+    """The variables that the template gives a function, with its secrets in files of `folder`."""
+    return {
         "STAGE": "local",
         # A name of its own, because a logger of the same name keeps writing to the output of the test before.
         "POWERTOOLS_SERVICE_NAME": f"test-{next(_numbers)}",
@@ -83,17 +101,10 @@ def function_environment(
         "CSRF_SECRET": _secret(folder, "csrf", CSRF_SECRET),
         # Ports that nothing listens at: a store that a test does not give is one that is gone.
         "DATABASE_SECRET": _secret(
-            folder, "database", database.url_for(role) if database else "postgresql://nobody@127.0.0.1:9/none"
+            folder, f"database-{role}", database.url_for(role) if database else "postgresql://nobody@127.0.0.1:9/none"
         ),
         "REDIS_SECRET": _secret(folder, "redis", redis_url or "redis://127.0.0.1:9/0"),
     }
-    for name, value in (variables | overrides).items():
-        monkeypatch.setenv(name, value)
-    forget()
-    try:
-        yield
-    finally:
-        forget()
 
 
 def forget() -> None:
