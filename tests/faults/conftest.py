@@ -1,5 +1,6 @@
 """Runs under faults: load, faults, one final checker, and recovery."""
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,11 +25,16 @@ def run(database: ScratchDatabase, dice: random.Random) -> Iterator[FaultRun]:
 
 @pytest.fixture
 def start_worker(run: FaultRun, redis_url: str, tmp_path: Path) -> Iterator[StartWorker]:
-    """Starts a worker, by default of execute_order, on the run's database; keyword arguments are variables of it."""
+    """Starts a worker of a function, by default with the run's Redis; further keyword arguments are its variables."""
+    numbers = itertools.count(1)
     with ExitStack() as started:
 
-        def start(function: str = "execute_order", role: str = "function_trader", **variables: str) -> Worker:
-            given = function_variables(tmp_path, database=run.database, redis_url=redis_url, role=role)
-            return started.enter_context(worker(function, given | variables, tmp_path / f"{function}.log"))
+        def start(
+            function: str = "execute_order", *, role: str = "function_trader", redis: bool = True, **variables: str
+        ) -> Worker:
+            folder = tmp_path / f"{function}-{next(numbers)}"
+            folder.mkdir()
+            given = function_variables(folder, database=run.database, redis_url=redis_url if redis else None, role=role)
+            return started.enter_context(worker(function, given | variables, folder / "log"))
 
         yield start

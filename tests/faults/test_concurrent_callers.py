@@ -86,7 +86,9 @@ def test_fifty_callers_spend_the_margin_once(run: FaultRun, operation: Operation
     clients = callers(run, user, CALLERS, operation)
 
     # when fifty come at once, each with a key of its own
-    answers = run.at_once([lambda c=client, n=number: c.attempt(f"key-{n}", n) for number, client in enumerate(clients)])
+    answers = run.at_once(
+        [lambda c=client, n=number: c.attempt(f"key-{n}", n) for number, client in enumerate(clients)]
+    )
 
     # then eleven are executed, and the others are told what is missing
     outcomes = Counter(answer.get("code", answer["outcome"]) for answer in answers)

@@ -78,9 +78,7 @@ def test_three_immediate_stops_lose_nothing_that_was_acknowledged(
     durable_run.settle(load)
 
 
-def test_without_synchronous_commit_the_same_run_goes_red(
-    durable_servers: TestServers, durable_run: FaultRun
-) -> None:
+def test_without_synchronous_commit_the_same_run_goes_red(durable_servers: TestServers, durable_run: FaultRun) -> None:
     """The check of the check: I5 fails where commits are acknowledged before they are on disk."""
     # given a role whose commits do not wait for the disk
     durable_run.execute("ALTER ROLE function_trader SET synchronous_commit = off")

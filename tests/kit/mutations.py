@@ -24,9 +24,7 @@ def definition_of(connection: psycopg.Connection[Any], name: str) -> str:
 def replace_body(connection: psycopg.Connection[Any], name: str, body: str) -> None:
     """Let the function `name` do what the PL/pgSQL `body` says, whatever it did."""
     before = definition_of(connection, name)
-    after, count = _BODY.subn(
-        lambda found: f"LANGUAGE plpgsql{found['between']}\nAS $mutated${body}$mutated$", before
-    )
+    after, count = _BODY.subn(lambda found: f"LANGUAGE plpgsql{found['between']}\nAS $mutated${body}$mutated$", before)
     assert count == 1, before
     _execute(connection, after)
 

@@ -108,7 +108,8 @@ class Authenticator:
 
     def _remembered(self, digest: bytes, now: float) -> Identity | None:
         known = self._verified.get(digest)
-        if known is None or now - known[0] >= VERIFIED_TOKEN_SECONDS:
+        # A clock that was set back makes what it remembers older than nothing: that is verified anew as well.
+        if known is None or not 0 <= now - known[0] < VERIFIED_TOKEN_SECONDS:
             return None
         self._verified.move_to_end(digest)
         return known[1]
