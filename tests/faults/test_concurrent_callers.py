@@ -22,8 +22,8 @@ LOAD_CLIENTS = 8
 LOAD_ORDERS = 400
 
 
-def large_order(user: User, _dice: object) -> dict[str, object]:
-    return order_request(user, side="buy", quantity="8.5")
+def large_order(client: ProcedureClient) -> dict[str, object]:
+    return order_request(client.user, side="buy", quantity="8.5")
 
 
 # What spends margin, each raced against itself.
@@ -44,7 +44,7 @@ def test_fifty_callers_of_one_key_and_one_who_differs(run: FaultRun, operation: 
     # given fifty callers of one request, and one whose request under the same key is another, all past their first look
     user = run.user()
     *same, other = callers(run, user, CALLERS + 1, operation)
-    request = operation.draw(user, run.dice) | {"idempotency_key": "one", "request_hash": "the same"}
+    request = operation.draw(other) | {"idempotency_key": "one", "request_hash": "the same"}
     differing = request | {"request_hash": "another"}
     outcomes: list[Any] = []
 
@@ -93,6 +93,25 @@ def test_fifty_callers_spend_the_margin_once(run: FaultRun, operation: Operation
     # then eleven are executed, and the others are told what is missing
     outcomes = Counter(answer.get("code", answer["outcome"]) for answer in answers)
     assert outcomes == {"filled": AFFORDABLE, "INSUFFICIENT_MARGIN": CALLERS - AFFORDABLE}
+    run.settle()
+
+
+@pytest.mark.parametrize("position_mode", ["hedging", "netting"])
+def test_fifty_callers_of_every_operation_on_one_account(run: FaultRun, position_mode: str) -> None:
+    """F5: whatever comes first, the books agree and no margin is spent twice."""
+    # given an account that carries a few of the orders
+    user = run.user(position_mode=position_mode, balance=500)
+    clients = [run.client(user) for _ in range(CALLERS)]
+
+    # when all come at once, twice over
+    for turn in range(2):
+        answers = run.at_once(
+            [lambda c=client, n=number, t=turn: c.attempt(f"key-{t}-{n}", n) for number, client in enumerate(clients)]
+        )
+        assert [answer for answer in answers if not isinstance(answer, dict)] == []
+
+    # then
+    assert run.value("SELECT count(DISTINCT status) FROM orders") == 2
     run.settle()
 
 
@@ -201,19 +220,17 @@ def test_an_account_that_stays_locked_is_given_up_and_found_unchanged(
     (client,) = callers(run, user, 1)
     with run.database.connect(autocommit=False) as holder:
         holder.execute("SELECT FROM accounts WHERE user_id = %s FOR NO KEY UPDATE", (user.user_id,))
-
         # when
+        refused = client.attempt("held", 0)
         with pytest.raises(TradingError) as caught:
-            client.database.call("execute_order_atomic", large_order(user, None) | {"idempotency_key": "held"})
+            client.call("held")
         holder.rollback()
 
     # then it is a 503 to be repeated
+    assert refused is None
     assert (caught.value.code, caught.value.retry_after) == (ErrorCode.DATABASE_UNAVAILABLE, 1)
-    assert len(pauses) == pauses_max
+    assert len(pauses) == 2 * pauses_max
     assert run.value("SELECT count(*) FROM orders") == 0
     # and the same key goes through when the account is free
-    answer = client.database.call(
-        "execute_order_atomic", large_order(user, None) | {"idempotency_key": "held", "request_hash": "hash of held"}
-    )
-    assert answer["replayed"] is False
+    assert client.call("held")["replayed"] is False
     run.settle()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from tests.kit.fault_runs import CLIENT, FaultRun, fault_run
@@ -148,19 +147,13 @@ def test_more_clients_than_connections_are_told_to_come_again(run: FaultRun) -> 
     with load.running():
         load.wait_for_orders(ORDERS_AFTER)
         # when there is room again
-        run_as_owner_elsewhere(run, f"ALTER DATABASE {run.database.name} CONNECTION LIMIT -1")
+        run.elsewhere(f"ALTER DATABASE {run.database.name} CONNECTION LIMIT -1")
         load.wait_for_orders(ORDERS_AFTER)
 
     # then those who were refused have their orders too
     assert any(one.lost_attempts for one in load.acknowledged)
     assert {one.client for one in load.acknowledged} == set(load.clients)
     run.settle(load)
-
-
-def run_as_owner_elsewhere(run: FaultRun, statement: str) -> None:
-    """Run a statement from another database of the server: this one takes no more connections."""
-    with psycopg.connect(run.database.postgres.url(database="postgres"), autocommit=True) as connection:
-        connection.execute(statement.encode())
 
 
 @contextmanager
@@ -175,7 +168,7 @@ def read_only(run: FaultRun) -> Iterator[None]:
     try:
         yield
     finally:
-        run_as_owner_elsewhere(run, f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        run.elsewhere(f"ALTER DATABASE {name} RESET default_transaction_read_only")
 
 
 def test_a_server_that_only_reads_is_left_and_found_again(run: FaultRun) -> None:

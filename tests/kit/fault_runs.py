@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
+
 from database.verify import book_faults
 from tests.kit.builders import User, make_user, order_request
 from tests.kit.gateway import eventually
@@ -34,17 +36,21 @@ type Request = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A procedure that takes one keyed request, and how a request of a user is drawn."""
+    """A procedure that takes one keyed request, and how a client's next request of it is drawn.
+
+    `refusals` are the errors that it may end in under a load, with nothing kept: what it meant is gone by then.
+    """
 
     procedure: str
-    draw: Callable[[User, random.Random], Request]
+    draw: Callable[["ProcedureClient"], Request]
+    refusals: frozenset[ErrorCode] = frozenset()
 
 
-def market_order(user: User, dice: random.Random) -> Request:
+def market_order(client: "ProcedureClient") -> Request:
     """A small market order: on a netting account it adds to the position or reduces it, as it comes."""
-    symbol = dice.choice(("EURUSD", "GBPUSD", "AAPL"))
-    quantity = dice.choice(("0.1", "0.2", "0.3"))
-    return order_request(user, symbol=symbol, side=dice.choice(("buy", "sell")), quantity=quantity)
+    symbol = client.dice.choice(("EURUSD", "GBPUSD", "AAPL"))
+    quantity = client.dice.choice(("0.1", "0.2", "0.3"))
+    return order_request(client.user, symbol=symbol, side=client.dice.choice(("buy", "sell")), quantity=quantity)
 
 
 # Every procedure that moves money or positions by an order takes part in the load by a line here.
@@ -52,31 +58,45 @@ OPERATIONS = (Operation("execute_order_atomic", market_order),)
 
 
 class ProcedureClient:
-    """A worker's view of the database: one connection, and the requests that it has sent."""
+    """A worker's view of the database: one connection, the requests that it has sent, the positions that it opened."""
 
     def __init__(
         self, url: Callable[[], str], user: User, dice: random.Random, operations: Sequence[Operation] = OPERATIONS
     ) -> None:
         self.user = user
+        self.dice = dice
         self.opened = 0
-        self.sent: dict[str, tuple[str, Request]] = {}
+        self.sent: dict[str, tuple[Operation, Request]] = {}
+        self.positions: list[str] = []
         self._url = url
-        self._dice = dice
         self._operations = operations
         self.database = Database(self._counted_url)
 
     def attempt(self, key: str, number: int) -> Mapping[str, Any] | None:
-        """As Client says; what is refused for another reason than a lost database is raised."""
+        """As Client says. An error that the operation may end in is {"refused"}, any other one is raised."""
         if key not in self.sent:
-            operation = self._dice.choice(self._operations)
-            request = operation.draw(self.user, self._dice) | {"idempotency_key": key, "request_hash": f"hash of {key}"}
-            self.sent[key] = (operation.procedure, request)
+            operation = self.dice.choice(self._operations)
+            self.sent[key] = (
+                operation,
+                operation.draw(self) | {"idempotency_key": key, "request_hash": f"hash of {key}"},
+            )
+        operation, _ = self.sent[key]
         try:
-            return self.database.call(*self.sent[key])["answer"]
+            answer = self.call(key)["answer"]
         except TradingError as error:
+            if error.code in operation.refusals:
+                return {"refused": error.code}
             if error.code is not ErrorCode.DATABASE_UNAVAILABLE:
                 raise
             return None
+        if answer.get("position_id"):
+            self.positions.append(answer["position_id"])
+        return answer
+
+    def call(self, key: str) -> Any:
+        """Send what was sent under `key`, and give what the procedure returns."""
+        operation, request = self.sent[key]
+        return self.database.call(operation.procedure, request)
 
     def _counted_url(self) -> str:
         self.opened += 1
@@ -98,6 +118,11 @@ class FaultRun:
         with self.database.connect() as connection:
             cursor = connection.execute(statement.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
+
+    def elsewhere(self, statement: str) -> None:
+        """Run a statement from another database of the server, as when this one takes no connections."""
+        with psycopg.connect(self.database.postgres.url(database="postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
 
     def value(self, statement: str, *parameters: object) -> Any:
         """The first column of the first row."""
@@ -167,17 +192,17 @@ class FaultRun:
         for client in load.clients:
             assert isinstance(client, ProcedureClient)
             told.setdefault(client.user, {})
-        for one in load.acknowledged:
+        kept_answers = [one for one in load.acknowledged if "refused" not in one.answer]
+        for one in kept_answers:
             assert isinstance(one.client, ProcedureClient)
             told[one.client.user][one.key] = one.order_id
         for user, answers in told.items():
             kept = self.execute("SELECT idempotency_key, id::text FROM orders WHERE user_id = %s", user.user_id)
             assert len(kept) == len(dict(kept)), "a key has two orders"
             assert dict(kept) == answers, "answers and orders differ"
-        for one in self.dice.sample(load.acknowledged, min(REPLAYS, len(load.acknowledged))):
+        for one in self.dice.sample(kept_answers, min(REPLAYS, len(kept_answers))):
             assert isinstance(one.client, ProcedureClient)
-            again = one.client.database.call(*one.client.sent[one.key])
-            assert again == {"replayed": True, "answer": one.answer}
+            assert one.client.call(one.key) == {"replayed": True, "answer": one.answer}
 
     def hanging(self) -> list[Any]:
         """Sessions that sit in a transaction or wait for a lock."""
