@@ -15,9 +15,10 @@ BALANCE ?=
 SYMBOL ?=
 BID ?=
 ASK ?=
-# Of the tests: `make test TESTS="tests/unit -k margin"`.
+# Of the tests: `make test TESTS="tests/unit -k margin"`; SEED=n repeats the random choices of a run that failed.
 TESTS ?= tests
-export PORT STATE EMAIL SID N BALANCE SYMBOL BID ASK
+SEED ?= $(TRADING_SEED)
+export PORT STATE EMAIL SID N BALANCE SYMBOL BID ASK SEED
 
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
@@ -54,8 +55,8 @@ verify-books: .venv/.local ## check that orders, fills, positions, ledger, audit
 
 # --- quality ------------------------------------------------------------------------------------------------------
 
-test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own
-	@$(PYTHON) -m pytest $(TESTS)
+test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own (TESTS=tests SEED=)
+	@TRADING_SEED="$$SEED" $(PYTHON) -m pytest $(TESTS)
 
 lint: .venv/.dev .venv-deploy/.deploy ## format, rules, types, import directions, SQL, template
 	$(PYTHON) -m ruff format --check .
