@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -41,32 +42,17 @@ def callers(run: FaultRun, user: User, count: int, operation: Operation = OPERAT
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.procedure)
 def test_fifty_callers_of_one_key_and_one_who_differs(run: FaultRun, operation: Operation) -> None:
     """F4."""
-    # given fifty callers of one request, and one whose request under the same key is another, all past their first look
+    # given fifty callers of one request, all past their first look, and then one with another under the same key
     user = run.user()
     *same, other = callers(run, user, CALLERS + 1, operation)
     request = operation.draw(other) | {"idempotency_key": "one", "request_hash": "the same"}
     differing = request | {"request_hash": "another"}
-    outcomes: list[Any] = []
-
-    def call(client: ProcedureClient, what: dict[str, object]) -> None:
-        try:
-            outcomes.append(client.database.call(operation.procedure, what))
-        except Exception as error:  # noqa: BLE001 - it is an outcome
-            outcomes.append(error)
-
-    threads = [threading.Thread(target=call, args=(client, request)) for client in same]
-    threads.append(threading.Thread(target=call, args=(other, differing)))
-    with run.database.connect(autocommit=False) as holder:
-        holder.execute("SELECT FROM accounts WHERE user_id = %s FOR NO KEY UPDATE", (user.user_id,))
-        for begun, thread in enumerate(threads, start=1):
-            thread.start()
-            if begun >= CALLERS:
-                eventually(lambda wanted=begun: run.waiting() == wanted, what=f"{begun} callers who wait")
-
-        # when the account is free
-        holder.rollback()
-        for thread in threads:
-            thread.join()
+    calls = [partial(client.database.call, operation.procedure, request) for client in same]
+    with run.held(user) as held:
+        held.begin(*calls)
+        held.begin(partial(other.database.call, operation.procedure, differing))
+    # when the account is free
+    outcomes = held.outcomes
 
     # then one made the order, all others of the same request hear of it word for word, the other one is refused
     refused = [outcome for outcome in outcomes if isinstance(outcome, TradingError)]

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kit.builders import User
+from tests.kit.builders import User, order_body
 from tests.kit.fault_runs import FaultRun
 from tests.kit.functions import API_CLIENT, AUDIENCE, ISSUER, bearer, function_variables, make_token
 from tests.kit.gateway import RunningGateway, eventually, running_gateway
@@ -62,16 +62,9 @@ class Deployment:
 
     def order(self, user: User, key: str) -> httpx.Response:
         """A market order over HTTP."""
-        body = {
-            "symbol": "EURUSD",
-            "order_type": "market",
-            "side": "buy",
-            "quantity": "0.1",
-            "idempotency_key": key,
-        }
         return httpx.post(
             f"{self.gateway.url}/functions/v1/execute-order",
-            json=body,
+            json=order_body(idempotency_key=key),
             headers=bearer(make_token(user)),
             timeout=20,
             trust_env=False,

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -151,23 +152,27 @@ class FaultRun:
         return Load([self.client(user) for user in [*users, users[-1]]])
 
     def at_once(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
-        """What each call returned or raised, all of them begun together."""
+        """What each call returned, all of them begun together."""
         start = threading.Barrier(len(calls))
-        outcomes: list[Any] = [None] * len(calls)
 
-        def begin(number: int) -> None:
+        def begin(call: Callable[[], Any]) -> Any:
             start.wait()
-            try:
-                outcomes[number] = calls[number]()
-            except Exception as error:  # noqa: BLE001 - it is an outcome
-                outcomes[number] = error
+            return call()
 
-        threads = [threading.Thread(target=begin, args=(number,)) for number in range(len(calls))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return outcomes
+        with ThreadPoolExecutor(len(calls)) as pool:
+            return list(pool.map(begin, calls))
+
+    @contextmanager
+    def held(self, user: User) -> Iterator["HeldCalls"]:
+        """The user's account stays locked inside; whoever was begun there wants it at the end, all at once."""
+        calls = HeldCalls(self)
+        with self.database.connect(autocommit=False) as holder:
+            holder.execute("SELECT FROM accounts WHERE user_id = %s FOR NO KEY UPDATE", (user.user_id,))
+            try:
+                yield calls
+            finally:
+                holder.rollback()
+                calls.join()
 
     def settle(self, load: Load | None = None, *, deadlocks: int = 0) -> None:
         """The final checker: I1 to I7 in SQL, I1, I5 and I8 as callers see them, and I9.
@@ -234,6 +239,36 @@ class FaultRun:
         """Close the clients' connections."""
         for client in self.clients:
             client.database.close()
+
+
+class HeldCalls:
+    """Calls that wait for a locked account, in the order in which they were begun. `outcomes` is whole at the end."""
+
+    def __init__(self, run: FaultRun) -> None:
+        self.outcomes: list[Any] = []
+        self._run = run
+        self._threads: list[threading.Thread] = []
+
+    def begin(self, *calls: Callable[[], Any]) -> None:
+        """Begin calls and return when all of them wait."""
+        for call in calls:
+            self.outcomes.append(None)
+            thread = threading.Thread(target=self._call, args=(len(self.outcomes) - 1, call))
+            self._threads.append(thread)
+            thread.start()
+        wanted = len(self._threads)
+        eventually(lambda: self._run.waiting() == wanted, what=f"{wanted} calls that wait")
+
+    def join(self) -> None:
+        """Wait for the end of all."""
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self, number: int, call: Callable[[], Any]) -> None:
+        try:
+            self.outcomes[number] = call()
+        except Exception as error:  # noqa: BLE001 - it is an outcome
+            self.outcomes[number] = error
 
 
 @contextmanager

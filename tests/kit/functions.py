@@ -17,7 +17,7 @@ from uuid import UUID
 import jwt
 import pytest
 
-from tests.kit.builders import User
+from tests.kit.builders import User, order_body
 from tests.kit.servers import ScratchDatabase
 
 ROOT = Path(__file__).parents[2]
@@ -223,14 +223,7 @@ def bearer(token: str) -> dict[str, str]:
 
 def order_event(user: User, *, route_key: str = "POST /functions/v1/execute-order", **fields: object) -> dict[str, Any]:
     """An order of `user` as API Gateway hands it over: 0.1 lots of EURUSD bought, under a key of its own."""
-    body = {
-        "symbol": "EURUSD",
-        "order_type": "market",
-        "side": "buy",
-        "quantity": "0.1",
-        "idempotency_key": str(uuid.uuid4()),
-    } | fields
-    return http_event(route_key, headers=bearer(make_token(user)), body=json.dumps(body))
+    return http_event(route_key, headers=bearer(make_token(user)), body=json.dumps(order_body(**fields)))
 
 
 def _secret(folder: Path, name: str, text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from tests.kit.traders import EXECUTE_ORDER, Trader, exact
+from tests.kit.traders import Trader, exact
 
 RETRY_SECONDS = 0.05
 ORDER_SECONDS_MAX = 60.0
@@ -35,15 +35,9 @@ class OverHttp:
 
     def attempt(self, key: str, number: int) -> Mapping[str, Any] | None:
         """As Client says; an answer of 5xx says nothing of the outcome."""
-        body = {
-            "symbol": "EURUSD",
-            "order_type": "market",
-            "side": "buy" if number % 2 else "sell",
-            "quantity": "0.01",
-            "idempotency_key": key,
-        }
+        side = "buy" if number % 2 else "sell"
         try:
-            response = self.trader.http.post(EXECUTE_ORDER, json=body)
+            response = self.trader.order(side=side, quantity="0.01", idempotency_key=key)
         except httpx.TransportError:
             return None
         if response.status_code >= 500:
