@@ -57,11 +57,26 @@ LANGUAGE sql STABLE AS $$
     CROSS JOIN LATERAL (
         SELECT
             -- Not known while a quote is missing, rather than the sum of the others.
-            CASE count(*) WHEN count(p.unrealized_pnl) THEN coalesce(sum(p.unrealized_pnl), 0) END AS unrealized_pnl,
+            CASE count(*) WHEN count(m.pnl) THEN coalesce(sum(
+                CASE
+                    WHEN i.quote_currency = a.currency THEN m.pnl
+                    ELSE convert_amount(m.pnl, i.quote_currency, a.currency, p_at)
+                END
+            ), 0) END AS unrealized_pnl,
             coalesce(sum(p.margin_used), 0) AS margin_used,
             count(*) AS open_positions,
-            min(p.symbol) FILTER (WHERE p.stale) AS stale
-        FROM valued_positions(a.user_id, a.id, p_at) AS p
+            min(p.symbol) FILTER (
+                WHERE p_at IS NOT NULL
+                AND quote_is_stale(q.quoted_at, q.received_at, i.quote_age_ms_max, i.calendar, p_at)
+            ) AS stale
+        FROM positions AS p
+        INNER JOIN instruments AS i USING (symbol)
+        LEFT JOIN quotes AS q USING (symbol)
+        CROSS JOIN LATERAL (
+            SELECT CASE p.side WHEN 'long' THEN q.bid - p.entry_price ELSE p.entry_price - q.ask END
+                * p.quantity * i.contract_size AS pnl
+        ) AS m
+        WHERE p.user_id = p_user_id AND p.account_id = p_account_id AND p.status = 'open'
     ) AS v
     WHERE a.user_id = p_user_id AND a.id = p_account_id
 $$;

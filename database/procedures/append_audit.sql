@@ -6,14 +6,12 @@ CREATE OR REPLACE FUNCTION audit_bytes_v1(
     p_user_id uuid, p_account_id uuid, p_version bigint, p_order_id uuid, p_action text, p_status text,
     p_details jsonb, p_reason text, p_retry_attempt integer, p_pii_digest bytea, p_created_at text
 ) RETURNS bytea
-LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
-BEGIN
-    RETURN convert_to(concat_ws(
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT convert_to(concat_ws(
         chr(31), '1', p_user_id, p_account_id, p_version, coalesce(p_order_id::text, '-'), p_action,
         coalesce(p_status, '-'), coalesce(to_json(p_reason)::text, '-'), coalesce(p_retry_attempt::text, '-'),
         coalesce(encode(p_pii_digest, 'hex'), '-'), p_created_at, p_details::text
-    ), 'UTF8');
-END
+    ), 'UTF8')
 $$;
 
 -- Appends p_entries behind the head that stands on p_account and returns the new head. The caller holds the account's
@@ -57,6 +55,49 @@ BEGIN
 END
 $$;
 
+-- The four steps of an executed order, each by its details: what append_audit does, in line, because it is on the path
+-- of every order.
+CREATE OR REPLACE FUNCTION append_execution(
+    p_account accounts, p_order_id uuid, p_submitted jsonb, p_approved jsonb, p_executed jsonb, p_filled jsonb,
+    p_at timestamptz, p_pii jsonb
+) RETURNS bytea
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_user_id uuid := p_account.user_id;
+    v_account_id uuid := p_account.id;
+    v_version bigint := p_account.audit_version;
+    v_id uuid := uuidv7();
+    v_at text := utc_text(p_at);
+    v_digest bytea := append_audit_pii(v_user_id, v_id, p_pii);
+    v_submitted bytea := sha256(p_account.audit_head || audit_bytes_v1(
+        v_user_id, v_account_id, v_version + 1, p_order_id, 'SUBMITTED', 'pending_new', p_submitted, NULL, NULL, v_digest, v_at
+    ));
+    v_approved bytea := sha256(v_submitted || audit_bytes_v1(
+        v_user_id, v_account_id, v_version + 2, p_order_id, 'APPROVED', 'pending_new', p_approved, NULL, NULL, NULL, v_at
+    ));
+    v_executed bytea := sha256(v_approved || audit_bytes_v1(
+        v_user_id, v_account_id, v_version + 3, p_order_id, 'EXECUTED', 'pending_new', p_executed, NULL, NULL, NULL, v_at
+    ));
+    v_filled bytea := sha256(v_executed || audit_bytes_v1(
+        v_user_id, v_account_id, v_version + 4, p_order_id, 'FILLED', 'filled', p_filled, NULL, NULL, NULL, v_at
+    ));
+BEGIN
+    INSERT INTO order_audit_log (
+        user_id, id, account_id, version, order_id, action, status, details, pii_digest, previous_hash, hash,
+        hash_version, created_at
+    ) VALUES
+    (v_user_id, v_id, v_account_id, v_version + 1, p_order_id, 'SUBMITTED', 'pending_new', p_submitted, v_digest,
+        p_account.audit_head, v_submitted, 1, p_at),
+    (v_user_id, uuidv7(), v_account_id, v_version + 2, p_order_id, 'APPROVED', 'pending_new', p_approved, NULL,
+        v_submitted, v_approved, 1, p_at),
+    (v_user_id, uuidv7(), v_account_id, v_version + 3, p_order_id, 'EXECUTED', 'pending_new', p_executed, NULL,
+        v_approved, v_executed, 1, p_at),
+    (v_user_id, uuidv7(), v_account_id, v_version + 4, p_order_id, 'FILLED', 'filled', p_filled, NULL,
+        v_executed, v_filled, 1, p_at);
+    RETURN v_filled;
+END
+$$;
+
 -- Keeps the personal data beside the chain and returns its salted digest.
 CREATE OR REPLACE FUNCTION append_audit_pii(p_user_id uuid, p_audit_id uuid, p_pii jsonb) RETURNS bytea
 LANGUAGE plpgsql AS $$
@@ -72,16 +113,17 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION audit_pii_digest(p_salt bytea, p_ip inet, p_user_agent text, p_email text) RETURNS bytea
-LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
-BEGIN
-    RETURN sha256(p_salt || convert_to(jsonb_build_array(host(p_ip), p_user_agent, p_email)::text, 'UTF8'));
-END
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT sha256(p_salt || convert_to(jsonb_build_array(host(p_ip), p_user_agent, p_email)::text, 'UTF8'))
 $$;
 
 ALTER FUNCTION audit_bytes_v1(
     uuid, uuid, bigint, uuid, text, text, jsonb, text, integer, bytea, text
 ) OWNER TO trading_procedures;
 ALTER FUNCTION append_audit(accounts, uuid, audit_entry[], timestamptz, jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION append_execution(
+    accounts, uuid, jsonb, jsonb, jsonb, jsonb, timestamptz, jsonb
+) OWNER TO trading_procedures;
 ALTER FUNCTION append_audit_pii(uuid, uuid, jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION audit_pii_digest(bytea, inet, text, text) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION audit_bytes_v1(

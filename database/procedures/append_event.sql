@@ -1,12 +1,14 @@
 -- The outbox row of an account transaction. The caller holds the account's lock, has put the next sequence on the
--- account's row and hands it over; the relay pushes it after commit.
-CREATE OR REPLACE FUNCTION append_event(
+-- account's row and hands it over; the relay pushes it after commit. Returns the sequence.
+DROP FUNCTION IF EXISTS append_event(accounts, bigint, text, jsonb, text, timestamptz);
+CREATE FUNCTION append_event(
     p_account accounts, p_sequence bigint, p_event_type text, p_payload jsonb, p_request_id text, p_at timestamptz
-) RETURNS void
+) RETURNS bigint
 LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO events (user_id, account_id, sequence, event_type, payload, request_id, created_at)
     VALUES (p_account.user_id, p_account.id, p_sequence, p_event_type, p_payload, p_request_id, p_at);
+    RETURN p_sequence;
 END
 $$;
 

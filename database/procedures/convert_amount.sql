@@ -19,7 +19,7 @@ $$;
 CREATE OR REPLACE FUNCTION quote_is_ahead(
     p_quoted_at timestamptz, p_received_at timestamptz, p_at timestamptz
 ) RETURNS boolean
-LANGUAGE sql IMMUTABLE AS $$
+LANGUAGE sql STABLE AS $$
     SELECT greatest(p_quoted_at, p_received_at) > p_at + interval '1 second'
 $$;
 

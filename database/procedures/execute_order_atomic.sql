@@ -16,14 +16,19 @@ DECLARE
     v_account accounts;
     v_answer jsonb;
 BEGIN
-    PERFORM check_request_version(request);
-    v_account_id := resolve_account(v_user_id, (request ->> 'account_id')::uuid);
+    IF request -> 'version' IS DISTINCT FROM '1' THEN
+        PERFORM check_request_version(request);
+    END IF;
+    v_account_id := coalesce((request ->> 'account_id')::uuid, resolve_account(v_user_id, NULL));
     v_answer := replayed_answer(
         v_user_id, v_account_id, request ->> 'idempotency_key', request ->> 'request_hash'
     );
     IF v_answer IS NULL THEN
         -- A statement of its own: what is read after it is read with a snapshot taken after the lock.
         SELECT * INTO v_account FROM accounts WHERE user_id = v_user_id AND id = v_account_id FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            PERFORM resolve_account(v_user_id, v_account_id);
+        END IF;
         -- Again, because the racer that held the lock may have used the key.
         v_answer := replayed_answer(
             v_user_id, v_account_id, request ->> 'idempotency_key', request ->> 'request_hash'
@@ -52,6 +57,9 @@ DECLARE
     v_worth record;
     v_refusal jsonb;
 BEGIN
+    IF request ->> 'order_type' IS DISTINCT FROM 'market' THEN
+        PERFORM refuse_value('order_type', request ->> 'order_type', 'market');
+    END IF;
     v_terms := terms_of_order(request, p_account);
     IF p_account.position_mode = 'netting' THEN
         SELECT * INTO v_position FROM positions AS p
@@ -66,13 +74,17 @@ BEGIN
     v_open := market_is_open(v_terms.calendar, p_at);
     v_refusal := coalesce(
         eligibility_refusal(p_account, v_terms, v_reducing, v_open, p_at),
-        position_refusal(p_account, v_position, v_side, v_quantity, v_reduce_only)
+        CASE p_account.position_mode WHEN 'netting'
+            THEN position_refusal(p_account, v_position, v_side, v_quantity, v_reduce_only)
+        END
     );
     IF v_refusal IS NOT NULL THEN
         RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);
     END IF;
 
-    PERFORM check_quote_age(v_terms, p_at);
+    IF NOT quote_is_fresh(v_terms, p_at) THEN
+        PERFORM refuse_stale_quote(v_terms.symbol);
+    END IF;
     v_fill := price_order(
         v_terms, v_side, v_quantity, p_account.id || ':' || (request ->> 'idempotency_key'), NOT v_open
     );
@@ -82,11 +94,7 @@ BEGIN
     IF request ?| ARRAY['stop_loss', 'take_profit'] THEN
         PERFORM check_exit_prices(request, v_terms, v_fill.price, v_reducing);
     END IF;
-    -- Converted as what it is, an amount that goes out.
-    v_fill.commission := -round_money(
-        convert_amount(-order_commission(v_terms, v_quantity), v_terms.quote_currency, p_account.currency, p_at),
-        p_account.currency
-    );
+    v_fill.commission := charged_commission(p_account, v_terms, v_quantity, p_at);
     IF v_reducing THEN
         RETURN book_filled_order(request, p_account, v_terms, v_fill, v_position, NULL, p_at);
     END IF;
@@ -123,9 +131,6 @@ DECLARE
     v_terms order_terms;
     v_quantity numeric := (request ->> 'quantity')::numeric;
 BEGIN
-    IF request ->> 'order_type' IS DISTINCT FROM 'market' THEN
-        PERFORM refuse_value('order_type', request ->> 'order_type', 'market');
-    END IF;
     IF request ->> 'side' IS NULL OR request ->> 'side' NOT IN ('buy', 'sell') THEN
         PERFORM refuse_value('side', request ->> 'side', 'buy or sell');
     END IF;
@@ -147,13 +152,23 @@ BEGIN
             '%s to %s in steps of %s', v_terms.quantity_min, v_terms.quantity_max, v_terms.quantity_step
         ));
     END IF;
-    IF NOT (request ->> 'max_slippage')::numeric BETWEEN 0 AND 1e18 THEN
-        PERFORM refuse_value('max_slippage', request ->> 'max_slippage', 'at least 0');
-    END IF;
     IF p_account.position_mode = 'hedging' AND coalesce((request ->> 'reduce_only')::boolean, false) THEN
         PERFORM refuse_value(
             'reduce_only', 'true', 'left out on a hedging account, where each order opens a position of its own'
         );
+    END IF;
+    IF request ?| ARRAY['max_slippage', 'parent_order_id', 'client_order_id'] THEN
+        PERFORM check_optional_fields(request, p_account);
+    END IF;
+    RETURN v_terms;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION check_optional_fields(request jsonb, p_account accounts) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF NOT (request ->> 'max_slippage')::numeric BETWEEN 0 AND 1e18 THEN
+        PERFORM refuse_value('max_slippage', request ->> 'max_slippage', 'at least 0');
     END IF;
     IF request ->> 'parent_order_id' IS NOT NULL AND NOT EXISTS (
         SELECT FROM orders AS o
@@ -172,18 +187,15 @@ BEGIN
             'field', 'client_order_id', 'value', request ->> 'client_order_id', 'constraint', 'unique in the account'
         )::text;
     END IF;
-    RETURN v_terms;
 END
 $$;
 
 -- The traded symbol's quote must be fresh whether or not its market keeps hours.
-CREATE OR REPLACE FUNCTION check_quote_age(p_terms order_terms, p_at timestamptz) RETURNS void
-LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION quote_is_fresh(p_terms order_terms, p_at timestamptz) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF p_terms.bid IS NULL OR quote_is_ahead(p_terms.quoted_at, p_terms.received_at, p_at)
-        OR least(p_terms.quoted_at, p_terms.received_at) < p_at - p_terms.quote_age_ms_max * interval '1 ms' THEN
-        PERFORM refuse_stale_quote(p_terms.symbol);
-    END IF;
+    RETURN p_terms.bid IS NOT NULL AND NOT quote_is_ahead(p_terms.quoted_at, p_terms.received_at, p_at)
+        AND least(p_terms.quoted_at, p_terms.received_at) >= p_at - p_terms.quote_age_ms_max * interval '1 ms';
 END
 $$;
 
@@ -248,7 +260,8 @@ BEGIN
         'execute_order_atomic(jsonb)',
         'execute_market_order(jsonb, accounts, timestamptz)',
         'terms_of_order(jsonb, accounts)',
-        'check_quote_age(order_terms, timestamptz)',
+        'check_optional_fields(jsonb, accounts)',
+        'quote_is_fresh(order_terms, timestamptz)',
         'slippage_refusal(jsonb, order_fill)',
         'check_exit_prices(jsonb, order_terms, numeric, boolean)',
         'opening_pnl(accounts, order_terms, text, numeric, numeric, timestamptz)'

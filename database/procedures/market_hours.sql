@@ -3,17 +3,22 @@
 -- True while p_calendar is open at p_at: from the opening instant to just before the closing one. A calendar with no
 -- session there, or one that is not known, is closed.
 CREATE OR REPLACE FUNCTION market_is_open(p_calendar text, p_at timestamptz) RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE
+LANGUAGE plpgsql STABLE PARALLEL SAFE
 AS $$
-    SELECT coalesce((SELECT c.always_open FROM market_calendars c WHERE c.name = p_calendar), false)
-        -- Sessions of a calendar do not overlap, so only the last one to open can still be open.
-        OR coalesce((
+BEGIN
+    RETURN coalesce((
+        SELECT c.always_open OR coalesce((
+            -- Sessions of a calendar do not overlap, so only the last one to open can still be open.
             SELECT s.closes_at > p_at
-            FROM market_sessions s
+            FROM market_sessions AS s
             WHERE s.calendar = p_calendar AND s.opens_at <= p_at
             ORDER BY s.opens_at DESC
             LIMIT 1
         ), false)
+        FROM market_calendars AS c
+        WHERE c.name = p_calendar
+    ), false);
+END
 $$;
 
 -- The first opening of p_calendar after p_at; null for one that is always open, or whose sessions end before.

@@ -3,7 +3,7 @@
 
 -- The seeded draw in [0, 1], to six places: the first 32 bits of the seed's sha256.
 CREATE OR REPLACE FUNCTION slippage_draw(p_seed text) RETURNS numeric
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT round(
         ('x' || substr(encode(sha256(convert_to(p_seed, 'UTF8')), 'hex'), 1, 8))::bit(32)::bigint::numeric
         / 4294967296, 6

@@ -77,13 +77,19 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION keep_answer(
+-- Keeps p_answer under the key and returns it. What comes without a key is the platform's own and keeps none.
+DROP FUNCTION IF EXISTS keep_answer(accounts, text, text, jsonb, integer, timestamptz);
+CREATE FUNCTION keep_answer(
     p_account accounts, p_key text, p_hash text, p_answer jsonb, p_days integer, p_at timestamptz
-) RETURNS void
+) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF p_key IS NULL THEN
+        RETURN p_answer;
+    END IF;
     INSERT INTO idempotency_keys (user_id, account_id, idempotency_key, request_hash, answer, created_at, expires_at)
     VALUES (p_account.user_id, p_account.id, p_key, p_hash, p_answer, p_at, p_at + p_days * interval '1 day');
+    RETURN p_answer;
 END
 $$;
 

@@ -25,6 +25,16 @@ LANGUAGE sql STABLE AS $$
     FROM idempotency_keys AS k
     LEFT JOIN orders AS o ON k.user_id = o.user_id AND (k.answer ->> 'order_id')::uuid = o.id
     WHERE k.answer ? 'order_id' AND o.id IS NULL
+    UNION ALL
+    SELECT k.account_id, k.idempotency_key, 'no event tells of its answer'
+    FROM idempotency_keys AS k
+    LEFT JOIN events AS v
+        ON k.user_id = v.user_id AND k.account_id = v.account_id AND v.sequence = (k.answer ->> 'sequence')::bigint
+    WHERE k.answer ?& ARRAY['order_id', 'outcome'] AND NOT coalesce(v.payload @> jsonb_build_object(
+        'orders', jsonb_build_array(jsonb_build_object(
+            'order_id', k.answer -> 'order_id', 'status', k.answer -> 'outcome'
+        ))
+    ), false)
 $$;
 
 -- I2: balances are the sums of their ledgers, each entry carries the balance after it, no number is missing.
@@ -128,13 +138,22 @@ LANGUAGE sql STABLE AS $$
     WHERE f.id IS NULL OR f.realized_pnl <> coalesce(e.amount, 0)
 $$;
 
--- I3: nothing is half done. A filled order has its fills, ledger, audit and event; a refused one has no fills.
+-- I3: nothing is half done. A filled order has its fills, ledger, audit and event; a refused one has no fills; what is
+-- left of one that rests is what its fills left, and of one that ended nothing.
 CREATE OR REPLACE FUNCTION books_orders() RETURNS TABLE (account_id uuid, subject text, problem text)
 LANGUAGE sql STABLE AS $$
     WITH filled AS (
         SELECT f.user_id, f.order_id, sum(f.quantity) AS quantity, sum(f.quantity * f.price) AS value
         FROM fills AS f
         GROUP BY f.user_id, f.order_id
+    ),
+    -- What the last event that names an order says of it.
+    told AS (
+        SELECT DISTINCT ON (v.user_id, x.fact ->> 'order_id')
+            v.user_id, v.account_id, (x.fact ->> 'order_id')::uuid AS order_id, x.fact, v.payload
+        FROM events AS v
+        CROSS JOIN LATERAL jsonb_array_elements(v.payload -> 'orders') WITH ORDINALITY AS x (fact, place)
+        ORDER BY v.user_id, x.fact ->> 'order_id', v.sequence DESC, x.place DESC
     )
     SELECT o.account_id, o.id::text, format('filled %s, its fills sum to %s', o.filled_quantity, coalesce(f.quantity, 0))
     FROM orders AS o
@@ -150,30 +169,39 @@ LANGUAGE sql STABLE AS $$
     ) AS l ON true
     WHERE l.status IS DISTINCT FROM o.status
     UNION ALL
+    SELECT o.account_id, o.id::text, format(
+        'leaves %s of %s in state %s, filled %s', o.leaves_quantity, o.quantity, o.status, o.filled_quantity
+    )
+    FROM orders AS o
+    WHERE o.leaves_quantity <> CASE
+        WHEN o.status IN ('pending_new', 'new', 'triggered', 'partially_filled') THEN o.quantity - o.filled_quantity
+        ELSE 0
+    END
+    UNION ALL
     SELECT o.account_id, o.id::text, 'no event tells of it'
     FROM orders AS o
-    WHERE NOT EXISTS (
-        SELECT FROM idempotency_keys AS k
-        INNER JOIN events AS v
-            ON k.user_id = v.user_id AND k.account_id = v.account_id AND v.sequence = (k.answer ->> 'sequence')::bigint
-        WHERE k.user_id = o.user_id AND k.account_id = o.account_id AND k.idempotency_key = o.idempotency_key
-            AND v.payload @> jsonb_build_object('orders', jsonb_build_array(
-                jsonb_build_object('order_id', o.id, 'status', o.status)
-            ))
-            AND (o.status <> 'filled' OR v.payload @> jsonb_build_object(
-                'fills', jsonb_build_array(jsonb_build_object('order_id', o.id)),
-                'positions', jsonb_build_array(jsonb_build_object('position_id', o.position_id)),
-                'account', jsonb_build_object('account_id', o.account_id)
-            ))
-    ) AND o.created_at > clock_timestamp() - interval '1 day'
+    LEFT JOIN told AS t ON o.user_id = t.user_id AND o.account_id = t.account_id AND o.id = t.order_id
+    WHERE (o.status, o.symbol, o.side, o.quantity, o.filled_quantity) IS DISTINCT FROM (
+            t.fact ->> 'status', t.fact ->> 'symbol', t.fact ->> 'side', (t.fact ->> 'quantity')::numeric,
+            (t.fact ->> 'filled_quantity')::numeric
+        )
+        OR (o.status = 'filled' AND NOT t.payload @> jsonb_build_object(
+            'fills', jsonb_build_array(jsonb_build_object('order_id', o.id)),
+            'positions', jsonb_build_array(jsonb_build_object('position_id', o.position_id)),
+            'account', jsonb_build_object('account_id', o.account_id)
+        ))
     UNION ALL
     SELECT o.account_id, o.id::text, 'the audit tells another order'
     FROM orders AS o
-    INNER JOIN order_audit_log AS l ON o.user_id = l.user_id AND o.id = l.order_id AND l.action = 'SUBMITTED'
+    LEFT JOIN order_audit_log AS l ON o.user_id = l.user_id AND o.id = l.order_id AND l.action = 'SUBMITTED'
     WHERE (o.symbol, o.side, o.order_type, o.quantity, o.client_order_id) IS DISTINCT FROM (
-        l.details ->> 'symbol', l.details ->> 'side', l.details ->> 'order_type',
-        (l.details ->> 'quantity')::numeric, l.details ->> 'client_order_id'
-    )
+            l.details ->> 'symbol', l.details ->> 'side', l.details ->> 'order_type',
+            (l.details ->> 'quantity')::numeric, l.details ->> 'client_order_id'
+        )
+        OR (o.limit_price, o.stop_price, o.stop_loss, o.take_profit) IS DISTINCT FROM (
+            (l.details ->> 'limit_price')::numeric, (l.details ->> 'stop_price')::numeric,
+            (l.details ->> 'stop_loss')::numeric, (l.details ->> 'take_profit')::numeric
+        )
     UNION ALL
     SELECT o.account_id, o.id::text, 'its client_order_id is not kept'
     FROM orders AS o

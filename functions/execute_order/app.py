@@ -1,45 +1,36 @@
-"""POST /functions/v1/execute-order and POST /api/v1/orders: execute an order."""
+"""POST /functions/v1/execute-order and POST /api/v1/orders: execute an order, or let it rest."""
 
 from functools import partial
 
+from trading.edge.changes import admit_change, tell_outcome
 from trading.edge.envelope import dialect_of
-from trading.edge.gate import admit
 from trading.edge.http import Request, Response, http_handler
 from trading.edge.order_dialects import execution_data, faults_as_sent, order_entry
-from trading.execution import Origin, execute_order, hash_of_request
-from trading.queue import notify_relay_unless_awake
-from trading.settings import settings
+from trading.execution import execute_order, hash_of_request
 from trading.store.connection import database
 from trading.store.instruments import instrument_catalogue
-from trading.store.orders import execute_order_atomic
+from trading.store.orders import execute_order_atomic, place_order
 
 
 def post_order(request: Request) -> Response:
-    """Admit the caller, read the order, execute it; 200, or 201 under /api/v1, or the refusal."""
-    caller = admit(request, route_group="orders", state_changing=True, permission="orders:write")
+    """Admit the caller, read the order, execute or place it; 200, or 201 under /api/v1, or the refusal."""
+    change = admit_change(request, route_group="orders", permission="orders:write")
     dialect = dialect_of(request.path)
     body = request.json()
     with faults_as_sent(body):
         execution = execute_order(
             order_entry(request, body, dialect),
-            Origin(caller.user_id, caller.email, request.source_ip, request.user_agent, request.request_id),
+            change.origin,
             request_hash=hash_of_request(request.route_key, body),
-            key_days=settings().idempotency_key_days,
+            key_days=change.key_days,
             instruments=instrument_catalogue(),
-            procedure=partial(execute_order_atomic, database()),
-            wake_relay=partial(
-                notify_relay_unless_awake,
-                relay_awake=caller.relay_awake,
-                started_at=request.started_at,
-                request_id=request.request_id,
-            ),
+            execute=partial(execute_order_atomic, database()),
+            place=partial(place_order, database()),
+            wake_relay=change.wake_relay,
         )
-    if execution.replayed:
-        request.answer_headers["Idempotency-Replayed"] = "true"
-    if execution.refusal is not None:
-        raise execution.refusal
+    tell_outcome(request, execution)
     return Response(
-        201 if dialect == "rest" else 200, execution_data(execution, dialect, trader_id=str(caller.user_id))
+        201 if dialect == "rest" else 200, execution_data(execution, dialect, trader_id=str(change.caller.user_id))
     )
 
 

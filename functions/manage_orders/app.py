@@ -1,7 +1,14 @@
-"""Reading back what was ordered, and the CSRF token that changing things takes."""
+"""Reading back what was ordered, canceling and closing it, and the CSRF token that changing things takes."""
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
+from trading.cancellation import cancel_order
+from trading.closing import close_position
+from trading.edge.change_dialects import cancel_entry, canceled_body, close_entry, closed_body
+from trading.edge.changes import admit_change, states_as_spoken, tell_outcome
 from trading.edge.csrf import make_csrf_token
 from trading.edge.envelope import timestamp
 from trading.edge.gate import Caller, admit, check_permission
@@ -17,8 +24,10 @@ from trading.edge.reading_dialects import (
     positions_body,
 )
 from trading.errors import ErrorCode, TradingError
+from trading.execution import Execution, hash_of_request
 from trading.reading import may_read_any_audit, read_order, read_order_audit
 from trading.secrets import csrf_secret
+from trading.store import orders
 from trading.store.connection import database
 from trading.store.reading import ReadingStore
 
@@ -54,6 +63,18 @@ def get_order_audit(request: Request) -> Response:
     return Response(body=audit_body(read_order_audit(_store(), caller.user_id, order_id, any_owner=any_owner)))
 
 
+def post_cancel(request: Request) -> Response:
+    """POST /api/v1/orders/{id}/cancel."""
+    procedure = partial(orders.cancel_order, database())
+    return _changed(request, cancel_entry, partial(cancel_order, procedure=procedure), canceled_body)
+
+
+def post_close(request: Request) -> Response:
+    """POST /api/v1/positions/{id}/close."""
+    procedure = partial(orders.close_position, database())
+    return _changed(request, close_entry, partial(close_position, procedure=procedure), closed_body)
+
+
 def list_positions(request: Request) -> Response:
     """GET /api/v1/positions."""
     caller = _reader(request, "positions:read")
@@ -79,6 +100,29 @@ def get_csrf_token(request: Request) -> Response:
     return Response(body={"csrf_token": made.token, "expires_at": timestamp(made.expires_at)})
 
 
+def _changed[Entry](
+    request: Request,
+    read: Callable[[Request, Mapping[str, Any]], Entry],
+    change_it: Callable[..., Execution],
+    render: Callable[[Mapping[str, Any], str], object],
+) -> Response:
+    """Admit the caller, read what is asked of the order or position in the path, change it, tell the outcome."""
+    change = admit_change(request, route_group="orders", permission="orders:write")
+    subject = parse_id(request.path_parameters["id"], "id")
+    body = request.json_if_any()
+    with states_as_spoken():
+        execution = change_it(
+            subject,
+            read(request, body),
+            change.origin,
+            request_hash=hash_of_request(request.route_key, {**body, "id": str(subject)}),
+            key_days=change.key_days,
+            wake_relay=change.wake_relay,
+        )
+    tell_outcome(request, execution)
+    return Response(body=render(execution.answer, str(change.caller.user_id)))
+
+
 def _reader(request: Request, permission: str | None) -> Caller:
     return admit(request, route_group="read", state_changing=False, permission=permission)
 
@@ -93,7 +137,9 @@ handler = http_handler(
         "GET /api/v1/orders": list_orders,
         "GET /api/v1/orders/{id}": get_order,
         "GET /api/v1/orders/{id}/audit": get_order_audit,
+        "POST /api/v1/orders/{id}/cancel": post_cancel,
         "GET /api/v1/positions": list_positions,
+        "POST /api/v1/positions/{id}/close": post_close,
         "GET /api/v1/account": get_account,
     }
 )

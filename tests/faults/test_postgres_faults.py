@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.fault_runs import CLIENT, FaultRun, fault_run
+from tests.kit.fault_runs import CLIENT, MARKET_ORDER, FaultRun, fault_run
 from tests.kit.functions import call, function_environment, load_function, order_event
 from tests.kit.gateway import eventually
 from tests.kit.load import Load
@@ -85,7 +85,7 @@ def test_without_synchronous_commit_the_same_run_goes_red(durable_servers: TestS
     lost = 0
     for _ in range(LOSING_STOPS_MAX):
         users = [durable_run.user() for _ in range(CLIENTS)]
-        with Load([durable_run.client(user) for user in users]).running() as load:
+        with Load([durable_run.client(user, [MARKET_ORDER]) for user in users]).running() as load:
             load.wait_for_orders(ORDERS_BETWEEN_STOPS)
             # when PostgreSQL is stopped at once
             stop_and_start(durable_servers)
@@ -122,7 +122,7 @@ def test_sessions_ended_under_load_cost_no_order(run: FaultRun) -> None:
 def test_a_connection_cut_while_idle_is_reopened_once_for_the_same_order(run: FaultRun) -> None:
     """F3: a session that the server ended while the function slept."""
     # given
-    client = run.client(run.user())
+    client = run.client(run.user(), [MARKET_ORDER])
     idle_timeout = f"ALTER ROLE function_trader IN DATABASE {run.database.name} SET idle_session_timeout ="
     run.execute(f"{idle_timeout} 50")
     assert client.attempt("first", 0) is not None
@@ -173,7 +173,7 @@ def read_only(run: FaultRun) -> Iterator[None]:
 
 def test_a_server_that_only_reads_is_left_and_found_again(run: FaultRun) -> None:
     """F3: failover. Nobody has to restart a function for it."""
-    load, client = run.load(CLIENTS), run.client(run.user())
+    load, client = run.load(CLIENTS), run.client(run.user(), [MARKET_ORDER])
     with load.running():
         load.wait_for_orders(ORDERS_AFTER)
         with read_only(run):

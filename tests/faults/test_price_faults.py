@@ -11,7 +11,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.kit.builders import set_quote
-from tests.kit.fault_runs import QUOTE_AGE_MS, FaultRun
+from tests.kit.fault_runs import MARKET_ORDER, QUOTE_AGE_MS, FaultRun
 from tests.kit.functions import call, function_environment, load_function, order_event
 from tests.kit.orders import ORDER_TABLES
 
@@ -141,7 +141,7 @@ def test_a_price_that_goes_stale_in_mid_run_stops_all_and_comes_back_to_all(run:
     from trading.errors import ErrorCode, TradingError
 
     # given
-    client = run.client(run.user())
+    client = run.client(run.user(), [MARKET_ORDER])
     assert client.attempt("before", 0) is not None
     run.execute("UPDATE quotes SET quoted_at = quoted_at - %s * interval '1 ms'", QUOTE_AGE_MS + 1000)
 

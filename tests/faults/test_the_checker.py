@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from tests.kit.builders import order_request
-from tests.kit.fault_runs import FaultRun
-from tests.kit.mutations import definition_of, remove_text, replace_body, wrap
+from tests.kit.fault_runs import MARKET_ORDER, FaultRun
+from tests.kit.mutations import definition_of, remove_text, replace_body, swallow
 from trading.errors import TradingError
 
 CALLERS = 8
@@ -41,11 +41,11 @@ def no_account_lock(connection: psycopg.Connection[Any]) -> None:
 
 
 def no_outbox_row(connection: psycopg.Connection[Any]) -> None:
-    replace_body(connection, "append_event", "BEGIN END")
+    swallow(connection, "events", "NEW.event_type = 'order.filled'")
 
 
 def no_last_audit_row(connection: psycopg.Connection[Any]) -> None:
-    wrap(connection, "append_audit", "p_entries", "p_entries[1:greatest(1, cardinality(p_entries) - 1)]")
+    swallow(connection, "order_audit_log", "NEW.action = 'FILLED'")
 
 
 def no_margin_check(connection: psycopg.Connection[Any]) -> None:
@@ -53,7 +53,7 @@ def no_margin_check(connection: psycopg.Connection[Any]) -> None:
 
 
 def no_fill_in_the_ledger(connection: psycopg.Connection[Any]) -> None:
-    replace_body(connection, "write_fill_to_ledger", "BEGIN END")
+    swallow(connection, "ledger_entries", "NEW.entry_type = 'commission'")
 
 
 def nothing(_connection: psycopg.Connection[Any]) -> None:
@@ -89,7 +89,7 @@ def test_what_is_taken_away_is_missed(run: FaultRun, mutation: Mutation, invaria
 def race(run: FaultRun) -> None:
     """Orders that race under one key, and orders that race for the margin of four, past their first look already."""
     warm, one, spender = run.user(), run.user(), run.user()
-    clients = [run.client(warm) for _ in range(CALLERS)]
+    clients = [run.client(warm, [MARKET_ORDER]) for _ in range(CALLERS)]
     for number, client in enumerate(clients):
         client.attempt(f"warm-{number}", number)
     same = [order_request(one, symbol="AAPL", quantity="10")] * CALLERS

@@ -2,28 +2,32 @@
 
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from threading import Barrier
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.kit import MigratedTemplate, User, order_request
-from tests.kit.orders import ORDER_TABLES, Market, Outcome, details_of, raises_sqlstate, send, stale_time
+from tests.kit.orders import (
+    ORDER_TABLES,
+    Market,
+    Outcome,
+    at_once,
+    deadlocks,
+    details_of,
+    raises_sqlstate,
+    send,
+    stale_time,
+)
 
 
 @pytest.fixture(scope="module")
 def shared(migrated: MigratedTemplate) -> Iterator[Market]:
     """One database for the module: every test has users of its own. The books must hold after all of them."""
-    scratch = migrated.clone()
-    try:
-        with Market.opened(scratch) as market:
-            yield market
-            assert market.book_faults() == []
-    finally:
-        scratch.drop()
+    with Market.checked(migrated) as market:
+        yield market
 
 
 @pytest.fixture
@@ -1075,21 +1079,8 @@ class TestReplay:
         assert kept["expires_at"] - kept["created_at"] == timedelta(days=30)
 
 
-def at_once(market: Market, requests: list[dict[str, object]]) -> list[Outcome]:
-    """The outcomes of `requests`, each on a connection of its own, started together."""
-    start = Barrier(len(requests))
-
-    def one(request: dict[str, object]) -> Outcome:
-        with market.database.connect("function_trader") as connection:
-            start.wait(30)
-            return send(connection, request)
-
-    with ThreadPoolExecutor(len(requests)) as pool:
-        return list(pool.map(one, requests))
-
-
-def deadlocks(market: Market) -> int:
-    return market.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")[0][0]
+def outcomes_at_once(market: Market, requests: list[dict[str, object]]) -> list[Outcome]:
+    return at_once(market, [partial(send, request=request) for request in requests])
 
 
 class TestRaces:
@@ -1097,7 +1088,7 @@ class TestRaces:
         user = market.user()
         request = order_request(user)
 
-        outcomes = at_once(market, [request] * 50)
+        outcomes = outcomes_at_once(market, [request] * 50)
 
         assert sum(not outcome.replayed for outcome in outcomes) == 1
         assert len({outcome.text for outcome in outcomes}) == 1
@@ -1108,7 +1099,7 @@ class TestRaces:
     def test_fifty_callers_with_one_key_for_a_denial(self, market: Market) -> None:
         user = market.user(balance=1)
 
-        outcomes = at_once(market, [order_request(user)] * 50)
+        outcomes = outcomes_at_once(market, [order_request(user)] * 50)
 
         assert {outcome["code"] for outcome in outcomes} == {"INSUFFICIENT_MARGIN"}
         assert sum(not outcome.replayed for outcome in outcomes) == 1
@@ -1119,7 +1110,7 @@ class TestRaces:
         # given ten times 1100.26 of margin and 26 of spread and slippage
         user = market.user(balance="11262.60", risk=limited({}))
 
-        outcomes = at_once(market, [order_request(user) for _ in range(30)])
+        outcomes = outcomes_at_once(market, [order_request(user) for _ in range(30)])
 
         told = [outcome.answer.get("code", "filled") for outcome in outcomes]
         after = market.worth(user)
@@ -1135,7 +1126,7 @@ class TestRaces:
         market.trade(user, quantity="10")
 
         # when 30 callers sell one lot each
-        outcomes = at_once(market, [order_request(user, side="sell", reduce_only=True) for _ in range(30)])
+        outcomes = outcomes_at_once(market, [order_request(user, side="sell", reduce_only=True) for _ in range(30)])
 
         told = [outcome.answer.get("code", "filled") for outcome in outcomes]
         (position,) = market.rows("positions", user)

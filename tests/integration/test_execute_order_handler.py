@@ -53,13 +53,8 @@ class Api:
 
 @pytest.fixture(scope="module")
 def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    scratch = migrated.clone()
-    try:
-        with Market.opened(scratch) as market:
-            yield market
-            assert market.book_faults() == []
-    finally:
-        scratch.drop()
+    with Market.checked(migrated) as market:
+        yield market
 
 
 @pytest.fixture
@@ -181,6 +176,81 @@ class TestFunctionsDialect:
         assert (answer.status, answer.body["error"]["code"]) == (400, "SLIPPAGE_EXCEEDED")
 
 
+class TestResting:
+    def test_functions_answer_pending(self, api: Api, user: User) -> None:
+        answer = api.post(user, order(order_type="limit", price="1.05", quantity="0.50"))
+
+        data = answer.body["data"]
+        (row,) = api.market.rows("orders", user)
+        assert (answer.status, answer.body["success"]) == (200, True)
+        assert data == {
+            "order_id": str(row["id"]),
+            "position_id": None,
+            "status": "pending",
+            "order_details": {
+                "symbol": "EURUSD",
+                "order_type": "limit",
+                "side": "buy",
+                "quantity": "0.5",
+                "limit_price": "1.05000",
+                "stop_price": None,
+                "time_in_force": "gtc",
+                "timestamp": data["order_details"]["timestamp"],
+            },
+        }
+        assert row["status"] == "new"
+
+    def test_rest_answers_201_and_the_order(self, api: Api, user: User) -> None:
+        body = order(
+            symbol="AAPL", order_type="STOP_LIMIT", price=155, stop_price="151.00", quantity=100, client_order_id="mine"
+        )
+
+        answer = api.post(user, body, route=REST)
+
+        data = answer.body
+        assert answer.status == 201
+        assert data == {
+            "id": data["id"],
+            "trader_id": str(user.user_id),
+            "status": "PENDING",
+            "created_at": data["created_at"],
+            "client_order_id": "mine",
+            "symbol": "AAPL",
+            "side": "BUY",
+            "order_type": "STOP_LIMIT",
+            "quantity": "100",
+            "filled_quantity": "0",
+            "leaves_quantity": "100",
+            "price": "155.00",
+            "stop_price": "151.00",
+            "time_in_force": "GTC",
+        }
+
+    def test_price_is_the_trigger_of_a_stop(self, api: Api, user: User) -> None:
+        answer = api.post(user, order(order_type="stop", price="1.2"))
+
+        assert answer.body["data"]["order_details"]["stop_price"] == "1.20000"
+
+    def test_a_denial_keeps_the_order_with_its_price(self, api: Api) -> None:
+        user = api.market.user(balance=1)
+
+        answer = api.post(user, order(order_type="limit", price="1.05"))
+
+        (row,) = api.market.rows("orders", user)
+        assert (answer.status, answer.body["error"]["code"]) == (400, "INSUFFICIENT_MARGIN")
+        assert answer.body["error"]["details"]["order_id"] == str(row["id"])
+        assert (row["status"], row["limit_price"]) == ("denied", Decimal("1.05"))
+
+    def test_a_repeat_gets_the_same_order(self, api: Api, user: User) -> None:
+        body = order(order_type="limit", price="1.05")
+
+        first, second = api.post(user, body), api.post(user, body)
+
+        assert second.headers["Idempotency-Replayed"] == "true"
+        assert first.body["data"] == second.body["data"]
+        assert orders_of(api, user) == 1
+
+
 class TestRestDialect:
     def test_an_executed_order(self, api: Api, user: User) -> None:
         body = order(symbol="aapl", order_type="MARKET", side="BUY", quantity=100, client_order_id="mine")
@@ -246,9 +316,12 @@ class TestRefusals:
             ({"symbol": "EUR/USD"}, "symbol", "EUR/USD"),
             ({"order_type": "iceberg"}, "order_type", "iceberg"),
             ({"price": "1.1"}, "price", "1.1"),
-            ({"order_type": "limit", "price": "1.1"}, "order_type", "limit"),
-            ({"order_type": "stop", "price": "1.1"}, "order_type", "stop"),
-            ({"order_type": "stop_limit", "price": "1.1", "stop_price": "1.1"}, "order_type", "stop_limit"),
+            ({"order_type": "limit", "price": "1.1", "time_in_force": "day"}, "time_in_force", "day"),
+            ({"order_type": "stop", "price": "1.2", "time_in_force": "gtd"}, "time_in_force", "gtd"),
+            ({"order_type": "stop", "price": "1.1"}, "price", "1.1"),
+            ({"order_type": "stop", "side": "sell", "stop_price": "1.2"}, "stop_price", "1.2"),
+            ({"order_type": "stop_limit", "price": "1.1", "stop_price": "1.1"}, "stop_price", "1.1"),
+            ({"order_type": "stop", "price": "1.2", "stop_loss": "1.2"}, "stop_loss", "1.2"),
             ({"order_type": "limit"}, "price", None),
             ({"order_type": "limit", "price": "1.1000001"}, "price", "1.1000001"),
             ({"order_type": "limit", "price": "1.1", "stop_loss": "1.2"}, "stop_loss", "1.2"),

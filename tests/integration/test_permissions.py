@@ -32,7 +32,9 @@ NEEDED: Mapping[str, str | None] = {
     "GET /api/v1/orders": "orders:read",
     "GET /api/v1/orders/{id}": "orders:read",
     "GET /api/v1/orders/{id}/audit": "orders:read",
+    "POST /api/v1/orders/{id}/cancel": "orders:write",
     "GET /api/v1/positions": "positions:read",
+    "POST /api/v1/positions/{id}/close": "orders:write",
     "GET /api/v1/account": "account:read",
     "GET /functions/v1/get-stock-price": None,
     "POST /functions/v1/get-stock-price": None,
@@ -76,15 +78,22 @@ def trader(database: ScratchDatabase) -> User:
     return make_user(database)
 
 
+def body_of(route: str) -> str | None:
+    """What a request of `route` must carry; a change of something that exists says it all by its path."""
+    if not route.startswith("POST") or "{id}" in route:
+        return None
+    order = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1, "idempotency_key": "key"}
+    return json.dumps({"symbol": "EURUSD"} if "price" in route else order)
+
+
 def ask(route: str, user: User | uuid.UUID, headers: Mapping[str, str] | None = None, **claims: Any) -> Answer:
     """The answer to a request that lacks nothing but perhaps a permission."""
-    order = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1, "idempotency_key": "key"}
     event = http_event(
         route,
         path_parameters={"id": str(uuid.uuid4())} if "{id}" in route else None,
         query={"symbols": "EURUSD"} if "price" in route and route.startswith("GET") else None,
         headers=bearer(make_token(user, **({"tier": "unmetered"} | claims))) | dict(headers or {}),
-        body=json.dumps({"symbol": "EURUSD"} if "price" in route else order) if route.startswith("POST") else None,
+        body=body_of(route),
     )
     return call(load_function(ROUTES[route]), event)
 
@@ -120,7 +129,7 @@ def test_without_its_permission_a_route_refuses_and_names_it(route: str, trader:
 def test_with_its_permission_alone_a_route_serves(route: str, trader: User) -> None:
     answer = ask(route, trader, permissions=[NEEDED[route]])
 
-    # the order that is asked for does not exist
+    # the order or position that is asked for does not exist
     assert answer.status == (404 if "{id}" in route else 201 if route == "POST /api/v1/orders" else 200)
 
 

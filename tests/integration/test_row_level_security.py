@@ -20,6 +20,8 @@ VIEWS = {"order_terms"}
 
 EXECUTE_GRANTS = {
     "function_trader": {
+        "cancel_order(jsonb)",
+        "close_position(jsonb)",
         "execute_order_atomic(jsonb)",
         "get_account(uuid,uuid)",
         "get_order(uuid,uuid)",
@@ -29,6 +31,7 @@ EXECUTE_GRANTS = {
         "list_orders(uuid,uuid,text[],uuid,integer)",
         "list_positions(uuid,uuid)",
         "list_quotes(text[])",
+        "place_order(jsonb)",
         "probe_health()",
         "take_rate_limits(jsonb)",
     },

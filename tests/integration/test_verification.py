@@ -16,16 +16,27 @@ APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills
 
 @dataclass(frozen=True)
 class World:
-    """Accounts with something of everything: fills, a reduction, denials, a holding of a cash account."""
+    """Accounts with something of everything: fills, a reduction, denials, a holding of a cash account.
+
+    The rester has an order that rests (event 2), one that was denied, one that was canceled, and a position that was
+    opened and closed.
+    """
 
     market: Market
     hedger: User
     netter: User
     holder: User
+    rester: User
 
 
 def populate(market: Market) -> World:
-    world = World(market, market.user(), market.user(position_mode="netting"), market.user(kind="cash", balance=20_000))
+    world = World(
+        market,
+        market.user(),
+        market.user(position_mode="netting"),
+        market.user(kind="cash", balance=20_000),
+        market.user(),
+    )
     for _ in range(2):
         market.trade(world.hedger)
     market.trade(world.hedger, quantity="900")  # denied for margin
@@ -33,6 +44,10 @@ def populate(market: Market) -> World:
     market.quote("EURUSD", "1.1050", "1.1052")
     market.trade(world.netter, side="sell", quantity="0.4")
     market.trade(world.holder, symbol="AAPL", quantity="100")
+    market.place(world.rester, order_type="stop_limit", stop_price="1.2", limit_price="1.21", stop_loss="1.1")
+    market.place(world.rester, quantity="900")  # denied for margin
+    market.cancel(world.rester, market.place(world.rester)["order_id"])
+    market.close_out(world.rester, market.trade(world.rester)["position_id"])
     set_trade_always(market, True)
     set_trade_always(market, False)
     return world
@@ -72,7 +87,12 @@ def tampered(market: Market, *statements: str, **parameters: object) -> Iterator
 
 
 def users(world: World) -> dict[str, object]:
-    return {"hedger": world.hedger.user_id, "netter": world.netter.user_id, "holder": world.holder.user_id}
+    return {
+        "hedger": world.hedger.user_id,
+        "netter": world.netter.user_id,
+        "holder": world.holder.user_id,
+        "rester": world.rester.user_id,
+    }
 
 
 def audit_faults(market: Market) -> list[tuple[str, int, str]]:
@@ -215,6 +235,15 @@ LAST_ORDER = "(SELECT id FROM orders WHERE user_id = %(netter)s ORDER BY id DESC
 COPY_OF_ORDER = (
     "INSERT INTO orders SELECT (jsonb_populate_record(o, jsonb_build_object('id', uuidv7(), 'status', 'denied', "
     "'failure_code', 'X', 'filled_quantity', 0, 'average_price', NULL))).* FROM orders AS o WHERE id = " + LAST_ORDER
+)
+RESTING = "(SELECT id FROM orders WHERE user_id = %(rester)s AND status = 'new')"
+DENIED = "(SELECT id FROM orders WHERE user_id = %(rester)s AND status = 'denied')"
+CANCELED = "(SELECT id FROM orders WHERE user_id = %(rester)s AND status = 'canceled')"
+CLOSING = "(SELECT id FROM orders WHERE user_id = %(rester)s AND side = 'sell')"
+# An order of the platform's own: without a key, so that nothing but its event tells of it.
+WITHOUT_KEY = (
+    f"DELETE FROM idempotency_keys WHERE (answer ->> 'order_id')::uuid = {CLOSING}",
+    f"UPDATE orders SET idempotency_key = NULL WHERE id = {CLOSING}",
 )
 # what is done -> (the statements, the invariant that breaks, what is said)
 MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -425,6 +454,119 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I4",
         "margin used is told as 1, its positions sum to",
     ),
+    "an order that rests for less than was asked": (
+        (f"UPDATE orders SET leaves_quantity = 0.5 WHERE id = {RESTING}",),
+        "I3",
+        "leaves 0.5 of 1 in state new",
+    ),
+    "a canceled order that still has something left": (
+        (f"UPDATE orders SET leaves_quantity = 1 WHERE id = {CANCELED}",),
+        "I3",
+        "leaves 1 of 1 in state canceled",
+    ),
+    "another limit": (
+        (f"UPDATE orders SET limit_price = 1.22 WHERE id = {RESTING}",),
+        "I3",
+        "the audit tells another order",
+    ),
+    "another trigger": (
+        (f"UPDATE orders SET stop_price = 1.19 WHERE id = {RESTING}",),
+        "I3",
+        "the audit tells another order",
+    ),
+    "another limit of a denied order": (
+        (f"UPDATE orders SET limit_price = 1.06 WHERE id = {DENIED}",),
+        "I3",
+        "the audit tells another order",
+    ),
+    "another exit of an order that rests": (
+        (f"UPDATE orders SET stop_loss = NULL WHERE id = {RESTING}",),
+        "I3",
+        "the audit tells another order",
+    ),
+    "an order that nobody submitted": (
+        (f"DELETE FROM order_audit_log WHERE order_id = {RESTING} AND action = 'SUBMITTED'",),
+        "I3",
+        "the audit tells another order",
+    ),
+    "a resting order canceled past the audit": (
+        (f"UPDATE orders SET status = 'canceled', leaves_quantity = 0 WHERE id = {RESTING}",),
+        "I3",
+        "its state is canceled, the audit's last is new",
+    ),
+    "a canceled order that rests again": (
+        (f"UPDATE orders SET status = 'new', leaves_quantity = 1 WHERE id = {CANCELED}",),
+        "I3",
+        "its state is new, the audit's last is canceled",
+    ),
+    "a cancellation that the audit does not tell": (
+        (f"DELETE FROM order_audit_log WHERE order_id = {CANCELED} AND action = 'CANCELED'",),
+        "I3",
+        "its state is canceled, the audit's last is new",
+    ),
+    "a cancellation whose event tells of nothing": (
+        (
+            "UPDATE events SET payload = '{\"orders\": []}' WHERE user_id = %(rester)s "
+            "AND event_type = 'order.canceled'",
+        ),
+        "I3",
+        "no event tells of it",
+    ),
+    "an order that rests without its event": (
+        ("UPDATE events SET payload = '{}' WHERE user_id = %(rester)s AND sequence = 2",),
+        "I3",
+        "no event tells of it",
+    ),
+    "an event of another quantity": (
+        (
+            "UPDATE events SET payload = jsonb_set(payload, '{orders,0,quantity}', '2') "
+            "WHERE user_id = %(rester)s AND sequence = 2",
+        ),
+        "I3",
+        "no event tells of it",
+    ),
+    "a later event that tells an older state": (
+        (
+            "UPDATE events SET payload = jsonb_set(payload, '{orders,0,status}', '\"new\"') "
+            "WHERE user_id = %(rester)s AND event_type = 'order.canceled'",
+        ),
+        "I3",
+        "no event tells of it",
+    ),
+    "an order without a key whose event tells of nothing": (
+        (
+            *WITHOUT_KEY,
+            "UPDATE events SET payload = jsonb_set(payload, '{orders}', '[]') WHERE user_id = %(rester)s "
+            "AND sequence = (SELECT max(sequence) FROM events WHERE user_id = %(rester)s)",
+        ),
+        "I3",
+        "no event tells of it",
+    ),
+    "an order without a key whose event leaves out the fill": (
+        (
+            *WITHOUT_KEY,
+            "UPDATE events SET payload = payload - 'fills' WHERE user_id = %(rester)s "
+            "AND sequence = (SELECT max(sequence) FROM events WHERE user_id = %(rester)s)",
+        ),
+        "I3",
+        "no event tells of it",
+    ),
+    "an answer that names another event": (
+        (
+            "UPDATE idempotency_keys SET answer = jsonb_set(answer, '{sequence}', '1') "
+            f"WHERE (answer ->> 'order_id')::uuid = {CANCELED} AND answer ->> 'outcome' = 'canceled'",
+        ),
+        "I1",
+        "no event tells of its answer",
+    ),
+    "an answer of another outcome": (
+        (
+            "UPDATE idempotency_keys SET answer = jsonb_set(answer, '{outcome}', '\"new\"') "
+            f"WHERE (answer ->> 'order_id')::uuid = {CANCELED} AND answer ->> 'outcome' = 'canceled'",
+        ),
+        "I1",
+        "no event tells of its answer",
+    ),
     "another state": (
         (f"UPDATE orders SET status = 'canceled' WHERE id = {LAST_ORDER}",),
         "I3",
@@ -446,6 +588,10 @@ class TestBooks:
 
         assert any(broken == invariant and problem in said for broken, _, said in faults), faults
         assert world.market.book_faults() == []
+
+    def test_an_order_without_a_key_is_in_order(self, world: World) -> None:
+        with tampered(world.market, *WITHOUT_KEY, **users(world)):
+            assert world.market.book_faults() == []
 
     @pytest.mark.parametrize(
         ("statement", "problem"),

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import psycopg
 from database.verify import book_faults
 from tests.kit.builders import User, make_user, order_request
 from tests.kit.gateway import eventually
-from tests.kit.load import Load
+from tests.kit.load import Acknowledged, Load
 from tests.kit.orders import Market
 from tests.kit.servers import ScratchDatabase
 from trading.errors import ErrorCode, TradingError
@@ -39,12 +40,14 @@ type Request = dict[str, object]
 class Operation:
     """A procedure that takes one keyed request, and how a client's next request of it is drawn.
 
-    `refusals` are the errors that it may end in under a load, with nothing kept: what it meant is gone by then.
+    `refusals` are the errors that it may end in under a load, with nothing kept: what it meant is gone by then. What
+    it makes is an order under its key, or it `changes` one that is there.
     """
 
     procedure: str
     draw: Callable[["ProcedureClient"], Request]
     refusals: frozenset[ErrorCode] = frozenset()
+    changes: bool = False
 
 
 def market_order(client: "ProcedureClient") -> Request:
@@ -54,12 +57,43 @@ def market_order(client: "ProcedureClient") -> Request:
     return order_request(client.user, symbol=symbol, side=client.dice.choice(("buy", "sell")), quantity=quantity)
 
 
+def resting_order(client: "ProcedureClient") -> Request:
+    """A limit far below the market, so that it rests."""
+    return order_request(client.user, side="buy", order_type="limit", limit_price="1.0500", quantity="0.1")
+
+
+def cancellation(client: "ProcedureClient") -> Request:
+    """The cancellation of an order of the client's that may rest, or never did."""
+    return _change(client, order_id=client.dice.choice(client.orders) if client.orders else str(client.user.user_id))
+
+
+def closing(client: "ProcedureClient") -> Request:
+    """The close of a position of the client's, whole or in part, that may be closed already."""
+    part = client.dice.choice(({}, {"quantity": "0.1"}))
+    position = client.dice.choice(client.positions) if client.positions else str(client.user.user_id)
+    return _change(client, position_id=position, **part)
+
+
+def _change(client: "ProcedureClient", **fields: object) -> Request:
+    common = ("version", "user_id", "idempotency_key_days", "request_id", "ip_address", "user_agent", "email")
+    return {name: value for name, value in order_request(client.user).items() if name in common} | fields
+
+
+MARKET_ORDER = Operation("execute_order_atomic", market_order)
+RESTING_ORDER = Operation("place_order", resting_order)
 # Every procedure that moves money or positions by an order takes part in the load by a line here.
-OPERATIONS = (Operation("execute_order_atomic", market_order),)
+OPERATIONS = (
+    MARKET_ORDER,
+    RESTING_ORDER,
+    Operation(
+        "cancel_order", cancellation, frozenset({ErrorCode.NOT_FOUND, ErrorCode.ORDER_NOT_CANCELABLE}), changes=True
+    ),
+    Operation("close_position", closing, frozenset({ErrorCode.NOT_FOUND, ErrorCode.CONFLICT})),
+)
 
 
 class ProcedureClient:
-    """A worker's view of the database: one connection, the requests that it has sent, the positions that it opened."""
+    """A worker's view of the database: one connection, the requests that it has sent, what they made."""
 
     def __init__(
         self, url: Callable[[], str], user: User, dice: random.Random, operations: Sequence[Operation] = OPERATIONS
@@ -68,20 +102,21 @@ class ProcedureClient:
         self.dice = dice
         self.opened = 0
         self.sent: dict[str, tuple[Operation, Request]] = {}
+        self.orders: list[str] = []
         self.positions: list[str] = []
         self._url = url
         self._operations = operations
         self.database = Database(self._counted_url)
 
     def attempt(self, key: str, number: int) -> Mapping[str, Any] | None:
-        """As Client says. An error that the operation may end in is {"refused"}, any other one is raised."""
+        """As Client says, of any of the client's operations."""
+        return self.send(key, self.sent[key][0] if key in self.sent else self.dice.choice(self._operations))
+
+    def send(self, key: str, operation: Operation) -> Mapping[str, Any] | None:
+        """An attempt of one operation. An error that it may end in is {"refused"}, any other one is raised."""
         if key not in self.sent:
-            operation = self.dice.choice(self._operations)
-            self.sent[key] = (
-                operation,
-                operation.draw(self) | {"idempotency_key": key, "request_hash": f"hash of {key}"},
-            )
-        operation, _ = self.sent[key]
+            request = operation.draw(self) | {"idempotency_key": key, "request_hash": f"hash of {key}"}
+            self.sent[key] = (operation, request)
         try:
             answer = self.call(key)["answer"]
         except TradingError as error:
@@ -90,6 +125,8 @@ class ProcedureClient:
             if error.code is not ErrorCode.DATABASE_UNAVAILABLE:
                 raise
             return None
+        if answer["outcome"] == "new":
+            self.orders.append(answer["order_id"])
         if answer.get("position_id"):
             self.positions.append(answer["position_id"])
         return answer
@@ -185,29 +222,36 @@ class FaultRun:
         if load is not None:
             self.check_acknowledged(load)
         for client in self.clients:
-            assert client.attempt("after the faults", 0), "no order goes through after the faults"
+            order = client.send(f"after the faults {uuid.uuid4()}", MARKET_ORDER)
+            assert order, "no order goes through after the faults"
         # A session reports what it counted at its end.
         self.close()
         eventually(lambda: self.sessions(CLIENT) == 0, what="the end of the clients' sessions")
         assert self.deadlocks() == deadlocks
 
     def check_acknowledged(self, load: Load) -> None:
-        """Each answered key has exactly the order of its answer, no other key has one, and it is answered again."""
-        told: dict[User, dict[str, str]] = {}
-        for client in load.clients:
-            assert isinstance(client, ProcedureClient)
-            told.setdefault(client.user, {})
-        kept_answers = [one for one in load.acknowledged if "refused" not in one.answer]
-        for one in kept_answers:
-            assert isinstance(one.client, ProcedureClient)
-            told[one.client.user][one.key] = one.order_id
+        """Each answered key is kept with its answer's order, no other key has one, and it is answered again."""
+        clients = [client for client in load.clients if isinstance(client, ProcedureClient)]
+        told: dict[User, dict[str, str]] = {client.user: {} for client in clients}
+        made: dict[User, dict[str, str]] = {client.user: {} for client in clients}
+        answered: list[tuple[ProcedureClient, Acknowledged]] = []
+        for one in load.acknowledged:
+            if isinstance(one.client, ProcedureClient) and "refused" not in one.answer:
+                answered.append((one.client, one))
+                told[one.client.user][one.key] = one.order_id
+                if not one.client.sent[one.key][0].changes:
+                    made[one.client.user][one.key] = one.order_id
         for user, answers in told.items():
-            kept = self.execute("SELECT idempotency_key, id::text FROM orders WHERE user_id = %s", user.user_id)
-            assert len(kept) == len(dict(kept)), "a key has two orders"
-            assert dict(kept) == answers, "answers and orders differ"
-        for one in self.dice.sample(kept_answers, min(REPLAYS, len(kept_answers))):
-            assert isinstance(one.client, ProcedureClient)
-            assert one.client.call(one.key) == {"replayed": True, "answer": one.answer}
+            orders = self.execute("SELECT idempotency_key, id::text FROM orders WHERE user_id = %s", user.user_id)
+            keys = self.execute(
+                "SELECT idempotency_key, answer ->> 'order_id' FROM idempotency_keys "
+                "WHERE user_id = %s AND answer ? 'order_id'",
+                user.user_id,
+            )
+            assert len(orders) == len(dict(orders)), "a key has two orders"
+            assert (dict(orders), dict(keys)) == (made[user], answers), "answers and orders differ"
+        for client, one in self.dice.sample(answered, min(REPLAYS, len(answered))):
+            assert client.call(one.key) == {"replayed": True, "answer": one.answer}
 
     def hanging(self) -> list[Any]:
         """Sessions that sit in a transaction or wait for a lock."""

@@ -71,7 +71,7 @@ class Load:
         self.faults: list[BaseException] = []
         self._over = threading.Event()
         self._news = threading.Condition()
-        self._threads = [threading.Thread(target=self._trade, args=(client,)) for client in clients]
+        self._threads = [threading.Thread(target=self._trade, args=pair) for pair in enumerate(clients)]
 
     @contextmanager
     def running(self) -> Iterator["Load"]:
@@ -104,12 +104,12 @@ class Load:
             assert self._news.wait_for(lambda: self.faults or first(), seconds), f"no order in {seconds} s"
             return first() or moment
 
-    def _trade(self, client: Client) -> None:
+    def _trade(self, place: int, client: Client) -> None:
         try:
             for number in itertools.count():
                 if self._over.is_set():
                     return
-                acknowledged = self._order(client, f"load-{number}", number)
+                acknowledged = self._order(client, f"load-{place}-{number}", number)
                 with self._news:
                     self.acknowledged.append(acknowledged)
                     self._news.notify_all()

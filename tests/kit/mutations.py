@@ -1,6 +1,6 @@
 """Procedures with a part taken away, made in a test's own database from what was loaded into it.
 
-Each function fails when the text or the procedure that it should change is not there, so that none changes nothing.
+Each fails when the text, procedure or table that it should change is not there, so that none changes nothing.
 """
 
 import re
@@ -37,24 +37,14 @@ def remove_text(connection: psycopg.Connection[Any], name: str, text: str) -> No
     assert text not in definition_of(connection, name)
 
 
-def wrap(connection: psycopg.Connection[Any], name: str, argument: str, value: str) -> None:
-    """Put a function before `name` that hands on `value`, an expression, in place of `argument`."""
-    row = connection.execute(
-        "SELECT p.oid::regprocedure::text, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), "
-        "p.proargnames, pg_get_userbyid(p.proowner) FROM pg_proc AS p WHERE p.proname = %s",
-        (name,),
-    ).fetchone()
-    assert row is not None, f"there is no function {name}"
-    signature, arguments, result, names, owner = row
-    assert argument in names, f"{name} has no argument {argument}"
-    handed = ", ".join(value if each == argument else each for each in names)
-    _execute(connection, f"ALTER FUNCTION {signature} RENAME TO {name}_whole")
+def swallow(connection: psycopg.Connection[Any], table: str, condition: str) -> None:
+    """Let no row of `table` be written of which `condition` holds, whichever procedure writes it."""
     _execute(
         connection,
-        f"CREATE FUNCTION {name}({arguments}) RETURNS {result} LANGUAGE plpgsql AS "
-        f"$mutated$BEGIN RETURN {name}_whole({handed}); END$mutated$",
+        f"CREATE FUNCTION swallow_{table}() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$; "
+        f"CREATE TRIGGER swallow BEFORE INSERT ON {table} FOR EACH ROW WHEN ({condition}) "
+        f"EXECUTE FUNCTION swallow_{table}()",
     )
-    _execute(connection, f"GRANT EXECUTE ON FUNCTION {signature} TO {owner}")
 
 
 def _execute(connection: psycopg.Connection[Any], statement: str) -> None:

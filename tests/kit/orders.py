@@ -1,11 +1,15 @@
 """Orders through the procedure, as the function's role sends them, and what they leave behind."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
+from threading import Barrier
 from typing import Any, Self
 
 import psycopg
@@ -14,7 +18,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from tests.kit.builders import User, make_user, order_request, set_quote
-from tests.kit.servers import ScratchDatabase
+from tests.kit.servers import MigratedTemplate, ScratchDatabase
 
 # What an order may write, keyed by user_id; accounts is compared by its row.
 ORDER_TABLES = (
@@ -72,6 +76,18 @@ class Market:
             market.prepare()
             yield market
 
+    @classmethod
+    @contextmanager
+    def checked(cls, migrated: MigratedTemplate) -> Iterator[Self]:
+        """A market on a database of its own, whose books must hold in the end."""
+        scratch = migrated.clone()
+        try:
+            with cls.opened(scratch) as market:
+                yield market
+                assert market.book_faults() == []
+        finally:
+            scratch.drop()
+
     def prepare(self) -> None:
         """All markets open, quotes good for a minute, and slippage without its random part: a hand can follow."""
         self.execute("UPDATE market_calendars SET always_open = true WHERE NOT always_open")
@@ -110,6 +126,18 @@ class Market:
         """An order of `user`, sent as the function sends it."""
         return send(self.trader, order_request(user, **overrides))
 
+    def place(self, user: User, **overrides: object) -> Outcome:
+        """An order of `user` that rests, by default to buy one lot of EURUSD at 1.0500."""
+        return send(self.trader, resting_request(user, **overrides), "place_order")
+
+    def cancel(self, user: User, order_id: object, **overrides: object) -> Outcome:
+        """Cancel an order of `user`."""
+        return send(self.trader, keyed_request(user, order_id=str(order_id), **overrides), "cancel_order")
+
+    def close_out(self, user: User, position_id: object, **overrides: object) -> Outcome:
+        """Close a position of `user`, or a part of it."""
+        return send(self.trader, keyed_request(user, position_id=str(position_id), **overrides), "close_position")
+
     def rows(self, table: str, user: User) -> list[dict[str, Any]]:
         """All rows of `user` in `table`, in the order of their keys."""
         with self.owner.cursor(row_factory=dict_row) as cursor:
@@ -121,6 +149,15 @@ class Market:
         counts = (f"(SELECT count(*) FROM {table} WHERE user_id = %(id)s)" for table in ORDER_TABLES)
         (found,) = self.execute("SELECT " + ", ".join(counts), {"id": user.user_id})
         return dict(zip(ORDER_TABLES, found, strict=True))
+
+    def audit(self, user: User, order_id: object) -> list[dict[str, Any]]:
+        """What the audit tells of an order of `user`, in the order of the chain."""
+        rows = [row for row in self.rows("order_audit_log", user) if str(row["order_id"]) == str(order_id)]
+        return sorted(rows, key=lambda row: row["version"])
+
+    def last_event(self, user: User) -> dict[str, Any]:
+        """The newest event of `user`."""
+        return max(self.rows("events", user), key=lambda row: row["sequence"])
 
     def account(self, user: User) -> dict[str, Any]:
         """The user's account row."""
@@ -143,14 +180,69 @@ def stale_time() -> datetime:
     return datetime.now(UTC) - timedelta(milliseconds=QUOTE_AGE_MS_MAX + 1000)
 
 
-def send(connection: psycopg.Connection[Any], request: Mapping[str, object]) -> Outcome:
-    """Call the procedure with `request`."""
+def resting_request(user: User, **overrides: object) -> dict[str, object]:
+    """A request of place_order: buy one lot of EURUSD at a limit of 1.0500. None takes a field out."""
+    given = order_request(user, order_type="limit", limit_price="1.0500") | overrides
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def keyed_request(user: User, **fields: object) -> dict[str, object]:
+    """What a request of cancel_order or close_position says beside its subject."""
+    key = str(uuid.uuid4())
+    return {
+        "version": 1,
+        "user_id": str(user.user_id),
+        "idempotency_key": key,
+        "idempotency_key_days": 30,
+        "request_hash": f"hash of {key}",
+        "request_id": f"test-{key}",
+        "ip_address": "192.0.2.1",
+        "user_agent": "tests",
+        "email": user.email,
+    } | fields
+
+
+def send(
+    connection: psycopg.Connection[Any], request: Mapping[str, object], procedure: str = "execute_order_atomic"
+) -> Outcome:
+    """Call `procedure` with `request`."""
     row = connection.execute(
-        "SELECT (a ->> 'replayed')::boolean, (a -> 'answer')::text FROM execute_order_atomic(%s) AS a",
+        f"SELECT (a ->> 'replayed')::boolean, (a -> 'answer')::text FROM {procedure}(%s) AS a".encode(),
         (Jsonb(request),),
     ).fetchone()
     assert row is not None
     return Outcome(row[0], row[1])
+
+
+def at_once[T](market: Market, calls: Sequence[Callable[[psycopg.Connection[Any]], T]]) -> list[T]:
+    """What `calls` come to, each on a connection of the function's role of its own, started together."""
+    start = Barrier(len(calls))
+
+    def one(call: Callable[[psycopg.Connection[Any]], T]) -> T:
+        with market.database.connect("function_trader") as connection:
+            start.wait(30)
+            return call(connection)
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(one, calls))
+
+
+def told_at_once(market: Market, calls: Sequence[tuple[str, Mapping[str, object]]]) -> list[str]:
+    """What racing (procedure, request) pairs are told: outcome, code of a denial, SQLSTATE of a fault, `replayed`."""
+
+    def told(procedure: str, request: Mapping[str, object], connection: psycopg.Connection[Any]) -> str:
+        try:
+            outcome = send(connection, request, procedure)
+        except psycopg.Error as error:
+            return error.sqlstate or repr(error)
+        return "replayed" if outcome.replayed else outcome.answer.get("code", outcome["outcome"])
+
+    return at_once(market, [partial(told, procedure, request) for procedure, request in calls])
+
+
+def deadlocks(market: Market) -> int:
+    """How many deadlocks the database has seen."""
+    return market.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")[0][0]
 
 
 @contextmanager

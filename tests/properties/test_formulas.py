@@ -286,11 +286,11 @@ def test_margin_that_stays_when_a_position_is_reduced(
     closed = min(held, closed)
     position = Position("long", held, Decimal(1), margin)
     booked = database.value(
-        "(position_after(jsonb_populate_record(NULL::orders, %(order)s), NULL, "
-        f"{ACCOUNT}, NULL, {POSITION})).margin_used",
-        order=Jsonb({"quantity": str(closed), "executed_at": "2026-01-01T00:00:00Z"}),
-        account=row({"currency": currency}),
-        position=row(position, id="01900000-0000-7000-8000-000000000000"),
+        "remaining_margin(%(margin)s, %(held)s, %(left)s, %(currency)s)",
+        margin=margin,
+        held=held,
+        left=held - closed,
+        currency=currency,
     )
 
     assert booked == margin_after_reducing(position, closed, currency)

@@ -47,6 +47,8 @@ CODE_BY_SQLSTATE: Mapping[str, ErrorCode] = {
     "TR005": ErrorCode.CONFLICT,
     "TR006": ErrorCode.VALIDATION_FAILED,
     "TR007": ErrorCode.FORBIDDEN,
+    "TR009": ErrorCode.ORDER_NOT_CANCELABLE,
+    "TR010": ErrorCode.CONFLICT,
 }
 
 

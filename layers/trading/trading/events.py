@@ -111,6 +111,8 @@ def _order_data(fact: Facts) -> dict[str, object]:
         "order_type": fact.get("order_type"),
         "status": ORDER_STATES[fact["status"]][0],
         "quantity": _number(fact.get("quantity")),
+        "limit_price": _number(fact.get("limit_price")),
+        "stop_price": _number(fact.get("stop_price")),
         "filled_quantity": _number(fact.get("filled_quantity")),
         "execution_price": _number(fact.get("average_price")),
         "executed_at": fact.get("executed_at"),

@@ -1,4 +1,4 @@
-"""Executing an order: the steps of the job, in order."""
+"""Executing an order, or letting it rest: the steps of the job, in order."""
 
 import hashlib
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """The stored outcome of an order; `refusal` is set when it was denied.
+    """The stored outcome of an order or of its cancellation; `refusal` is set when the order was denied.
 
-    `answer` holds order_id, account_id, sequence, transact_time and, for a filled order, position_id, symbol, side,
-    order_type, quantity, execution_price, slippage (quote currency), commission, margin, realized_pnl, total_cost
-    (account currency), currency and transaction_id.
+    `answer` holds outcome, order_id, account_id, sequence, transact_time and, for a filled order, position_id, symbol,
+    side, order_type, quantity, execution_price, slippage (quote currency), commission, margin, realized_pnl, total_cost
+    (account currency), currency and transaction_id; for one that rests or was canceled, what `order_fact` tells.
     """
 
     answer: Mapping[str, Any]
@@ -50,7 +50,7 @@ class Instruments(Protocol):
 
 
 class OrderProcedure(Protocol):
-    """`execute_order_atomic` on the database at hand."""
+    """A procedure of store.orders on the database at hand."""
 
     def __call__(self, request: Mapping[str, object], /) -> dict[str, Any]:
         """{replayed, answer}; TradingError as store.orders says."""
@@ -72,15 +72,22 @@ def execute_order(
     request_hash: str,
     key_days: int,
     instruments: Instruments,
-    procedure: OrderProcedure,
+    execute: OrderProcedure,
+    place: OrderProcedure,
     wake_relay: RelayWaker,
 ) -> Execution:
-    """Check `order` against its instrument, execute it, and wake the relay for its event.
+    """Check `order` against its instrument, `execute` it, or `place` one that rests; wake the relay for its event.
 
-    Raises what store.orders.execute_order_atomic raises.
+    Raises what store.orders.execute_order_atomic and place_order raise.
     """
     check_against_instrument(order, instruments.find(order.symbol))
-    kept = procedure(_procedure_request(order, origin, request_hash, key_days))
+    procedure = execute if order.order_type == "market" else place
+    asked = order.model_dump(mode="python", exclude_none=True)
+    return settled(procedure(asked | origin_fields(origin, request_hash, key_days)), wake_relay)
+
+
+def settled(kept: Mapping[str, Any], wake_relay: RelayWaker) -> Execution:
+    """What a procedure's {replayed, answer} came to; the relay is woken unless it is a repeat."""
     answer: dict[str, Any] = kept["answer"]
     if not kept["replayed"]:
         wake_relay(UUID(answer["account_id"]))
@@ -88,10 +95,7 @@ def execute_order(
 
 
 def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -> None:
-    """Raise UNKNOWN_SYMBOL, or VALIDATION_FAILED for what the instrument does not take.
-
-    Orders that rest in the book are not offered yet: they are checked in full, then refused by type.
-    """
+    """Raise UNKNOWN_SYMBOL, or VALIDATION_FAILED for what the instrument does not take."""
     if instrument is None:
         raise TradingError(
             ErrorCode.UNKNOWN_SYMBOL,
@@ -106,16 +110,25 @@ def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -
         if price is not None and not instrument.takes_price(price):
             tick = f"a multiple of {instrument.tick_size:f}"
             raise validation_failed(field, price, tick, f"Prices of {order.symbol} have a tick: send {tick}.")
-    if order.order_type != "market":
-        raise validation_failed(
-            "order_type", order.order_type, "market", "Send a market order; others cannot rest yet."
-        )
 
 
 def hash_of_request(route: str, body: Mapping[str, Any]) -> str:
     """The fingerprint under which an idempotency key is kept: route and fields as received, numbers normalised."""
     content = {name: _normalised(value) for name, value in sorted(body.items()) if name != "idempotency_key"}
     return hashlib.sha256(f"{HASH_VERSION}\n{route}\n{json_text(content)}".encode()).hexdigest()
+
+
+def origin_fields(origin: Origin, request_hash: str, key_days: int) -> dict[str, object]:
+    """What every keyed request of a procedure says of who asks, and how its answer is kept."""
+    return {
+        "user_id": origin.user_id,
+        "email": origin.email,
+        "ip_address": origin.ip_address,
+        "user_agent": origin.user_agent,
+        "request_id": origin.request_id,
+        "request_hash": request_hash,
+        "idempotency_key_days": key_days,
+    }
 
 
 def _normalised(value: object) -> object:
@@ -134,19 +147,6 @@ def _normalised(value: object) -> object:
             return [_normalised(item) for item in cast("list[object]", value)]
         case _:
             raise TypeError(f"{type(value).__name__} does not come from JSON")
-
-
-def _procedure_request(order: OrderEntry, origin: Origin, request_hash: str, key_days: int) -> dict[str, object]:
-    return {
-        **order.model_dump(mode="python", exclude_none=True),
-        "user_id": origin.user_id,
-        "email": origin.email,
-        "ip_address": origin.ip_address,
-        "user_agent": origin.user_agent,
-        "request_id": origin.request_id,
-        "request_hash": request_hash,
-        "idempotency_key_days": key_days,
-    }
 
 
 def _refusal(answer: Mapping[str, Any]) -> TradingError | None:

@@ -26,6 +26,8 @@ METADATA_MEMBERS_MAX = 32
 METADATA_CHARACTERS_MAX = 1024
 # What a market order can mean that is filled at once.
 MARKET_TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok"})
+# What an order that rests can mean while nothing ends it but a fill or its owner.
+RESTING_TIMES_IN_FORCE = frozenset({"gtc"})
 SYMBOL_PATTERN = r"^[A-Z0-9_]{1,20}$"
 
 _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", re.ASCII)
@@ -33,7 +35,7 @@ _MOMENT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
 
-type Rule = Literal["needed", "unwanted", "below_limit", "above_limit"]
+type Rule = Literal["needed", "unwanted", "resting", "below_limit", "above_limit", "below_stop", "above_stop"]
 
 
 def _plain_number(value: object) -> object:
@@ -136,30 +138,34 @@ class OrderEntry(BaseModel):
     def _prices_fit_the_type(self) -> Self:
         wants_limit = self.order_type in ("limit", "stop_limit")
         wants_stop = self.order_type in ("stop", "stop_limit")
-        self._require("limit_price", wants_limit)
-        self._require("stop_price", wants_stop)
+        self._require("limit_price", wanted=wants_limit)
+        self._require("stop_price", wanted=wants_stop)
         return self
 
     @model_validator(mode="after")
     def _times_fit_the_type(self) -> Self:
         if self.order_type == "market" and self.time_in_force not in MARKET_TIMES_IN_FORCE:
             raise FieldError("time_in_force", "unwanted", self.order_type)
-        self._require("expires_at", self.time_in_force == "gtd")
+        if self.order_type != "market" and self.time_in_force not in RESTING_TIMES_IN_FORCE:
+            raise FieldError("time_in_force", "resting", self.order_type)
+        # No time in force that is taken ends an order by a time.
+        self._require("expires_at", wanted=False)
         return self
 
     @model_validator(mode="after")
-    def _exits_fit_the_limit(self) -> Self:
-        """Against the fill price, where there is no limit, the procedure checks."""
-        if self.limit_price is not None:
+    def _exits_fit_its_own_price(self) -> Self:
+        """The limit, or the trigger where there is none. Against the fill of a market order the procedure checks."""
+        price = self.stop_price if self.limit_price is None else self.limit_price
+        if price is not None:
             lower, upper = ("stop_loss", "take_profit") if self.side == "buy" else ("take_profit", "stop_loss")
             below, above = getattr(self, lower), getattr(self, upper)
-            if below is not None and below >= self.limit_price:
-                raise FieldError(lower, "below_limit", self.order_type)
-            if above is not None and above <= self.limit_price:
-                raise FieldError(upper, "above_limit", self.order_type)
+            if below is not None and below >= price:
+                raise FieldError(lower, "below_stop" if self.limit_price is None else "below_limit", self.order_type)
+            if above is not None and above <= price:
+                raise FieldError(upper, "above_stop" if self.limit_price is None else "above_limit", self.order_type)
         return self
 
-    def _require(self, field: str, wanted: bool) -> None:
+    def _require(self, field: str, *, wanted: bool) -> None:
         given = getattr(self, field) is not None
         if given != wanted:
             raise FieldError(field, "needed" if wanted else "unwanted", self.order_type)

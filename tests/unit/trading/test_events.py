@@ -63,6 +63,54 @@ def test_order_update_carries_the_execution() -> None:
     assert "failure_reason" not in pending["data"]
 
 
+@pytest.mark.parametrize(
+    ("event_type", "inside", "outside"), [("order.new", "new", "pending"), ("order.canceled", "canceled", "cancelled")]
+)
+def test_an_order_that_rests_is_told_with_its_prices_in_one_frame(event_type: str, inside: str, outside: str) -> None:
+    # given what `order_fact` tells
+    fact = {
+        "order_id": ORDER_ID,
+        "client_order_id": "mine",
+        "symbol": "EURUSD",
+        "side": "buy",
+        "order_type": "stop_limit",
+        "quantity": Decimal("1.50"),
+        "limit_price": Decimal("1.12000"),
+        "stop_price": Decimal("1.11000"),
+        "time_in_force": "gtc",
+        "status": inside,
+        "filled_quantity": Decimal(0),
+        "leaves_quantity": Decimal("1.50"),
+        "average_price": None,
+    }
+
+    # when
+    frames = frames_of(Event(UUID(int=1), ACCOUNT_ID, 7, event_type, {"orders": [fact]}, "request-1"))
+
+    # then
+    (frame,) = frames
+    (told,) = messages(frames)
+    assert (frame.channel, told["type"], told["sequence"], told["request_id"]) == (
+        "orders",
+        "order_update",
+        7,
+        "request-1",
+    )
+    assert told["data"] == {
+        "order_id": ORDER_ID,
+        "client_order_id": "mine",
+        "symbol": "EURUSD",
+        "side": "buy",
+        "order_type": "stop_limit",
+        "status": outside,
+        "quantity": Decimal("1.50"),
+        "limit_price": Decimal("1.12000"),
+        "stop_price": Decimal("1.11000"),
+        "filled_quantity": Decimal(0),
+    }
+    assert '"limit_price":1.12000,' in frame.text
+
+
 def test_numbers_keep_their_digits() -> None:
     # when
     texts = [frame.text for frame in frames_of(event_of(filled_order()))]

@@ -36,11 +36,12 @@ def order(**fields: object) -> OrderEntry:
 
 @dataclass
 class Floor:
-    """An allow-list, a procedure that gives `answer`, and a relay; they keep what they are asked."""
+    """An allow-list, procedures that give `answer`, and a relay; they keep what they are asked."""
 
     answer: dict[str, Any]
     replayed: bool = False
     asked: list[Mapping[str, object]] = field(default_factory=list)
+    placed: list[Mapping[str, object]] = field(default_factory=list)
     woken: list[uuid.UUID] = field(default_factory=list)
 
     def find(self, symbol: str) -> Instrument | None:
@@ -50,6 +51,10 @@ class Floor:
         self.asked.append(request)
         return {"replayed": self.replayed, "answer": self.answer}
 
+    def place(self, request: Mapping[str, object], /) -> dict[str, Any]:
+        self.placed.append(request)
+        return {"replayed": self.replayed, "answer": self.answer}
+
     def execute(self, entry: OrderEntry) -> Execution:
         return execute_order(
             entry,
@@ -57,7 +62,8 @@ class Floor:
             request_hash="a hash",
             key_days=30,
             instruments=self,
-            procedure=self.procedure,
+            execute=self.procedure,
+            place=self.place,
             wake_relay=self.woken.append,
         )
 
@@ -102,6 +108,24 @@ class TestExecute:
             "idempotency_key_days": 30,
         }
         assert '"quantity":0.10' in json_text(request)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"order_type": "limit", "limit_price": "1.1"},
+            {"order_type": "stop", "stop_price": "1.1"},
+            {"order_type": "stop_limit", "stop_price": "1.1", "limit_price": "1.2"},
+        ],
+    )
+    def test_an_order_that_rests_is_placed_with_its_prices(self, fields: dict[str, str]) -> None:
+        floor = Floor({"outcome": "new", "order_id": "an order", "account_id": str(ACCOUNT_ID)})
+
+        execution = floor.execute(order(**fields))
+
+        (request,) = floor.placed
+        asked = fields | {name: Decimal(value) for name, value in fields.items() if name != "order_type"}
+        assert (floor.asked, execution.refusal, floor.woken) == ([], None, [ACCOUNT_ID])
+        assert {name: value for name, value in request.items() if name in fields} == asked
 
     def test_a_repeat_tells_nobody(self) -> None:
         floor = Floor(FILLED, replayed=True)
@@ -162,13 +186,14 @@ class TestInstrument:
             {"order_type": "stop_limit", "stop_price": "1.1", "limit_price": "1.1"},
         ],
     )
-    def test_an_order_that_rests_is_refused_by_its_type(self, fields: dict[str, object]) -> None:
-        error = refusal_of(order(**fields))
+    def test_an_order_that_rests(self, fields: dict[str, object]) -> None:
+        check_against_instrument(order(**fields), EURUSD)
 
-        assert (error.code, error.details["field"]) == (ErrorCode.VALIDATION_FAILED, "order_type")
+    @pytest.mark.parametrize("name", ["limit_price", "stop_price"])
+    def test_its_prices_lie_on_the_tick(self, name: str) -> None:
+        prices = {"limit_price": "1.1", "stop_price": "1.1"} | {name: "1.1000001"}
 
-    def test_it_is_checked_in_full_before(self) -> None:
-        assert refusal_of(order(order_type="limit", limit_price="1.1000001")).details["field"] == "limit_price"
+        assert refusal_of(order(order_type="stop_limit", **prices)).details["field"] == name
 
 
 def fingerprint(text: str, route: str = "POST /api/v1/orders") -> str:

@@ -39,5 +39,10 @@ def spoken(dialect: Dialect, inside: str) -> str:
     return inside.upper() if dialect == "rest" else inside
 
 
+def spoken_state(dialect: Dialect, inside: str) -> str:
+    """The word of `dialect` for the state of an order or of a position."""
+    return order_state(dialect, inside) if inside in ORDER_STATES else spoken(dialect, inside)
+
+
 def _column(dialect: Dialect) -> int:
     return 1 if dialect == "rest" else 0

@@ -44,6 +44,10 @@ class Request:
         """The body as an object with exact numbers; VALIDATION_FAILED or PAYLOAD_TOO_LARGE."""
         return parse_body(self.body)
 
+    def json_if_any(self) -> dict[str, Any]:
+        """As `json`, but a request without a body says nothing: {}."""
+        return self.json() if self.body.strip() else {}
+
     def elapsed_ms(self) -> int:
         """Whole milliseconds since the request came in."""
         return round((time.perf_counter() - self.started_at) * 1000)

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 from pydantic import ValidationError
 
 from trading.edge.dialects import order_state, spoken
 from trading.edge.envelope import Dialect, timestamp
 from trading.edge.http import Request
-from trading.edge.order_faults import TAKEN, field_sent, first_fault
+from trading.edge.idempotency import idempotency_key
+from trading.edge.order_faults import field_sent, first_fault
 from trading.errors import TradingError, validation_failed
 from trading.execution import Execution
 from trading.json_text import shortest
@@ -28,7 +28,7 @@ def order_entry(request: Request, body: Mapping[str, Any], dialect: Dialect) -> 
     may leave `side` out (a buy) and the key, which is then made here, so that our own repeats are safe.
     """
     given = {name: value for name, value in body.items() if value is not None}
-    key = _idempotency_key(request, given, dialect)
+    key = idempotency_key(request, given, required=dialect == "functions")
     if "limit_price" in given and "price" in given:
         raise validation_failed(
             "price",
@@ -59,26 +59,16 @@ def faults_as_sent(body: Mapping[str, Any]) -> Generator[None]:
 
 
 def execution_data(execution: Execution, dialect: Dialect, trader_id: str) -> dict[str, object]:
-    """The data of an executed order; amounts are decimal strings, in the forms of the reading functions."""
-    return _functions_data(execution.answer) if dialect == "functions" else _rest_data(execution.answer, trader_id)
+    """The data of an order that was executed or rests; amounts are decimal strings, as the reading functions write."""
+    answer = execution.answer
+    if answer["outcome"] == "new":
+        return _functions_resting(answer) if dialect == "functions" else resting_data(answer, trader_id)
+    return _functions_data(answer) if dialect == "functions" else filled_data(answer, trader_id)
 
 
-def _functions_data(answer: Mapping[str, Any]) -> dict[str, object]:
-    return {
-        "order_id": answer["order_id"],
-        "position_id": answer["position_id"],
-        "status": order_state("functions", answer["status"]),
-        "execution_details": {
-            "execution_price": _number(answer["execution_price"]),
-            **_costs(answer),
-            "timestamp": timestamp(datetime.fromisoformat(answer["transact_time"])),
-            "transaction_id": answer["transaction_id"],
-        },
-    }
-
-
-def _rest_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
-    executed_at = timestamp(datetime.fromisoformat(answer["transact_time"]))
+def filled_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
+    """A filled order in the words of /api/v1."""
+    executed_at = moment(answer["transact_time"])
     return {
         "id": answer["order_id"],
         "trader_id": trader_id,
@@ -90,7 +80,7 @@ def _rest_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
         "order_type": spoken("rest", answer["order_type"]),
         "quantity": shortest(Decimal(answer["quantity"])),
         "filled_quantity": shortest(Decimal(answer["quantity"])),
-        "average_price": _number(answer["execution_price"]),
+        "average_price": plain_number(answer["execution_price"]),
         **_costs(answer),
         "position_id": answer["position_id"],
         "transaction_id": answer["transaction_id"],
@@ -98,41 +88,81 @@ def _rest_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
     }
 
 
-def _costs(answer: Mapping[str, Any]) -> dict[str, object]:
+def resting_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
+    """An order that rests, or rested until it was canceled, in the words of /api/v1."""
     return {
-        "slippage": shortest(Decimal(answer["slippage"])),
-        "commission": _number(answer["commission"]),
-        "total_cost": _number(answer["total_cost"]),
+        "id": answer["order_id"],
+        "trader_id": trader_id,
+        "status": order_state("rest", answer["status"]),
+        "created_at": moment(answer["created_at"]),
+        "client_order_id": answer["client_order_id"],
+        "symbol": answer["symbol"],
+        "side": spoken("rest", answer["side"]),
+        "order_type": spoken("rest", answer["order_type"]),
+        "quantity": shortest(Decimal(answer["quantity"])),
+        "filled_quantity": shortest(Decimal(answer["filled_quantity"])),
+        "leaves_quantity": shortest(Decimal(answer["leaves_quantity"])),
+        "price": _price(answer["limit_price"]),
+        "stop_price": _price(answer["stop_price"]),
+        "time_in_force": spoken("rest", answer["time_in_force"]),
     }
 
 
-def _number(value: Decimal | int) -> str:
+def moment(text: str) -> str:
+    """A time of a stored answer as the API writes it."""
+    return timestamp(datetime.fromisoformat(text))
+
+
+def plain_number(value: Decimal | int) -> str:
     """The digits that the procedure gave: prices to the tick, money to the minor unit."""
     # A whole number comes as an int, which "f" would give six places.
     return f"{Decimal(value):f}"
 
 
+def _functions_resting(answer: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "order_id": answer["order_id"],
+        "position_id": None,
+        "status": order_state("functions", answer["status"]),
+        "order_details": {
+            "symbol": answer["symbol"],
+            "order_type": answer["order_type"],
+            "side": answer["side"],
+            "quantity": shortest(Decimal(answer["quantity"])),
+            "limit_price": _price(answer["limit_price"]),
+            "stop_price": _price(answer["stop_price"]),
+            "time_in_force": answer["time_in_force"],
+            "timestamp": moment(answer["transact_time"]),
+        },
+    }
+
+
+def _functions_data(answer: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "order_id": answer["order_id"],
+        "position_id": answer["position_id"],
+        "status": order_state("functions", answer["status"]),
+        "execution_details": {
+            "execution_price": plain_number(answer["execution_price"]),
+            **_costs(answer),
+            "timestamp": moment(answer["transact_time"]),
+            "transaction_id": answer["transaction_id"],
+        },
+    }
+
+
+def _costs(answer: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "slippage": shortest(Decimal(answer["slippage"])),
+        "commission": plain_number(answer["commission"]),
+        "total_cost": plain_number(answer["total_cost"]),
+    }
+
+
+def _price(value: Decimal | int | None) -> str | None:
+    return None if value is None else plain_number(value)
+
+
 def _price_field(given: Mapping[str, Any]) -> str:
     is_stop = str(given.get("order_type")).lower() == "stop" and "stop_price" not in given
     return "stop_price" if is_stop else "limit_price"
-
-
-def _idempotency_key(request: Request, given: Mapping[str, Any], dialect: Dialect) -> object:
-    header = request.headers.get("idempotency-key")
-    key = given.get("idempotency_key", header)
-    if header is not None and key != header:
-        raise validation_failed(
-            "idempotency_key",
-            key,
-            "the same in header and body",
-            "The Idempotency-Key header and idempotency_key differ: send one of them, or the same in both.",
-        )
-    if key is None and dialect == "functions":
-        raise validation_failed(
-            "idempotency_key",
-            None,
-            "required",
-            f"Send idempotency_key, a name of your own for this order, so that a repeat cannot execute twice: "
-            f"{TAKEN['idempotency_key']}.",
-        )
-    return str(uuid4()) if key is None else key

@@ -35,7 +35,7 @@ TAKEN: Mapping[str, str] = {
     "stop_price": _NUMBER,
     "stop_loss": _NUMBER,
     "take_profit": _NUMBER,
-    "time_in_force": "day, gtc, gtd, ioc, fok, opg or cls",
+    "time_in_force": "gtc, or for a market order day, gtc, ioc or fok",
     "expires_at": "a time in ISO 8601 with its offset",
     "max_slippage": f"a number not below 0 with at most {_DIGITS}",
     "reduce_only": _SWITCH,
@@ -74,23 +74,30 @@ EXAMPLES: Mapping[str, str] = {
 BETWEEN: Mapping[tuple[str, str], tuple[str, str]] = {
     ("needed", "limit_price"): ("required", "A {order} needs {field}: send the limit price."),
     ("needed", "stop_price"): ("required", "A {order} needs {field}: send the price that triggers it."),
-    ("needed", "expires_at"): ("required", "time_in_force gtd needs {field}: send the time when the order ends."),
     ("unwanted", "limit_price"): ("left out", "A {order} takes no {field}: leave {field} out."),
     ("unwanted", "stop_price"): ("left out", "A {order} takes no {field}: leave {field} out."),
-    ("unwanted", "expires_at"): ("left out", "Only time_in_force gtd takes {field}: leave {field} out."),
+    ("unwanted", "expires_at"): ("left out", "An order has no end of its own: leave {field} out."),
     ("unwanted", "time_in_force"): (
         "day, gtc, ioc or fok",
         "A {order} is executed at once: send {field} as day, gtc, ioc or fok, or leave it out.",
+    ),
+    ("resting", "time_in_force"): (
+        "gtc",
+        "A {order} rests until it is filled or canceled: send {field} as gtc, or leave it out.",
     ),
     ("below_limit", "stop_loss"): ("below the limit price", "Send a {field} below the limit price of this buy."),
     ("below_limit", "take_profit"): ("below the limit price", "Send a {field} below the limit price of this sale."),
     ("above_limit", "stop_loss"): ("above the limit price", "Send a {field} above the limit price of this sale."),
     ("above_limit", "take_profit"): ("above the limit price", "Send a {field} above the limit price of this buy."),
+    ("below_stop", "stop_loss"): ("below the stop price", "Send a {field} below the stop price of this buy."),
+    ("below_stop", "take_profit"): ("below the stop price", "Send a {field} below the stop price of this sale."),
+    ("above_stop", "stop_loss"): ("above the stop price", "Send a {field} above the stop price of this sale."),
+    ("above_stop", "take_profit"): ("above the stop price", "Send a {field} above the stop price of this buy."),
 }
 
 
-def first_fault(error: ValidationError, body: Mapping[str, Any]) -> TradingError:
-    """VALIDATION_FAILED for the first fault that was found in `body`; the value is echoed as it was sent."""
+def first_fault(error: ValidationError, body: Mapping[str, Any], asked: str = "an order") -> TradingError:
+    """VALIDATION_FAILED for the first fault in `body`, which asks for `asked`; the value is echoed as it was sent."""
     fault = error.errors(include_url=False)[0]
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):
@@ -102,7 +109,7 @@ def first_fault(error: ValidationError, body: Mapping[str, Any]) -> TradingError
     if fault["type"] == "extra_forbidden":
         # The name is the caller's own, and of any length.
         field = field[:ECHO_CHARACTERS_MAX]
-        return validation_failed(field, fault["input"], "unknown", f"Leave {field} out: an order has no such field.")
+        return validation_failed(field, fault["input"], "unknown", f"Leave {field} out: {asked} has no such field.")
     example = f", such as {EXAMPLES[field]}" if field in EXAMPLES else ""
     message = f"Send {field} as {TAKEN[field]}{example}."
     if fault["type"] == "missing":

@@ -16,3 +16,26 @@ def execute_order_atomic(database: Database, request: Mapping[str, object]) -> d
     until the same key is sent again.
     """
     return database.call("execute_order_atomic", {"version": REQUEST_VERSION, **request})
+
+
+def place_order(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Let a limit, stop or stop limit order rest: {replayed, answer}; raises as execute_order_atomic."""
+    return database.call("place_order", {"version": REQUEST_VERSION, **request})
+
+
+def cancel_order(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Cancel a working order: {replayed, answer}.
+
+    Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, ORDER_NOT_CANCELABLE, whose details name the state that the order is in,
+    and DATABASE_UNAVAILABLE as execute_order_atomic.
+    """
+    return database.call("cancel_order", {"version": REQUEST_VERSION, **request})
+
+
+def close_position(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Close a position or a part of it at the market: {replayed, answer}.
+
+    Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, MARKET_DATA_UNAVAILABLE, VALIDATION_FAILED, CONFLICT when it is not open
+    any more, and DATABASE_UNAVAILABLE as execute_order_atomic.
+    """
+    return database.call("close_position", {"version": REQUEST_VERSION, **request})

@@ -11,6 +11,7 @@ from trading.edge.dialects import (
     order_state_words,
     order_states_inside,
     spoken,
+    spoken_state,
 )
 from trading.wording import ORDER_STATES
 
@@ -48,6 +49,12 @@ def test_the_words_of_a_dialect_cover_all_states_once(dialect: str) -> None:
     covered = [state for word in words for state in order_states_inside(dialect, word)]  # pyright: ignore[reportArgumentType]
 
     assert sorted(covered) == sorted(ORDER_STATES)
+
+
+def test_a_state_of_an_order_or_a_position_has_a_word() -> None:
+    assert spoken_state("rest", "canceled") == "CANCELLED"
+    assert spoken_state("functions", "filled") == "executed"
+    assert spoken_state("rest", "closed") == "CLOSED"
 
 
 def test_other_words_differ_in_case_alone() -> None:

@@ -260,17 +260,17 @@ class TestFaults:
             ({"time_in_force": "opg"}, "time_in_force", "opg", "day, gtc, ioc or fok", IN_FORCE),
             (
                 LIMIT | {"time_in_force": "gtd"},
-                "expires_at",
-                None,
-                REQUIRED,
-                "time_in_force gtd needs expires_at: send the time when the order ends.",
+                "time_in_force",
+                "gtd",
+                "gtc",
+                "A limit order rests until it is filled or canceled: send time_in_force as gtc, or leave it out.",
             ),
             (
                 {"expires_at": "2030-01-01T00:00:00Z"},
                 "expires_at",
                 "2030-01-01T00:00:00Z",
                 LEFT_OUT,
-                "Only time_in_force gtd takes expires_at: leave expires_at out.",
+                "An order has no end of its own: leave expires_at out.",
             ),
             (
                 {"expires_at": 1_900_000_000},

@@ -1,0 +1,117 @@
+-- Writes an order that rests, or whose rest ends, under its account's lock: order, audit, event, the stored answer.
+
+-- The order that is asked for, with the prices that only orders other than market orders have.
+CREATE OR REPLACE FUNCTION priced_order(request jsonb, p_account accounts, p_at timestamptz) RETURNS orders
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_order orders := requested_order(request, p_account, p_at);
+BEGIN
+    v_order.limit_price := (request ->> 'limit_price')::numeric;
+    v_order.stop_price := (request ->> 'stop_price')::numeric;
+    v_order.linked_order_ids := '{}';
+    v_order.position_size_check := true;
+    v_order.version := 1;
+    RETURN v_order;
+END
+$$;
+
+-- Inserts every column of a row that priced_order began; insert_order knows those of market orders alone.
+CREATE OR REPLACE FUNCTION insert_priced_order(p_order orders) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO orders SELECT p_order.*;
+    IF p_order.client_order_id IS NOT NULL THEN
+        INSERT INTO client_order_ids (user_id, account_id, client_order_id, order_id)
+        VALUES (p_order.user_id, p_order.account_id, p_order.client_order_id, p_order.id);
+    END IF;
+END
+$$;
+
+-- An order that rests, or rested until now, as its events and its answers tell it.
+CREATE OR REPLACE FUNCTION order_fact(p_order orders) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN jsonb_build_object(
+        'order_id', p_order.id, 'client_order_id', p_order.client_order_id, 'symbol', p_order.symbol,
+        'side', p_order.side, 'order_type', p_order.order_type, 'quantity', p_order.quantity,
+        'limit_price', p_order.limit_price, 'stop_price', p_order.stop_price,
+        'time_in_force', p_order.time_in_force, 'status', p_order.status,
+        'filled_quantity', p_order.filled_quantity, 'leaves_quantity', p_order.leaves_quantity,
+        'average_price', p_order.average_price
+    );
+END
+$$;
+
+-- An order that rests from now on. p_fill holds the margin (NULL when it only reduces) and the commission that were
+-- found free for it; neither is reserved.
+CREATE OR REPLACE FUNCTION book_resting_order(
+    request jsonb, p_account accounts, p_terms order_terms, p_fill order_fill, p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_order orders := priced_order(request, p_account, p_at);
+BEGIN
+    v_order.status := 'new';
+    v_order.leaves_quantity := v_order.quantity;
+    -- They lie on the tick already: this gives them its places.
+    v_order.limit_price := round_to_tick(v_order.limit_price, p_terms.tick_size);
+    v_order.stop_price := round_to_tick(v_order.stop_price, p_terms.tick_size);
+    PERFORM insert_priced_order(v_order);
+    RETURN book_order_state(request, p_account, v_order, ARRAY[
+        submitted_entry(request),
+        ROW('APPROVED', 'new', jsonb_build_object(
+            'margin', p_fill.margin, 'commission', p_fill.commission, 'reduces', p_fill.margin IS NULL
+        ), NULL, NULL)::audit_entry
+    ], p_at);
+END
+$$;
+
+-- What follows an order's row into a state without a fill: audit, account, the event `order.` and the state's name, and
+-- the answer that is kept under the request's key.
+CREATE OR REPLACE FUNCTION book_order_state(
+    request jsonb, p_account accounts, p_order orders, p_entries audit_entry[], p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_head bytea := append_audit(p_account, p_order.id, p_entries, p_at, request);
+    v_sequence bigint := p_account.last_sequence + 1;
+    v_answer jsonb;
+BEGIN
+    UPDATE accounts SET
+        last_sequence = v_sequence,
+        audit_version = audit_version + cardinality(p_entries),
+        audit_head = v_head,
+        updated_at = p_at
+    WHERE user_id = p_account.user_id AND id = p_account.id;
+    PERFORM append_event(
+        p_account, v_sequence, 'order.' || p_order.status,
+        jsonb_build_object('orders', jsonb_build_array(order_fact(p_order))), request ->> 'request_id', p_at
+    );
+    v_answer := order_fact(p_order) || jsonb_build_object(
+        'outcome', p_order.status, 'account_id', p_account.id, 'created_at', utc_text(p_order.created_at),
+        'sequence', v_sequence, 'transact_time', utc_text(p_at)
+    );
+    PERFORM keep_answer(
+        p_account, request ->> 'idempotency_key', request ->> 'request_hash', v_answer,
+        (request ->> 'idempotency_key_days')::integer, p_at
+    );
+    RETURN v_answer;
+END
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'priced_order(jsonb, accounts, timestamptz)',
+        'insert_priced_order(orders)',
+        'order_fact(orders)',
+        'book_resting_order(jsonb, accounts, order_terms, order_fill, timestamptz)',
+        'book_order_state(jsonb, accounts, orders, audit_entry[], timestamptz)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;

@@ -1,0 +1,69 @@
+-- Cancels a working order at its owner's wish: order, audit, event and stored answer in one transaction. Anybody may
+-- cancel, also who may not trade.
+-- request {version: 1, user_id, order_id, idempotency_key, request_hash, idempotency_key_days, request_id?,
+--   ip_address?, user_agent?, email?}
+-- -> {replayed, answer: {outcome: 'canceled', order_id, account_id, client_order_id, symbol, side, order_type,
+--   quantity, limit_price, stop_price, time_in_force, status, filled_quantity, leaves_quantity, average_price,
+--   created_at, sequence, transact_time}}
+-- Raises TR001 no such order, TR003 key reused, TR006 no key, TR009 not in a state that can be canceled; then nothing
+-- is kept.
+CREATE OR REPLACE FUNCTION cancel_order(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_user_id uuid := (request ->> 'user_id')::uuid;
+    v_order_id uuid := (request ->> 'order_id')::uuid;
+    v_account_id uuid;
+    v_begun record;
+    v_order orders;
+    v_at timestamptz;
+BEGIN
+    PERFORM check_request_version(request);
+    SELECT o.account_id INTO v_account_id FROM orders AS o WHERE o.user_id = v_user_id AND o.id = v_order_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'You have no order with this id. GET /api/v1/orders lists yours.'
+        USING ERRCODE = 'TR001', DETAIL = jsonb_build_object(
+            'field', 'id', 'value', v_order_id, 'constraint', 'an order of yours'
+        )::text;
+    END IF;
+    v_begun := lock_or_replay(request, v_account_id);
+    IF v_begun.answer IS NOT NULL THEN
+        RETURN jsonb_build_object('replayed', true, 'answer', v_begun.answer);
+    END IF;
+    v_at := clock_timestamp();
+    SELECT * INTO v_order FROM cancel_order_rows(v_begun.account, ARRAY[v_order_id], v_at);
+    IF v_order.id IS NULL THEN
+        PERFORM refuse_cancellation(v_user_id, v_order_id);
+    END IF;
+    RETURN jsonb_build_object('replayed', false, 'answer', book_order_state(
+        request, v_begun.account, v_order, ARRAY[ROW('CANCELED', 'canceled', jsonb_build_object(
+            'filled_quantity', v_order.filled_quantity, 'idempotency_key', request ->> 'idempotency_key',
+            'request_id', request ->> 'request_id'
+        ), 'User requested cancellation', NULL)::audit_entry], v_at
+    ));
+END
+$$;
+
+-- Says in which state the order is, and what can be done instead.
+CREATE OR REPLACE FUNCTION refuse_cancellation(p_user_id uuid, p_order_id uuid) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_status text;
+BEGIN
+    SELECT o.status INTO STRICT v_status FROM orders AS o WHERE o.user_id = p_user_id AND o.id = p_order_id;
+    RAISE EXCEPTION '%', CASE v_status
+        WHEN 'filled' THEN 'The order is filled and cannot be canceled. To undo it, close its position.'
+        WHEN 'pending_new' THEN 'The order is on its way to its venue. Cancel it when it works there.'
+        WHEN 'canceled' THEN 'The order is canceled already: there is nothing left to do.'
+        ELSE 'The order does not work any more, so there is nothing to cancel.'
+    END
+    USING ERRCODE = 'TR009', DETAIL = jsonb_build_object(
+        'field', 'status', 'value', v_status, 'constraint', 'an order that works'
+    )::text;
+END
+$$;
+
+ALTER FUNCTION cancel_order(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION refuse_cancellation(uuid, uuid) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION cancel_order(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION refuse_cancellation(uuid, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION cancel_order(jsonb) TO function_trader;

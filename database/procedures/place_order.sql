@@ -1,0 +1,214 @@
+-- Places an order that rests, in one call and one transaction; returns the stored answer of its key.
+--
+-- request as of execute_order_atomic, but order_type 'limit', 'stop' or 'stop_limit' with limit_price? and stop_price?
+--   (limit and stop_limit have the one, stop and stop_limit the other), time_in_force 'gtc'
+-- -> {replayed, answer: {outcome: 'new' | 'denied', order_id, ...}}, the answer as book_resting_order and
+--   book_denied_order make it.
+-- The margin at its own price must be free now. Nothing of it is reserved: it is checked again when the order triggers.
+-- Raises what execute_order_atomic raises; TR004 only where a quote is needed: for the side of a stop and for margin.
+CREATE OR REPLACE FUNCTION place_order(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_begun record;
+BEGIN
+    PERFORM check_request_version(request);
+    v_begun := lock_or_replay(
+        request, resolve_account((request ->> 'user_id')::uuid, (request ->> 'account_id')::uuid)
+    );
+    IF v_begun.answer IS NOT NULL THEN
+        RETURN jsonb_build_object('replayed', true, 'answer', v_begun.answer);
+    END IF;
+    RETURN jsonb_build_object(
+        'replayed', false, 'answer', place_resting_order(request, v_begun.account, clock_timestamp())
+    );
+END
+$$;
+
+-- The order under its account's lock, at p_at: judged as if it were executed at its own price, then booked.
+CREATE OR REPLACE FUNCTION place_resting_order(request jsonb, p_account accounts, p_at timestamptz) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_side text := request ->> 'side';
+    v_quantity numeric := (request ->> 'quantity')::numeric;
+    v_terms order_terms;
+    v_position positions;
+    v_reducing boolean;
+    v_fill order_fill;
+    v_refusal jsonb;
+BEGIN
+    PERFORM check_resting_form(request);
+    v_terms := terms_of_order(request, p_account);
+    PERFORM check_resting_prices(request, v_terms);
+    v_position := netting_position(p_account, v_terms.symbol);
+    v_reducing := coalesce(
+        v_position.side = CASE v_side WHEN 'buy' THEN 'short' ELSE 'long' END AND v_quantity <= v_position.quantity,
+        false
+    );
+    v_refusal := coalesce(
+        -- A closed market fills nothing, but lets an order wait for its opening.
+        eligibility_refusal(p_account, v_terms, v_reducing, true, p_at),
+        position_refusal(
+            p_account, v_position, v_side, v_quantity, coalesce((request ->> 'reduce_only')::boolean, false)
+        ),
+        working_orders_refusal(p_account)
+    );
+    IF v_refusal IS NOT NULL THEN
+        RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);
+    END IF;
+
+    PERFORM check_stop_side(request, v_terms, p_at);
+    v_fill.price := coalesce(request ->> 'limit_price', request ->> 'stop_price')::numeric;
+    IF request ?| ARRAY['stop_loss', 'take_profit'] THEN
+        PERFORM check_exit_prices(request, v_terms, v_fill.price, v_reducing);
+    END IF;
+    v_fill.commission := charged_commission(p_account, v_terms, v_quantity, p_at);
+    IF NOT v_reducing THEN
+        v_fill.margin := order_margin(p_account, v_terms, v_quantity, v_fill.price, p_at);
+        v_refusal := exposure_refusal(
+            p_account, v_terms, v_side, v_quantity, v_fill, v_position.id IS NULL, p_at
+        );
+        IF v_refusal IS NOT NULL THEN
+            RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);
+        END IF;
+    END IF;
+    RETURN book_resting_order(request, p_account, v_terms, v_fill, p_at);
+END
+$$;
+
+-- The one open position of a symbol in a netting account, all NULL without one and in a hedging account.
+CREATE OR REPLACE FUNCTION netting_position(p_account accounts, p_symbol text) RETURNS positions
+LANGUAGE sql STABLE AS $$
+    SELECT p.*
+    FROM positions AS p
+    WHERE p_account.position_mode = 'netting' AND p.user_id = p_account.user_id AND p.account_id = p_account.id
+        AND p.status = 'open' AND p.symbol = p_symbol
+$$;
+
+-- Behind the API's own check: the types that rest, the prices of each, and the one time in force that they have.
+CREATE OR REPLACE FUNCTION check_resting_form(request jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_type text := request ->> 'order_type';
+BEGIN
+    IF v_type IS NULL OR v_type NOT IN ('limit', 'stop', 'stop_limit') THEN
+        PERFORM refuse_value('order_type', v_type, 'limit, stop or stop_limit');
+    END IF;
+    IF request ->> 'time_in_force' IS DISTINCT FROM 'gtc' THEN
+        PERFORM refuse_value('time_in_force', request ->> 'time_in_force', 'gtc');
+    END IF;
+    IF (request ->> 'limit_price' IS NOT NULL) <> (v_type IN ('limit', 'stop_limit')) THEN
+        PERFORM refuse_value(
+            'limit_price', request ->> 'limit_price', CASE v_type WHEN 'stop' THEN 'left out' ELSE 'required' END
+        );
+    END IF;
+    IF (request ->> 'stop_price' IS NOT NULL) <> (v_type IN ('stop', 'stop_limit')) THEN
+        PERFORM refuse_value(
+            'stop_price', request ->> 'stop_price', CASE v_type WHEN 'limit' THEN 'left out' ELSE 'required' END
+        );
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION check_resting_prices(request jsonb, p_terms order_terms) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_field text;
+    v_price numeric;
+BEGIN
+    FOREACH v_field IN ARRAY ARRAY['limit_price', 'stop_price'] LOOP
+        v_price := (request ->> v_field)::numeric;
+        IF v_price <= 0 OR v_price % p_terms.tick_size <> 0 THEN
+            PERFORM refuse_value(v_field, request ->> v_field, 'a positive multiple of ' || p_terms.tick_size);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- A stop waits for the market to come to it: a buy above the ask, a sell below the bid. While the market is closed the
+-- session's last quote says where that is.
+CREATE OR REPLACE FUNCTION check_stop_side(request jsonb, p_terms order_terms, p_at timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_stop numeric := (request ->> 'stop_price')::numeric;
+BEGIN
+    IF v_stop IS NULL THEN
+        RETURN;
+    END IF;
+    IF quote_is_stale(p_terms.quoted_at, p_terms.received_at, p_terms.quote_age_ms_max, p_terms.calendar, p_at) THEN
+        PERFORM refuse_stale_quote(p_terms.symbol);
+    END IF;
+    IF request ->> 'side' = 'buy' AND v_stop <= p_terms.ask THEN
+        PERFORM refuse_value('stop_price', request ->> 'stop_price', 'above the ask ' || p_terms.ask);
+    ELSIF request ->> 'side' = 'sell' AND v_stop >= p_terms.bid THEN
+        PERFORM refuse_value('stop_price', request ->> 'stop_price', 'below the bid ' || p_terms.bid);
+    END IF;
+END
+$$;
+
+-- Binds every order that rests, also one that only reduces: it bounds what each tick has to look at.
+CREATE OR REPLACE FUNCTION working_orders_refusal(p_account accounts) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_limit integer;
+    v_working bigint;
+BEGIN
+    SELECT r.max_working_orders INTO v_limit FROM risk_settings AS r
+    WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id;
+    IF v_limit IS NULL THEN
+        RETURN NULL;
+    END IF;
+    SELECT count(*) INTO v_working FROM orders AS o
+    WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
+        AND o.status IN ('pending_new', 'new', 'triggered', 'partially_filled');
+    IF v_working < v_limit THEN
+        RETURN NULL;
+    END IF;
+    RETURN limit_violation('max_working_orders', v_working + 1, v_limit, 'working orders; cancel one first');
+END
+$$;
+
+-- The limits and the margin of an order that adds exposure, p_fill at its own price. p_opens: it makes a position of
+-- its own.
+CREATE OR REPLACE FUNCTION exposure_refusal(
+    p_account accounts, p_terms order_terms, p_side text, p_quantity numeric, p_fill order_fill, p_opens boolean,
+    p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_worth record;
+BEGIN
+    -- There is no quote of that moment to mark it at.
+    p_fill.unrealized_pnl := 0;
+    SELECT * INTO v_worth FROM account_valuation(p_account.user_id, p_account.id, p_at);
+    IF v_worth.stale IS NOT NULL THEN
+        PERFORM refuse_stale_quote(v_worth.stale);
+    END IF;
+    RETURN coalesce(
+        limit_refusal(
+            p_account, p_terms, p_side, p_quantity, p_opens, v_worth.open_positions, v_worth.unrealized_pnl, p_at
+        ),
+        margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
+    );
+END
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'place_order(jsonb)',
+        'place_resting_order(jsonb, accounts, timestamptz)',
+        'netting_position(accounts, text)',
+        'check_resting_form(jsonb)',
+        'check_resting_prices(jsonb, order_terms)',
+        'check_stop_side(jsonb, order_terms, timestamptz)',
+        'working_orders_refusal(accounts)',
+        'exposure_refusal(accounts, order_terms, text, numeric, order_fill, boolean, timestamptz)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;
+GRANT EXECUTE ON FUNCTION place_order(jsonb) TO function_trader;

@@ -1,0 +1,37 @@
+"""Closing a position, whole or in part."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trading.execution import Execution, OrderProcedure, Origin, RelayWaker, origin_fields, settled
+from trading.order_entry import Key, Number, PositiveNumber
+
+
+class CloseEntry(BaseModel):
+    """What a caller says of a close: `quantity` in lots (None: the whole), `max_slippage` in price."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quantity: PositiveNumber | None = None
+    max_slippage: Annotated[Number, Field(ge=0)] | None = None
+    idempotency_key: Key
+
+
+def close_position(
+    position_id: UUID,
+    entry: CloseEntry,
+    origin: Origin,
+    *,
+    request_hash: str,
+    key_days: int,
+    procedure: OrderProcedure,
+    wake_relay: RelayWaker,
+) -> Execution:
+    """Close the position at the market and wake the relay for the event.
+
+    The `answer` of a fill also has `position`, as the fill left it. Raises what store.orders.close_position raises.
+    """
+    asked: dict[str, object] = {"position_id": position_id, **entry.model_dump(mode="python", exclude_none=True)}
+    return settled(procedure(asked | origin_fields(origin, request_hash, key_days)), wake_relay)
