@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from tests.kit.builders import User, order_request
-from tests.kit.fault_runs import MARKET_ORDER, OPERATIONS, RESTING_ORDER, FaultRun, Operation, ProcedureClient
+from tests.kit.fault_runs import MARKET_ORDER, OPERATIONS, RESTING_ORDER, FaultRun, Operation, ProcedureClient, closing
 from tests.kit.gateway import eventually
 from trading.errors import ErrorCode, TradingError
 from trading.store.database import ATTEMPTS_MAX
@@ -27,6 +27,7 @@ def large_order(client: ProcedureClient) -> dict[str, object]:
     return order_request(client.user, side="buy", quantity="8.5")
 
 
+CLOSED_ALREADY = frozenset({ErrorCode.CONFLICT})
 # What spends margin, each raced against itself.
 SPENDING = {"open": Operation("execute_order_atomic", large_order)}
 
@@ -82,6 +83,24 @@ def test_fifty_callers_spend_the_margin_once(run: FaultRun, operation: Operation
     # then eleven are executed, and the others are told what is missing
     outcomes = Counter(answer.get("code", answer["outcome"]) for answer in answers)
     assert outcomes == {"filled": AFFORDABLE, "INSUFFICIENT_MARGIN": CALLERS - AFFORDABLE}
+    run.settle()
+
+
+def test_fifty_callers_close_a_position_once(run: FaultRun) -> None:
+    """F5: I2, each with a key of its own."""
+    # given a position
+    user = run.user()
+    clients = callers(run, user, CALLERS)
+    assert clients[0].send("opened", MARKET_ORDER)
+    whole = Operation("close_position", lambda _client: closing(clients[0]) | {"quantity": None}, CLOSED_ALREADY)
+
+    # when fifty close it at once
+    answers = run.at_once([partial(client.send, f"key-{n}", whole) for n, client in enumerate(clients)])
+
+    # then one did, and the others are told that it is not open any more
+    outcomes = Counter(answer.get("refused", answer.get("outcome")) for answer in answers)
+    assert outcomes == {"filled": 1, ErrorCode.CONFLICT: CALLERS - 1}
+    assert run.value("SELECT count(*) FROM positions WHERE status = 'open'") == 0
     run.settle()
 
 
