@@ -18,6 +18,8 @@ ASK ?=
 # Of the tests: `make test TESTS="tests/unit -k margin"`; SEED=n repeats the random choices of a run that failed.
 TESTS ?= tests
 SEED ?= $(TRADING_SEED)
+# Of the benchmarks: `make bench BENCH=handler`, `make bench BENCH="http --rounds 3 --seconds 1"`.
+BENCH ?=
 export PORT STATE EMAIL SID N BALANCE SYMBOL BID ASK SEED
 
 PYTHON := .venv/bin/python
@@ -35,7 +37,7 @@ help: ## what can be made
 
 # --- the local system -------------------------------------------------------------------------------------------
 
-start: .venv/.local redis ## the whole system on this machine, until Ctrl-C (PORT=8000 STATE=.local TRADE_ALWAYS=1 IP_REQUESTS_PER_MINUTE=)
+start: .venv/.local redis ## the whole system on this machine, until Ctrl-C (PORT=8000 STATE=.local TRADE_ALWAYS=1 IP_REQUESTS_PER_MINUTE= QUOTE_PROVIDER= QUOTE_REPLAY_FILE= QUOTE_REPLAY_SPEED=)
 	@$(LAYER) exec $(PYTHON) -m local.supervisor --port "$$PORT" --state "$$STATE"
 
 token: .venv/.local ## print an access token (EMAIL=gold@example.com, SID=1 for a browser session and its CSRF token)
@@ -71,8 +73,8 @@ format: .venv/.dev ## rewrite the code in the project's format
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
-bench: .venv/.dev redis ## the benchmarks: ratios against a reference measured in the same run
-	@$(LAYER) $(PYTHON) -m benchmarks.order_procedure
+bench: .venv/.dev redis ## the benchmarks, ten minutes (BENCH= procedure, handler, http, traders, frames, imports: those alone)
+	@$(LAYER) $(PYTHON) -m benchmarks $(BENCH)
 
 build: .venv/.dev .venv-deploy/.deploy ## what `sam deploy` uploads, in .aws-sam/build
 	@$(PYTHON) -m tools.build

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -16,6 +17,9 @@ from psycopg.types.json import Jsonb
 
 from local.processes import StartError
 from local.servers import HOST, LOGIN_ROLES
+from trading.quotes.providers import PROVIDERS
+from trading.quotes.replay import open_recording
+from trading.settings import ConfigurationError, Settings, required
 
 JWT_ISSUER = "https://issuer.local"
 JWT_AUDIENCE = "trading-api"
@@ -30,6 +34,14 @@ ROLE_OF_SECRET = {
     "RelayDatabaseSecret": "function_relay",
     "PricesDatabaseSecret": "function_prices",
     "RiskDatabaseSecret": "function_risk",
+}
+
+# Variable -> parameter of template.yaml.
+QUOTE_PARAMETERS = {
+    "QUOTE_PROVIDER": "QuoteProvider",
+    "QUOTE_REPLAY_FILE": "QuoteReplayFile",
+    "QUOTE_REPLAY_SPEED": "QuoteReplaySpeed",
+    "QUOTE_REPLAY_START": "QuoteReplayStart",
 }
 
 
@@ -178,6 +190,26 @@ def address_limit(variables: Mapping[str, str]) -> int:
     return int(text)
 
 
+def quote_parameters(variables: Mapping[str, str], started_at: datetime) -> dict[str, str]:
+    """The template's parameters of QUOTE_PROVIDER and QUOTE_REPLAY_*; a recording begins when the system does.
+
+    StartError names what is wrong, with a recording the line.
+    """
+    given = {name: variables[name] for name in QUOTE_PARAMETERS if variables.get(name)}
+    if "QUOTE_REPLAY_FILE" in given:
+        given["QUOTE_REPLAY_FILE"] = str(Path(given["QUOTE_REPLAY_FILE"]).absolute())
+    try:
+        read = Settings.from_environment(given)
+        if read.quote_provider not in PROVIDERS:
+            raise ConfigurationError(f"QUOTE_PROVIDER is {' or '.join(PROVIDERS)}, not {read.quote_provider!r}")
+        if read.quote_provider == "replay":
+            open_recording(Path(required(read.quote_replay_file, "QUOTE_REPLAY_FILE")))
+            given["QUOTE_REPLAY_START"] = started_at.isoformat()
+    except ConfigurationError as error:
+        raise StartError(str(error)) from None
+    return {QUOTE_PARAMETERS[name]: value for name, value in given.items()}
+
+
 def write_gateway_file(
     state: State,
     *,
@@ -186,8 +218,9 @@ def write_gateway_file(
     redis_url: str,
     workers: int,
     ip_requests_per_minute: int = IP_REQUESTS_PER_MINUTE,
+    more_parameters: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the secrets that functions read, and gateway.json that names them."""
+    """Write the secrets that functions read, and gateway.json that names them and sets the template's parameters."""
     references = {secret: state.write_secret(secret, role_urls[role]) for secret, role in ROLE_OF_SECRET.items()}
     references["RedisSecret"] = state.write_secret("RedisSecret", redis_url)
     for name in ("JwtSecret", "CsrfSecret"):
@@ -202,6 +235,7 @@ def write_gateway_file(
         # The tokens of load accounts ask for it, and the only issuer is on this machine.
         "AllowUnmeteredTier": "true",
         "IpRequestsPerMinute": str(ip_requests_per_minute),
+        **(more_parameters or {}),
     }
     content = {"host": HOST, "port": port, "secrets": references, "parameters": parameters, "workers_max": workers}
     write_private(state.gateway, json.dumps(content, indent=2) + "\n")

@@ -3,7 +3,8 @@
     python -m local.supervisor [--port 8000] [--state .local]
 
 DATABASE_URL and REDIS_URL in the environment name servers to use instead of the embedded ones; TRADE_ALWAYS=0 keeps
-market hours; IP_REQUESTS_PER_MINUTE limits the calls from this machine.
+market hours; IP_REQUESTS_PER_MINUTE limits the calls from this machine; QUOTE_PROVIDER=replay plays the quotes of
+QUOTE_REPLAY_FILE at QUOTE_REPLAY_SPEED.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
@@ -105,6 +107,7 @@ class Supervisor:
     def _start(self) -> None:
         state = self._state
         ip_requests_per_minute = environment.address_limit(self._variables)
+        quote_parameters = environment.quote_parameters(self._variables, datetime.now(UTC))
         self._port_must_be_free()
         state.env.unlink(missing_ok=True)
         owner_url = self._start_postgres()
@@ -119,6 +122,7 @@ class Supervisor:
             redis_url=redis_url,
             workers=WORKERS_MAX,
             ip_requests_per_minute=ip_requests_per_minute,
+            more_parameters=quote_parameters,
         )
         say("Starting the gateway.")
         self._bring_up(Gateway(state, self._port))

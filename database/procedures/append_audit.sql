@@ -56,10 +56,10 @@ END
 $$;
 
 -- The four steps of an executed order, each by its details: what append_audit does, in line, because it is on the path
--- of every order.
+-- of every order. p_reason is why the platform itself submitted it, NULL where a trader did.
 CREATE OR REPLACE FUNCTION append_execution(
     p_account accounts, p_order_id uuid, p_submitted jsonb, p_approved jsonb, p_executed jsonb, p_filled jsonb,
-    p_at timestamptz, p_pii jsonb
+    p_at timestamptz, p_pii jsonb, p_reason text
 ) RETURNS bytea
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -70,7 +70,8 @@ DECLARE
     v_at text := utc_text(p_at);
     v_digest bytea := append_audit_pii(v_user_id, v_id, p_pii);
     v_submitted bytea := sha256(p_account.audit_head || audit_bytes_v1(
-        v_user_id, v_account_id, v_version + 1, p_order_id, 'SUBMITTED', 'pending_new', p_submitted, NULL, NULL, v_digest, v_at
+        v_user_id, v_account_id, v_version + 1, p_order_id, 'SUBMITTED', 'pending_new', p_submitted, p_reason, NULL,
+        v_digest, v_at
     ));
     v_approved bytea := sha256(v_submitted || audit_bytes_v1(
         v_user_id, v_account_id, v_version + 2, p_order_id, 'APPROVED', 'pending_new', p_approved, NULL, NULL, NULL, v_at
@@ -83,16 +84,16 @@ DECLARE
     ));
 BEGIN
     INSERT INTO order_audit_log (
-        user_id, id, account_id, version, order_id, action, status, details, pii_digest, previous_hash, hash,
+        user_id, id, account_id, version, order_id, action, status, details, reason, pii_digest, previous_hash, hash,
         hash_version, created_at
     ) VALUES
-    (v_user_id, v_id, v_account_id, v_version + 1, p_order_id, 'SUBMITTED', 'pending_new', p_submitted, v_digest,
-        p_account.audit_head, v_submitted, 1, p_at),
-    (v_user_id, uuidv7(), v_account_id, v_version + 2, p_order_id, 'APPROVED', 'pending_new', p_approved, NULL,
+    (v_user_id, v_id, v_account_id, v_version + 1, p_order_id, 'SUBMITTED', 'pending_new', p_submitted, p_reason,
+        v_digest, p_account.audit_head, v_submitted, 1, p_at),
+    (v_user_id, uuidv7(), v_account_id, v_version + 2, p_order_id, 'APPROVED', 'pending_new', p_approved, NULL, NULL,
         v_submitted, v_approved, 1, p_at),
-    (v_user_id, uuidv7(), v_account_id, v_version + 3, p_order_id, 'EXECUTED', 'pending_new', p_executed, NULL,
+    (v_user_id, uuidv7(), v_account_id, v_version + 3, p_order_id, 'EXECUTED', 'pending_new', p_executed, NULL, NULL,
         v_approved, v_executed, 1, p_at),
-    (v_user_id, uuidv7(), v_account_id, v_version + 4, p_order_id, 'FILLED', 'filled', p_filled, NULL,
+    (v_user_id, uuidv7(), v_account_id, v_version + 4, p_order_id, 'FILLED', 'filled', p_filled, NULL, NULL,
         v_executed, v_filled, 1, p_at);
     RETURN v_filled;
 END
@@ -122,7 +123,7 @@ ALTER FUNCTION audit_bytes_v1(
 ) OWNER TO trading_procedures;
 ALTER FUNCTION append_audit(accounts, uuid, audit_entry[], timestamptz, jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION append_execution(
-    accounts, uuid, jsonb, jsonb, jsonb, jsonb, timestamptz, jsonb
+    accounts, uuid, jsonb, jsonb, jsonb, jsonb, timestamptz, jsonb, text
 ) OWNER TO trading_procedures;
 ALTER FUNCTION append_audit_pii(uuid, uuid, jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION audit_pii_digest(bytea, inet, text, text) OWNER TO trading_procedures;
@@ -130,5 +131,8 @@ REVOKE ALL ON FUNCTION audit_bytes_v1(
     uuid, uuid, bigint, uuid, text, text, jsonb, text, integer, bytea, text
 ) FROM PUBLIC;
 REVOKE ALL ON FUNCTION append_audit(accounts, uuid, audit_entry[], timestamptz, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION append_execution(
+    accounts, uuid, jsonb, jsonb, jsonb, jsonb, timestamptz, jsonb, text
+) FROM PUBLIC;
 REVOKE ALL ON FUNCTION append_audit_pii(uuid, uuid, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION audit_pii_digest(bytea, inet, text, text) FROM PUBLIC;

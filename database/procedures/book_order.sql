@@ -65,7 +65,7 @@ $$;
 CREATE OR REPLACE FUNCTION submitted_details(request jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE AS $$
     SELECT request - ARRAY[
-        'version', 'user_id', 'account_id', 'idempotency_key_days', 'ip_address', 'user_agent', 'email'
+        'version', 'user_id', 'account_id', 'idempotency_key_days', 'ip_address', 'user_agent', 'email', 'notice'
     ]
 $$;
 
@@ -118,7 +118,8 @@ $$;
 
 -- A filled market order. p_position is the open position that it adds to or takes from, all NULL when it opens one;
 -- p_fill.margin is NULL when it takes from it. p_worth is the account after it, NULL when it has to be valued again
--- because a position was reduced. A request without a key (the platform's own order) keeps no answer.
+-- because a position was reduced. A request without a key (the platform's own order) keeps no answer; it may carry a
+-- notice {event_type, reason, orders, risk} of what audit and event tell besides.
 -- PL/pgSQL prepares each expression anew in every transaction, so this path has few and large ones: rows are written
 -- straight from the request, and p_fill carries what was booked.
 CREATE OR REPLACE FUNCTION book_filled_order(
@@ -145,7 +146,7 @@ BEGIN
     v_head := append_execution(
         p_account, p_fill.order_id, submitted_details(request), jsonb_build_object(
             'margin', p_fill.margin, 'commission', p_fill.commission, 'reduces', p_fill.margin IS NULL
-        ), execution_details(p_terms, p_fill), fill_details(p_fill, v_position), p_at, request
+        ), execution_details(p_terms, p_fill), fill_details(p_fill, v_position), p_at, request, request #>> '{notice,reason}'
     );
     UPDATE accounts SET
         balance = p_fill.balance,
@@ -161,7 +162,7 @@ BEGIN
         FROM account_valuation(p_account.user_id, p_account.id) AS w;
     END IF;
     v_sequence := append_event(
-        p_account, p_account.last_sequence + 1, 'order.filled',
+        p_account, p_account.last_sequence + 1, coalesce(request #>> '{notice,event_type}', 'order.filled'),
         filled_payload(request, p_terms, p_fill, v_position, p_worth, v_at_text), request ->> 'request_id', p_at
     );
     RETURN keep_answer(
@@ -349,7 +350,8 @@ BEGIN
 END
 $$;
 
--- The event of an executed order: the order pending, then filled; its fill, position and account.
+-- The event of an executed order: the order pending, then filled; its fill, position and account. A notice adds the
+-- orders that changed before it, and a risk.
 CREATE OR REPLACE FUNCTION filled_payload(
     request jsonb, p_terms order_terms, p_fill order_fill, p_position positions, p_worth jsonb, p_at_text text
 ) RETURNS jsonb
@@ -361,7 +363,7 @@ DECLARE
     );
 BEGIN
     RETURN jsonb_build_object(
-        'orders', jsonb_build_array(
+        'orders', coalesce(request #> '{notice,orders}', '[]') || jsonb_build_array(
             v_asked || '{"status": "pending_new", "filled_quantity": 0}',
             v_asked || jsonb_build_object(
                 'status', 'filled', 'filled_quantity', p_fill.quantity, 'average_price', p_fill.price,
@@ -382,7 +384,7 @@ BEGIN
             'status', p_position.status
         )),
         'account', p_worth
-    );
+    ) || CASE WHEN request ? 'notice' THEN jsonb_build_object('risk', request #> '{notice,risk}') ELSE '{}' END;
 END
 $$;
 

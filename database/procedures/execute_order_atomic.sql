@@ -16,8 +16,9 @@ DECLARE
     v_account accounts;
     v_answer jsonb;
 BEGIN
-    IF request -> 'version' IS DISTINCT FROM '1' THEN
+    IF request -> 'version' IS DISTINCT FROM '1' OR request ->> 'idempotency_key' IS NULL THEN
         PERFORM check_request_version(request);
+        PERFORM refuse_value('idempotency_key', NULL, 'a key of 1 to 255 characters');
     END IF;
     v_account_id := coalesce((request ->> 'account_id')::uuid, resolve_account(v_user_id, NULL));
     v_answer := replayed_answer(
@@ -37,7 +38,8 @@ BEGIN
     IF v_answer IS NOT NULL THEN
         RETURN jsonb_build_object('replayed', true, 'answer', v_answer);
     END IF;
-    v_answer := execute_market_order(request, v_account, clock_timestamp());
+    -- Only the platform's own orders carry a notice.
+    v_answer := execute_market_order(request - 'notice', v_account, clock_timestamp());
     RETURN jsonb_build_object('replayed', false, 'answer', v_answer);
 END
 $$;

@@ -16,11 +16,13 @@ $$;
 -- `due` is what the account's margin call has come to: 'entered', 'left', or NULL where nothing changes.
 --   entered: no call is open and the level is below the threshold. A cash account borrows nothing and gets no call.
 --   left: a call is open and the level has come up to the release level that it began with, or nothing is held.
-CREATE OR REPLACE FUNCTION margin_levels(p_account_ids uuid[], p_at timestamptz)
+-- `stop_out_due`: the level is at or below the stop-out level, equity at or below zero included; never a cash account.
+DROP FUNCTION IF EXISTS margin_levels(uuid[], timestamptz);
+CREATE FUNCTION margin_levels(p_account_ids uuid[], p_at timestamptz)
 RETURNS TABLE (
     user_id uuid, account_id uuid, balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric,
     margin_level numeric, unpriced text, threshold numeric, release_level numeric, episode_id uuid, breached boolean,
-    due text
+    due text, stop_out_level numeric, stop_out_due boolean
 )
 LANGUAGE sql STABLE AS $$
     WITH marks AS MATERIALIZED (
@@ -68,6 +70,7 @@ LANGUAGE sql STABLE AS $$
             coalesce(s.margin_call_threshold, 50) AS threshold,
             coalesce(s.margin_call_threshold, 50) * coalesce(s.margin_call_release_percent, 105) / 100
                 AS settings_release_level,
+            coalesce(s.stop_out_level, 20) AS stop_out_level,
             e.id AS episode_id, e.release_level AS episode_release_level
         FROM accounts AS a
         LEFT JOIN totals AS t ON t.user_id = a.user_id AND t.account_id = a.id
@@ -82,7 +85,8 @@ LANGUAGE sql STABLE AS $$
             WHEN w.unpriced IS NOT NULL THEN NULL
             WHEN w.episode_id IS NULL THEN CASE WHEN l.breached THEN 'entered' END
             WHEN l.margin_level IS NULL OR l.margin_level >= l.release_level THEN 'left'
-        END
+        END,
+        w.stop_out_level, w.kind = 'margin' AND coalesce(l.margin_level <= w.stop_out_level, false)
     FROM worth AS w
     CROSS JOIN LATERAL (
         SELECT

@@ -55,6 +55,7 @@ REVOKE ALL ON FUNCTION money_form(numeric, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION price_form(numeric, numeric) FROM PUBLIC;
 REVOKE ALL ON FUNCTION number_form(numeric) FROM PUBLIC;
 REVOKE ALL ON FUNCTION utc_text(timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION uuidv7_floor(timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION round_money(numeric, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION round_to_tick(numeric, numeric) TO trading_readers;
 GRANT EXECUTE ON FUNCTION money_form(numeric, text) TO trading_readers;

@@ -1,9 +1,11 @@
 -- The scan over all accounts: one page of those with open positions or an open margin call, in key order, behind the
--- last account that a scan looked at. It books nothing but how far it got: record_margin_call does the rest, account
--- by account.
+-- last account that a scan looked at. It books nothing but how far it got: record_margin_call and stop_out_step do the
+-- rest, account by account.
 -- request {version: 1, accounts_max, calls_max}
--- -> {checked, breached, skipped, unpriced: [symbol or currency pair], due: [{user_id, account_id, state}], finished}
--- The page ends early behind the calls_max-th account that is due, so that none is found and then forgotten.
+-- -> {checked, breached, skipped, unpriced: [symbol or currency pair],
+--   due: [{user_id, account_id, state: entered | left | null, stop_out: boolean}], finished}
+-- An account is due whose margin call changes, or that is to be stopped out; most are both at once. The page ends early
+-- behind the calls_max-th that is due, so that none is found and then forgotten.
 -- `finished` says that the next scan begins with the first account again.
 CREATE OR REPLACE FUNCTION monitor_margin(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -33,9 +35,9 @@ BEGIN
         FROM margin_levels(v_account_ids, v_at) AS l
     ),
     due AS MATERIALIZED (
-        SELECT l.place, l.user_id, l.account_id, l.due
+        SELECT l.place, l.user_id, l.account_id, l.due, l.stop_out_due
         FROM levels AS l
-        WHERE l.due IS NOT NULL
+        WHERE l.due IS NOT NULL OR l.stop_out_due
         ORDER BY l.place
         LIMIT v_calls_max
     ),
@@ -53,7 +55,7 @@ BEGIN
         (array_agg(p.account_id ORDER BY p.place DESC))[1] AS last_account_id,
         (
             SELECT coalesce(jsonb_agg(jsonb_build_object(
-                'user_id', d.user_id, 'account_id', d.account_id, 'state', d.due
+                'user_id', d.user_id, 'account_id', d.account_id, 'state', d.due, 'stop_out', d.stop_out_due
             ) ORDER BY d.place), '[]')
             FROM due AS d
         ) AS due

@@ -1,5 +1,6 @@
 -- What an order is judged by besides its account: the instrument with its quote, the user, the limits, the platform.
-CREATE OR REPLACE VIEW order_terms AS
+-- Read with the rights of whoever asks: procedures see every user, reading functions the one that is set.
+CREATE OR REPLACE VIEW order_terms WITH (security_invoker = TRUE) AS
 SELECT
     r.user_id,
     r.account_id,
@@ -52,3 +53,4 @@ INNER JOIN instruments AS i ON i.is_active
 LEFT JOIN quotes AS q ON i.symbol = q.symbol;
 
 ALTER VIEW order_terms OWNER TO trading_procedures;
+GRANT SELECT ON order_terms TO trading_readers;

@@ -46,7 +46,7 @@ def get_health(request: Request) -> Response:
 
 
 def get_liveness(request: Request) -> Response:
-    """GET /api/v1/health: that this API answers, nothing behind it looked at."""
+    """GET /api/v1/health and /api/health: that this API answers, nothing behind it looked at."""
     admit_address(request)
     return Response(body={"status": "ok", "timestamp": timestamp(datetime.now(UTC))})
 
@@ -103,4 +103,4 @@ def _connections() -> Any:
     return connections_client(required(settings().connections_endpoint, "CONNECTIONS_ENDPOINT"))
 
 
-handler = http_handler({"GET /health": get_health, "GET /api/v1/health": get_liveness})
+handler = http_handler({"GET /health": get_health, "GET /api/v1/health": get_liveness, "GET /api/health": get_liveness})

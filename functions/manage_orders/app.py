@@ -18,14 +18,17 @@ from trading.edge.reading_dialects import (
     audit_body,
     optional_id,
     order_body,
-    order_page,
+    order_query,
     orders_body,
     parse_id,
+    position_page_body,
+    position_query,
     positions_body,
+    profile_body,
 )
 from trading.errors import ErrorCode, TradingError
 from trading.execution import Execution, hash_of_request
-from trading.reading import may_read_any_audit, read_order, read_order_audit
+from trading.reading import may_read_any_audit, read_order, read_order_audit, read_profile
 from trading.secrets import csrf_secret
 from trading.store import orders
 from trading.store.connection import database
@@ -34,16 +37,30 @@ from trading.store.reading import ReadingStore
 
 def list_orders(request: Request) -> Response:
     """GET /api/v1/orders."""
-    caller = _reader(request, "orders:read")
-    page = order_page(request.query)
-    found = _store().orders(
-        caller.user_id,
-        account_id=page.account_id,
-        statuses=page.statuses,
-        before=page.before,
-        limit=page.limit,
-    )
-    return Response(body=orders_body(found))
+    return _orders(request, closed_only=False)
+
+
+def list_closed_orders(request: Request) -> Response:
+    """GET /api/orders/history."""
+    return _orders(request, closed_only=True)
+
+
+def preview_order(request: Request) -> Response:
+    """POST /api/v1/orders/preview: what an order would come to, without one."""
+    # What no other route of this function needs.
+    from trading import preview
+    from trading.edge.order_dialects import faults_as_sent
+    from trading.edge.preview_dialects import preview_body, preview_entry
+    from trading.store.instruments import instrument_catalogue
+
+    caller = admit(request, route_group="preview", state_changing=False, permission="orders:read")
+    body = request.json()
+    with faults_as_sent(body):
+        order = preview_entry(request, body)
+        found = preview.preview_order(
+            order, caller.user_id, instruments=instrument_catalogue(), read_facts=_store().preview_facts
+        )
+    return Response(body=preview_body(order, found))
 
 
 def get_order(request: Request) -> Response:
@@ -78,13 +95,29 @@ def post_close(request: Request) -> Response:
 def list_positions(request: Request) -> Response:
     """GET /api/v1/positions."""
     caller = _reader(request, "positions:read")
-    return Response(body=positions_body(_store().positions(caller.user_id, optional_id(request.query, "account_id"))))
+    asked = position_query(request.query)
+    if asked.page is None:
+        return Response(body=positions_body(_store().positions(caller.user_id, asked.account_id)))
+    found = _store().position_page(
+        caller.user_id,
+        asked.account_id,
+        with_open=asked.with_open,
+        before=asked.page.before,
+        limit=asked.page.limit,
+    )
+    return Response(body=position_page_body(found))
 
 
 def get_account(request: Request) -> Response:
     """GET /api/v1/account."""
     caller = _reader(request, "account:read")
     return Response(body=account_body(_store().account(caller.user_id, optional_id(request.query, "account_id"))))
+
+
+def get_profile(request: Request) -> Response:
+    """GET /api/user/profile."""
+    caller = _reader(request, "account:read")
+    return Response(body=profile_body(read_profile(_store(), caller.user_id), caller))
 
 
 def get_csrf_token(request: Request) -> Response:
@@ -123,6 +156,13 @@ def _changed[Entry](
     return Response(body=render(execution.answer, str(change.caller.user_id)))
 
 
+def _orders(request: Request, *, closed_only: bool) -> Response:
+    caller = _reader(request, "orders:read")
+    filters, page = order_query(request.query, closed_only=closed_only)
+    found = _store().orders(caller.user_id, filters, before=page.before, limit=page.limit)
+    return Response(body=orders_body(found))
+
+
 def _reader(request: Request, permission: str | None) -> Caller:
     return admit(request, route_group="read", state_changing=False, permission=permission)
 
@@ -135,11 +175,15 @@ handler = http_handler(
     {
         "GET /functions/v1/csrf-token": get_csrf_token,
         "GET /api/v1/orders": list_orders,
+        "POST /api/v1/orders/preview": preview_order,
         "GET /api/v1/orders/{id}": get_order,
         "GET /api/v1/orders/{id}/audit": get_order_audit,
         "POST /api/v1/orders/{id}/cancel": post_cancel,
         "GET /api/v1/positions": list_positions,
         "POST /api/v1/positions/{id}/close": post_close,
+        "GET /api/orders/history": list_closed_orders,
+        "GET /api/positions": list_positions,
         "GET /api/v1/account": get_account,
+        "GET /api/user/profile": get_profile,
     }
 )

@@ -1,4 +1,4 @@
-"""Each minute: finds the accounts that have come into a margin call, or left one, and tells their owners."""
+"""Each minute: finds the accounts that have come into a margin call or left one, and those to be stopped out."""
 
 from dataclasses import asdict
 from functools import partial
@@ -12,7 +12,7 @@ from trading.store.risk import RiskStore
 
 
 def watch(_event: dict[str, Any], context: Any) -> dict[str, object]:
-    """Scan every account with open positions; what was found, in accounts."""
+    """Scan every account with open positions and settle what is due; what was found and done."""
     request_id = f"risk-{context.aws_request_id}"
     set_correlation_id(request_id)
     report = monitor_margin(
@@ -34,6 +34,11 @@ def _measure(report: MarginReport) -> None:
         "AccountsFailed": report.failed,
         "MarginCallsEntered": report.entered,
         "MarginCallsLeft": report.left,
+        "StopOuts": report.stopped_out,
+        "StopOutsWaiting": report.waiting,
+        "StopOutsUnfinished": report.unfinished,
+        "PositionsClosed": report.positions_closed,
+        "OrdersCanceled": report.orders_canceled,
         "ScansCutShort": int(not report.complete),
     }
     for name, count in counts.items():

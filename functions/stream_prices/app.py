@@ -8,8 +8,8 @@ from trading.cache import cache
 from trading.observability import MetricUnit, instrumented, logger, metrics
 from trading.quotes.fan_out import FanOut
 from trading.quotes.feed import Clock, Feed, give_back, wait_for_lease
-from trading.quotes.provider import FeedInstrument, QuoteProvider
-from trading.settings import ConfigurationError, settings
+from trading.quotes.providers import make_provider
+from trading.settings import settings
 from trading.sockets import sockets
 from trading.store.connection import database
 from trading.store.quotes import Lease, list_feed_instruments
@@ -33,7 +33,7 @@ def _feed(lease: Lease, clock: Clock) -> dict[str, object]:
     try:
         instruments = list_feed_instruments(database())
         feed = Feed(
-            _provider(instruments),
+            make_provider(settings(), instruments),
             instruments,
             database=database(),
             cache=cache(),
@@ -48,14 +48,6 @@ def _feed(lease: Lease, clock: Clock) -> dict[str, object]:
     metrics().add_metric(name="QuoteSteps", unit=MetricUnit.Count, value=feed.steps)
     metrics().add_metric(name="QuoteInterruptions", unit=MetricUnit.Count, value=feed.interruptions)
     return {"outcome": "done" if kept else "taken_over", "steps": feed.steps, "interruptions": feed.interruptions}
-
-
-def _provider(instruments: list[FeedInstrument]) -> QuoteProvider:
-    if settings().quote_provider != "simulated":
-        raise ConfigurationError("the environment is wrong: QUOTE_PROVIDER knows simulated")
-    from trading.quotes.simulated import SimulatedProvider
-
-    return SimulatedProvider(instruments, seed=settings().quote_seed, quotes_per_second=settings().quotes_per_second)
 
 
 handler = instrumented(stream)

@@ -1,5 +1,6 @@
-"""The scheduled risk function: a margin call is told once when it begins and once when it ends."""
+"""The scheduled risk function: a margin call is told once when it begins and once when it ends, a stop-out as it is."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -8,13 +9,14 @@ import pytest
 from tests.kit.gateway import eventually
 from tests.kit.local_system import LocalSystem
 from tests.kit.processes import gateway_of
-from tests.kit.traders import Message, Stream, Trader, Traders, execute, of_type
+from tests.kit.traders import Message, Stream, Trader, Traders, exact, execute, of_type
 
 pytestmark = pytest.mark.timeout(180)
 
 SYMBOL = "AUDUSD"
 BID, ASK = Decimal("0.66"), Decimal("0.6602")
 LOWER_BID = Decimal("0.6525")
+LOWEST_BID = Decimal("0.6510")
 RUN_SECONDS_MAX = 90
 
 
@@ -29,12 +31,12 @@ def last_scan(system: LocalSystem) -> datetime:
     return execute(system, "SELECT updated_at FROM margin_scan")[0]["updated_at"]
 
 
-def listen(trader: Trader, since: int) -> Stream:
-    """A stream of the risk channel, as soon as the gateway takes connections."""
+def listen(trader: Trader, since: int, channels: Sequence[str] = ("risk",)) -> Stream:
+    """A stream of the channels, as soon as the gateway takes connections."""
 
     def connected() -> Stream | None:
         try:
-            return trader.stream("risk", since=since)
+            return trader.stream(*channels, since=since)
         except (OSError, AssertionError):
             return None
 
@@ -88,3 +90,50 @@ def test_a_margin_call_is_told_once_when_it_begins_and_once_when_it_ends(
 def alerts(stream: Stream) -> list[str]:
     frames: list[Message] = [frame for frame in stream.frames() if frame.get("type") == "risk_alert"]
     return [frame["data"]["state"] for frame in frames]
+
+
+def test_a_stop_out_closes_the_position_and_tells_everything_of_it(local_system: LocalSystem, traders: Traders) -> None:
+    """At a bid of 0.6510 about 92,000 to 95,000 of the 100,000 are lost: 66,000 of margin are carried by about 10
+    percent, below the stop-out level of 20.
+    """
+    # given the same account, with an order at rest besides
+    trader = traders.new()
+    local_system.quote(SYMBOL, BID, ASK)
+    opened = exact(trader.order(symbol=SYMBOL, quantity=100))["data"]
+    resting = exact(trader.order(symbol=SYMBOL, order_type="limit", price="0.6", quantity="0.1"))["data"]
+    # when the price falls through both levels at once and the schedule runs
+    local_system.quote(SYMBOL, LOWEST_BID, LOWEST_BID + Decimal("0.0002"))
+    run_the_schedule(local_system)
+    eventually(lambda: len(calls_of(trader)) == 2, seconds=RUN_SECONDS_MAX, what="the end of the margin call")
+    # then the trader is told of the call, the close and the end of the call, in this order
+    with listen(trader, since=3, channels=("orders", "positions")) as stream:
+        ended = stream.wait_for(of_type("risk_alert", 6)).message
+        assert (ended["data"]["type"], ended["data"]["state"]) == ("margin_call", "left")
+        alert = stream.wait_for(of_type("risk_alert", 5)).message
+        assert (alert["data"]["type"], alert["data"]["state"], alert["data"]["threshold"]) == ("stop_out", "closed", 20)
+        assert 0 < alert["data"]["margin_level"] < 20
+        order = stream.wait_for(lambda message: of_type("order_update", 5)(message) and is_executed(message)).message
+        assert (order["data"]["side"], order["data"]["quantity"]) == ("sell", 100)
+        canceled = stream.wait_for(of_type("order_update", 5)).message
+        assert (canceled["data"]["order_id"], canceled["data"]["status"]) == (resting["order_id"], "cancelled")
+        position = stream.wait_for(of_type("position_update", 5)).message
+        assert (position["data"]["position_id"], position["data"]["status"]) == (opened["position_id"], "closed")
+        account = stream.wait_for(of_type("account_update", 5)).message
+        assert (account["data"]["margin_used"], account["data"]["margin_level"]) == (0, None)
+        assert alerts(stream) == ["entered", "closed", "left"]
+    # and the account is what is left after the close, with no position
+    (row,) = trader.rows("accounts", "balance")
+    assert Decimal(trader.read("/api/v1/account")["balance"]) == row["balance"] == account["data"]["balance"]
+    assert account["data"]["balance"] == 100_000 + position["data"]["realized_pnl"] < 20_000
+    assert trader.read("/api/v1/positions")["data"] == []
+    # and its audit says who closed it and why
+    (submitted,) = [
+        row
+        for row in trader.rows("order_audit_log", "action, reason, order_id, version", "version")
+        if row["action"] == "SUBMITTED" and str(row["order_id"]) == order["data"]["order_id"]
+    ]
+    assert submitted["reason"].startswith("Stop-out: margin level ")
+
+
+def is_executed(message: Message) -> bool:
+    return message["data"]["status"] == "executed"

@@ -34,7 +34,7 @@ def start_worker(run: FaultRun, redis_url: str, tmp_path: Path) -> Iterator[Star
         ) -> Worker:
             folder = tmp_path / f"{function}-{next(numbers)}"
             folder.mkdir()
-            given = function_variables(folder, database=run.database, redis_url=redis_url if redis else None, role=role)
+            given = function_variables(folder, run.database.url_for(role), redis_url if redis else None)
             return started.enter_context(worker(function, given | variables, folder / "log"))
 
         yield start

@@ -72,12 +72,16 @@ class Deployment:
 
 
 @pytest.fixture
-def deployment(run: FaultRun, redis_url: str, tmp_path: Path) -> Iterator[Deployment]:
+def deployment(
+    run: FaultRun, redis_url: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
     api = ConnectionsApi()
     api.start()
     world = RelayWorld(run.database, redis_url, api)
-    trader = function_variables(tmp_path, database=run.database, redis_url=redis_url)
-    relay = function_variables(tmp_path, database=run.database, redis_url=redis_url, role="function_relay")
+    trader, relay = (
+        function_variables(tmp_path_factory.mktemp(role), run.database.url_for(role), redis_url)
+        for role in ("function_trader", "function_relay")
+    )
     parameters = {
         "TraderDatabaseSecret": trader["DATABASE_SECRET"],
         "RelayDatabaseSecret": relay["DATABASE_SECRET"],

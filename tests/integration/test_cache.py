@@ -3,12 +3,14 @@
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import redis
 
 from tests.kit import TestServers
+from tests.kit.realtime import soon
 from trading.cache import BREAKER_SECONDS, Cache, CacheUnavailableError, Script
 
 ECHO = Script("return ARGV[1]")
@@ -65,6 +67,66 @@ def test_a_server_that_forgot_the_script_gets_it_again(cache: Cache, redis_url: 
         server.script_flush()
 
     assert cache.run_script(ECHO, [], ["y"]) == "y"
+
+
+def test_a_kept_connection_that_died_while_idle_is_replaced(cache: Cache, redis_url: str) -> None:
+    # given the connection of scripts, closed by the server as after a freeze
+    cache.run_script(ECHO, [], ["x"])
+    with redis.Redis.from_url(redis_url) as server:
+        server.client_kill_filter(_type="normal", skipme=True)
+
+    assert cache.run_script(ECHO, [], ["y"]) == "y"
+
+
+def test_scripts_of_many_threads_get_their_own_answers(cache: Cache) -> None:
+    texts = [str(number) for number in range(200)]
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda text: cache.run_script(ECHO, [], [text]), texts))
+
+    assert answers == texts
+
+
+def test_a_script_that_fails_does_not_close_the_way_for_others(cache: Cache) -> None:
+    with pytest.raises(CacheUnavailableError):
+        cache.run_script(Script("return redis.call('LPUSH', 'key')"), [], [])
+
+    assert cache.run_script(ECHO, [], ["x"]) == "x"
+
+
+def test_a_server_that_is_silent_to_a_script_is_asked_once(redis_url: str, clock: Clock) -> None:
+    # given a Redis that stands still
+    cache = Cache(lambda: redis_url, timeout_ms=100, clock=clock)
+    cache.run_script(ECHO, [], ["x"])
+    with redis.Redis.from_url(redis_url) as server:
+        server.client_pause(600)
+        started_at = time.monotonic()
+
+        # when
+        with pytest.raises(CacheUnavailableError):
+            cache.run_script(ECHO, [], ["y"])
+
+    # then it is left alone, and a late answer is taken for nobody's
+    assert time.monotonic() - started_at < 0.3
+    with pytest.raises(CacheUnavailableError, match="a moment ago"):
+        cache.run_script(ECHO, [], ["z"])
+    clock.now += BREAKER_SECONDS
+    with redis.Redis.from_url(redis_url, socket_timeout=5) as server:
+        server.ping()
+    assert cache.run_script(ECHO, [], ["z"]) == "z"
+    cache.close()
+
+
+def test_after_closing_no_connection_is_left(cache: Cache, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as server:
+        before = len(server.client_list())
+        cache.run_script(ECHO, [], ["x"])
+        cache.run(lambda client: client.ping())
+
+        cache.close()
+
+        soon(lambda: len(server.client_list()) == before)
+        assert cache.run_script(ECHO, [], ["x"]) == "x"
 
 
 def test_a_refused_command_does_not_close_the_way_for_others(cache: Cache) -> None:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 
 import psycopg
 import pytest
@@ -131,3 +132,57 @@ def test_our_own_faults_become_their_codes_and_all_else_stays_what_it_is(url: st
 
     assert refused.value.code is ErrorCode.VALIDATION_FAILED
     assert refused.value.details == {"field": "version", "value": "2", "constraint": "1"}
+
+
+class TestCallingAProcedure:
+    """On a function of the test's own that does what its request says."""
+
+    @pytest.fixture
+    def ours(self, database: ScratchDatabase, connect: Connect) -> Database:
+        with database.connect() as owner:
+            owner.execute(
+                "CREATE FUNCTION obey(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$ BEGIN "
+                "PERFORM pg_sleep((request ->> 'seconds')::float); "
+                "IF request ? 'raise' THEN RAISE 'no' USING ERRCODE = request ->> 'raise'; END IF; "
+                "RETURN request -> 'answer'; END $$"
+            )
+        return connect(database.url, statement_seconds=1.0)
+
+    @pytest.mark.parametrize(
+        "answer", [{"amount": Decimal("1.10020")}, [], "say \"é\" 'x' $1 %s \\", None, {"deep": [{"n": 1}, None, True]}]
+    )
+    def test_values_go_there_and_back_without_loss(self, ours: Database, answer: object) -> None:
+        assert ours.call("obey", {"answer": answer}) == answer
+
+    def test_an_answer_of_nothing_at_all_is_none(self, ours: Database) -> None:
+        assert ours.call("obey", {}) is None
+
+    def test_a_backend_that_was_ended_is_replaced(self, ours: Database) -> None:
+        os.kill(backend_of(ours), signal.SIGTERM)
+
+        assert ours.call("obey", {"answer": 1}) == 1
+
+    def test_a_server_that_says_nothing_is_given_up(self, ours: Database) -> None:
+        first = backend_of(ours)
+
+        with pytest.raises(TradingError) as caught:
+            ours.call("obey", {"seconds": 30})
+
+        assert caught.value.code is ErrorCode.DATABASE_UNAVAILABLE
+        assert backend_of(ours) != first
+
+    @pytest.mark.parametrize(("sqlstate", "error"), [("22012", psycopg.errors.DivisionByZero), ("TR001", TradingError)])
+    def test_a_fault_keeps_its_kind_and_the_connection_goes_on(
+        self, ours: Database, sqlstate: str, error: type[Exception]
+    ) -> None:
+        first = backend_of(ours)
+
+        with pytest.raises(error):
+            ours.call("obey", {"raise": sqlstate})
+
+        assert ours.call("obey", {"answer": 2}) == 2
+        assert backend_of(ours) == first
+
+    def test_what_is_no_name_is_never_part_of_a_statement(self, ours: Database) -> None:
+        with pytest.raises(ValueError, match="not a procedure's name"):
+            ours.call("obey('{}'); --", {})

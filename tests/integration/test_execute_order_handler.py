@@ -5,7 +5,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -387,6 +387,23 @@ class TestRefusals:
         assert refused.body["context"]["retryAfter"] == 1
         assert (executed.status, "Idempotency-Replayed" in executed.headers) == (200, False)
         assert orders_of(api, user) == 1
+
+    @pytest.mark.parametrize("route", [FUNCTIONS, REST])
+    def test_a_stale_price_is_never_traded_on_and_keeps_nothing(self, api: Api, user: User, route: str) -> None:
+        # given a price that is a second too old, and one of the future
+        before, account = api.market.counts(user), api.market.account(user)
+        for quoted_at in (stale_time(), datetime.now(UTC) + timedelta(seconds=30)):
+            api.market.quote("EURUSD", "1.1000", "1.1002", quoted_at)
+            # when an order is sent, then sent again
+            for side in ("buy", "sell"):
+                answer = api.post(user, order(side=side, client_order_id="mine"), route=route)
+                # then it is refused for now
+                error = answer.body["error"]
+                code = error if route == REST else error["code"]
+                assert (answer.status, code, answer.headers["Retry-After"]) == (503, "MARKET_DATA_UNAVAILABLE", "1")
+        # and nothing is left of it: no order, audit, event, key nor name
+        assert api.market.counts(user) == before
+        assert api.market.account(user) == account
 
     def test_somebody_elses_account(self, api: Api, user: User) -> None:
         other = api.market.user()

@@ -100,6 +100,30 @@ def test_each_migration_steps_down_and_up(empty_database: ScratchDatabase) -> No
     assert schema(empty_database) == first
 
 
+def test_accounts_of_before_get_a_stop_out_level_that_their_margin_call_allows(empty_database: ScratchDatabase) -> None:
+    # given accounts whose margin calls begin at 50 and at 12.5 percent, of before there were stop-outs
+    migrate(empty_database.url, "0008")
+    with empty_database.connect() as connection:
+        for threshold in (50, "12.5"):
+            connection.execute(
+                "WITH p AS (INSERT INTO profiles (email) VALUES (%(threshold)s || '@example.com') RETURNING id), "
+                "a AS (INSERT INTO accounts (user_id, currency) SELECT id, 'USD' FROM p RETURNING user_id, id) "
+                "INSERT INTO risk_settings (user_id, account_id, margin_call_threshold) "
+                "SELECT user_id, id, %(threshold)s::numeric FROM a",
+                {"threshold": str(threshold)},
+            )
+
+    # when
+    migrate(empty_database.url, "head")
+
+    # then
+    with empty_database.connect() as connection:
+        levels = connection.execute(
+            "SELECT margin_call_threshold, stop_out_level FROM risk_settings ORDER BY 1"
+        ).fetchall()
+    assert [(str(threshold), str(level)) for threshold, level in levels] == [("12.5", "12.5"), ("50", "20")]
+
+
 def test_a_second_apply_changes_nothing(database: ScratchDatabase) -> None:
     before = schema(database), row_versions(database)
 

@@ -30,18 +30,22 @@ NEEDED: Mapping[str, str | None] = {
     "POST /functions/v1/execute-order": "orders:write",
     "POST /api/v1/orders": "orders:write",
     "GET /api/v1/orders": "orders:read",
+    "POST /api/v1/orders/preview": "orders:read",
+    "GET /api/orders/history": "orders:read",
     "GET /api/v1/orders/{id}": "orders:read",
     "GET /api/v1/orders/{id}/audit": "orders:read",
     "POST /api/v1/orders/{id}/cancel": "orders:write",
     "GET /api/v1/positions": "positions:read",
     "POST /api/v1/positions/{id}/close": "orders:write",
+    "GET /api/positions": "positions:read",
     "GET /api/v1/account": "account:read",
+    "GET /api/user/profile": "account:read",
     "GET /functions/v1/get-stock-price": None,
     "POST /functions/v1/get-stock-price": None,
     "GET /api/v1/prices": None,
     "GET /functions/v1/csrf-token": None,
 }
-WITHOUT_TOKEN = {"GET /health", "GET /api/v1/health"}
+WITHOUT_TOKEN = {"GET /health", "GET /api/v1/health", "GET /api/health"}
 EVERY_PERMISSION = {permission for permissions in PERMISSIONS.values() for permission in permissions}
 AUDIT = "GET /api/v1/orders/{id}/audit"
 
@@ -82,7 +86,9 @@ def body_of(route: str) -> str | None:
     """What a request of `route` must carry; a change of something that exists says it all by its path."""
     if not route.startswith("POST") or "{id}" in route:
         return None
-    order = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1, "idempotency_key": "key"}
+    order = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1}
+    if "preview" not in route:
+        order["idempotency_key"] = "key"
     return json.dumps({"symbol": "EURUSD"} if "price" in route else order)
 
 

@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,17 +15,16 @@ import pytest
 from moto import mock_aws
 from psycopg.rows import dict_row
 
-from tests.kit.builders import User, make_user, set_quote
-from tests.kit.functions import Context, function_environment, load_function
+from tests.kit.builders import User, make_position, make_user, set_quote
+from tests.kit.functions import function_environment, load_function
+from tests.kit.risk import LongContext, run_monitoring
 from tests.kit.servers import ScratchDatabase
 from trading import monitoring
 from trading.errors import ErrorCode, TradingError
-from trading.monitoring import MarginReport, monitor_margin
+from trading.monitoring import MarginReport
 from trading.risk import MarginCallTerms, margin_call_due
 from trading.store.database import Database
 from trading.store.risk import DueAccount, RiskStore
-
-ENOUGH_TIME_MS = 50_000
 
 
 @pytest.fixture
@@ -54,37 +52,6 @@ class World:
         with self.database.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
             cursor.execute(statement.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
-
-    def open_position(
-        self, user: User, symbol: str, side: str, quantity: str, entry_price: str, margin_used: str
-    ) -> UUID:
-        """A position with the filled order that opened it."""
-        (order,) = self.execute(
-            "INSERT INTO orders (user_id, account_id, symbol, order_type, side, quantity, status, filled_quantity, "
-            "leaves_quantity, average_price, executed_at) VALUES (%s, %s, %s, 'market', %s, %s, 'filled', %s, 0, %s, "
-            "clock_timestamp()) RETURNING id",
-            user.user_id,
-            user.account_id,
-            symbol,
-            "buy" if side == "long" else "sell",
-            quantity,
-            quantity,
-            entry_price,
-        )
-        (position,) = self.execute(
-            "INSERT INTO positions (user_id, account_id, order_id, symbol, side, quantity, opened_quantity, "
-            "entry_price, margin_used) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
-            user.user_id,
-            user.account_id,
-            order["id"],
-            symbol,
-            side,
-            quantity,
-            quantity,
-            entry_price,
-            margin_used,
-        )
-        return position["id"]
 
     def close_positions(self, user: User) -> None:
         self.execute(
@@ -123,13 +90,8 @@ class World:
     def long_eurusd(self, balance: int = 10_000, **facts: Any) -> User:
         """A user who is long ten lots of EURUSD at 1.1000 with 11,000 of margin used."""
         user = make_user(self.database, balance=balance, **facts)
-        self.open_position(user, "EURUSD", "long", "10", "1.1000", "11000")
+        make_position(self.database, user, "EURUSD", "long", "10", "1.1000", "11000")
         return user
-
-
-def run(store: RiskStore, announced: list[UUID] | None = None, *, time_left_ms: int = ENOUGH_TIME_MS) -> MarginReport:
-    told = announced if announced is not None else []
-    return monitor_margin(store, told.append, request_id="risk-1", time_left_ms=lambda: time_left_ms)
 
 
 class TestEpisode:
@@ -140,8 +102,8 @@ class TestEpisode:
         announced: list[UUID] = []
 
         # When the watch runs twice
-        first = run(store, announced)
-        second = run(store, announced)
+        first = run_monitoring(store, announced)
+        second = run_monitoring(store, announced)
 
         # Then there is one episode, one event, one announcement
         assert (first.checked, first.breached, first.entered, first.complete) == (1, 1, 1, True)
@@ -163,7 +125,7 @@ class TestEpisode:
         before = world.account(user)
 
         # When it is
-        run(store)
+        run_monitoring(store)
 
         # Then the account's sequence and audit head moved by one, with the rows that say so, in one transaction
         after = world.account(user)
@@ -192,28 +154,28 @@ class TestEpisode:
         # Given a called account
         user = world.long_eurusd()
         world.quote("EURUSD", "1.0950", "1.0952")
-        run(store)
+        run_monitoring(store)
 
         # When its level comes back to 51 percent, above the threshold and below the release level of 52.5
         world.quote("EURUSD", "1.09561", "1.0958")
-        hovering = run(store)
+        hovering = run_monitoring(store)
         # Then the episode goes on
         assert (hovering.left, world.event_types(user)) == (0, ["margin_call.entered"])
 
         # When it reaches 90.9 percent
         world.quote("EURUSD", "1.1000", "1.1002")
-        recovered = run(store)
+        recovered = run_monitoring(store)
         # Then it is left, once
         assert recovered.left == 1
-        assert run(store).left == 0
+        assert run_monitoring(store).left == 0
         assert world.event_types(user) == ["margin_call.entered", "margin_call.left"]
         (episode,) = world.episodes(user)
         assert episode["left_level"] >= episode["release_level"] == Decimal("52.5")
 
         # When it falls again
-        world.quote("EURUSD", "1.0900", "1.0902")
+        world.quote("EURUSD", "1.0950", "1.0952")
         # Then that is another episode
-        assert run(store).entered == 1
+        assert run_monitoring(store).entered == 1
         assert len(world.episodes(user)) == 2
 
     def test_a_level_at_the_threshold_is_no_breach(self, world: World, store: RiskStore) -> None:
@@ -221,24 +183,24 @@ class TestEpisode:
         user = world.long_eurusd()
         world.quote("EURUSD", "1.0955", "1.0957")
         # When / then
-        assert run(store).breached == 0
+        assert run_monitoring(store).breached == 0
         assert world.episodes(user) == []
 
     def test_closing_everything_ends_it(self, world: World, store: RiskStore) -> None:
         # Given a called account whose positions are closed since
         user = world.long_eurusd()
         world.quote("EURUSD", "1.0950", "1.0952")
-        run(store)
+        run_monitoring(store)
         world.close_positions(user)
 
         # When
-        report = run(store)
+        report = run_monitoring(store)
 
         # Then the call is left, with no level because no margin is used
         assert (report.left, report.complete) == (1, True)
         assert world.event_types(user) == ["margin_call.entered", "margin_call.left"]
         assert world.events(user)[-1]["payload"]["risk"]["margin_level"] is None
-        assert run(store).checked == 0
+        assert run_monitoring(store).checked == 0
 
     @pytest.mark.parametrize("bid", ["1.0900", "1.0800"])
     def test_equity_at_or_below_zero_is_called_too(self, world: World, store: RiskStore, bid: str) -> None:
@@ -246,7 +208,7 @@ class TestEpisode:
         user = world.long_eurusd()
         world.quote("EURUSD", bid, "1.1000")
         # When / then
-        assert run(store).entered == 1
+        assert run_monitoring(store).entered == 1
         assert world.episodes(user)[0]["entered_level"] <= 0
 
     def test_the_threshold_is_the_accounts_own(self, world: World, store: RiskStore) -> None:
@@ -255,16 +217,16 @@ class TestEpisode:
         lax = world.long_eurusd()
         world.quote("EURUSD", "1.1000", "1.1002")
         # When / then
-        assert run(store).entered == 1
+        assert run_monitoring(store).entered == 1
         assert (len(world.episodes(strict)), len(world.episodes(lax))) == (1, 0)
 
     def test_a_cash_account_borrows_nothing_and_gets_no_call(self, world: World, store: RiskStore) -> None:
         # Given a share bought in full that lost 90 percent
         user = make_user(world.database, kind="cash", balance=100)
-        world.open_position(user, "AAPL", "long", "1", "100", "100")
+        make_position(world.database, user, "AAPL", "long", "1", "100", "100")
         world.quote("AAPL", "10", "10.1")
         # When
-        report = run(store)
+        report = run_monitoring(store)
         # Then
         assert (report.checked, report.breached, world.episodes(user)) == (1, 0, [])
 
@@ -276,12 +238,12 @@ class TestQuotes:
         # Given one account on a stale quote and another on a fresh one
         stale = world.long_eurusd()
         world.quote("EURUSD", "1.0500", "1.0502", age=timedelta(minutes=11))
-        fresh = make_user(world.database, balance=100)
-        world.open_position(fresh, "GBPUSD", "short", "1", "1.3000", "1300")
+        fresh = make_user(world.database, balance=600)
+        make_position(world.database, fresh, "GBPUSD", "short", "1", "1.3000", "1300")
         world.quote("GBPUSD", "1.3005", "1.3006")
 
         # When
-        report = run(store)
+        report = run_monitoring(store)
 
         # Then only the second is judged
         assert (report.checked, report.skipped, report.entered) == (2, 1, 1)
@@ -295,9 +257,9 @@ class TestQuotes:
         world.long_eurusd()
         world.execute("DELETE FROM quotes")
         # When / then
-        assert run(store).skipped == 1
+        assert run_monitoring(store).skipped == 1
         world.close_market("EURUSD")
-        assert run(store).skipped == 1
+        assert run_monitoring(store).skipped == 1
 
     def test_the_sessions_last_quote_holds_while_the_market_is_closed(self, world: World, store: RiskStore) -> None:
         # Given an old quote of a closed market
@@ -305,21 +267,21 @@ class TestQuotes:
         world.quote("EURUSD", "1.0950", "1.0952", age=timedelta(days=2))
         world.close_market("EURUSD")
         # When / then
-        assert (run(store).entered, world.event_types(user)) == (1, ["margin_call.entered"])
+        assert (run_monitoring(store).entered, world.event_types(user)) == (1, ["margin_call.entered"])
 
     def test_a_stale_conversion_leaves_the_account_out(self, world: World, store: RiskStore) -> None:
         # Given a euro account with a dollar share: the share is priced, the dollar is not
-        user = make_user(world.database, currency="EUR", balance=100)
-        world.open_position(user, "AAPL", "long", "10", "200", "100")
+        user = make_user(world.database, currency="EUR", balance=130)
+        make_position(world.database, user, "AAPL", "long", "10", "200", "100")
         world.quote("AAPL", "190", "190.1")
         world.quote("EURUSD", "1.1", "1.1002", age=timedelta(minutes=11))
         # When / then
-        assert run(store).skipped == 1
+        assert run_monitoring(store).skipped == 1
         # When the dollar is priced again
         world.quote("EURUSD", "1.1", "1.1002")
-        # Then the loss of 100 USD is 90.91 EUR: 9 percent is left
-        assert run(store).entered == 1
-        assert world.episodes(user)[0]["entered_level"].quantize(Decimal("0.01")) == Decimal("9.09")
+        # Then the loss of 100 USD is 90.91 EUR: 39 percent is left
+        assert run_monitoring(store).entered == 1
+        assert world.episodes(user)[0]["entered_level"].quantize(Decimal("0.01")) == Decimal("39.09")
 
     def test_quotes_are_looked_at_again_under_the_lock(self, world: World, store: RiskStore) -> None:
         # Given an account that was due when it was scanned
@@ -349,11 +311,11 @@ def test_levels_are_those_of_the_accounts_valuation(world: World) -> None:
         world.quote(symbol, bid, ask)
     for currency in ("USD", "EUR", "GBP"):
         user = make_user(world.database, currency=currency, balance=5_000)
-        world.open_position(user, "EURUSD", "long", "0.37", "1.0931", "404.45")
-        world.open_position(user, "USDJPY", "short", "1.13", "149.07", "1130")
-        world.open_position(user, "EURGBP", "long", "0.5", "0.8502", "500")
-        world.open_position(user, "AAPL", "short", "13", "201.37", "26.18")
-        world.open_position(user, "SAP", "long", "7", "239.99", "16.80")
+        make_position(world.database, user, "EURUSD", "long", "0.37", "1.0931", "404.45")
+        make_position(world.database, user, "USDJPY", "short", "1.13", "149.07", "1130")
+        make_position(world.database, user, "EURGBP", "long", "0.5", "0.8502", "500")
+        make_position(world.database, user, "AAPL", "short", "13", "201.37", "26.18")
+        make_position(world.database, user, "SAP", "long", "7", "239.99", "16.80")
 
     # When every account is valued in one statement and one by one
     rows = world.execute(
@@ -380,7 +342,7 @@ def test_the_database_decides_by_the_rules_of_the_layer(world: World, called: bo
     users = {}
     for level in ("0.01", "49.99", "50", "50.01", "52.49", "52.5", "52.51", "400"):
         user = make_user(world.database, balance=level)
-        world.open_position(user, "AAPL", "long", "1", "200", "100")
+        make_position(world.database, user, "AAPL", "long", "1", "200", "100")
         users[user.account_id] = Decimal(level)
         if called:
             world.execute(
@@ -410,16 +372,19 @@ class TestScan:
         world.quote("EURUSD", "1.0950", "1.0952")
         monkeypatch.setattr(monitoring, "PAGE_ACCOUNTS_MAX", 2)
         # When
-        report = run(store)
+        report = run_monitoring(store)
         # Then
         assert (report.checked, report.entered, report.complete) == (5, 5, True)
         assert all(world.event_types(user) == ["margin_call.entered"] for user in users)
-        assert run(store).checked == 5
+        assert run_monitoring(store).checked == 5
 
     def test_a_page_ends_behind_the_last_account_that_it_names(self, world: World, store: RiskStore) -> None:
         # Given four accounts, of which the first, second and fourth are due
         users = sorted((world.long_eurusd() for _ in range(4)), key=lambda user: user.user_id)
-        world.execute("UPDATE risk_settings SET margin_call_threshold = 0 WHERE user_id = %s", users[2].user_id)
+        world.execute(
+            "UPDATE risk_settings SET margin_call_threshold = 0, stop_out_level = 0 WHERE user_id = %s",
+            users[2].user_id,
+        )
         world.quote("EURUSD", "1.0950", "1.0952")
         # When pages may name two
         first = store.scan_margin(accounts_max=10, calls_max=2)
@@ -439,7 +404,7 @@ class TestScan:
         monkeypatch.setattr(monitoring, "PAGE_ACCOUNTS_MAX", 2)
         monkeypatch.setattr(monitoring, "RUN_ACCOUNTS_MAX", 2)
         # When
-        first, second = run(store), run(store)
+        first, second = run_monitoring(store), run_monitoring(store)
         # Then
         assert (first.checked, first.complete) == (2, False)
         assert (second.checked, second.complete) == (1, True)
@@ -450,7 +415,7 @@ class TestScan:
         user = world.long_eurusd()
         world.quote("EURUSD", "1.0950", "1.0952")
         # When
-        report = run(store, time_left_ms=monitoring.TIME_LEFT_MS_MIN - 1)
+        report = run_monitoring(store, time_left_ms=monitoring.TIME_LEFT_MS_MIN - 1)
         # Then
         assert (report.checked, report.complete, world.episodes(user)) == (0, False, [])
 
@@ -464,7 +429,7 @@ class TestScan:
         def one_run() -> None:
             connection = Database(lambda: world.database.url_for("function_risk"))
             begin.wait()
-            reports.append(run(RiskStore(connection)))
+            reports.append(run_monitoring(RiskStore(connection)))
             connection.close()
 
         # When two runs start together
@@ -487,18 +452,18 @@ class TestScan:
             with world.database.connect(autocommit=False) as order:
                 order.execute("SELECT FROM accounts WHERE id = %s FOR NO KEY UPDATE", (users[0].account_id,))
                 # When
-                report = run(store)
+                report = run_monitoring(store)
         finally:
             world.execute("ALTER ROLE function_risk SET lock_timeout = 4000")
         # Then the second is called, the first counted, and called by the next run
         assert (report.failed, report.entered) == (1, 1)
-        assert run(store).entered == 1
+        assert run_monitoring(store).entered == 1
 
 
 class TestDoors:
     @pytest.mark.parametrize("role", ["function_trader", "function_relay", "function_prices", "compliance"])
     def test_only_risk_monitoring_may_call(self, database: ScratchDatabase, role: str) -> None:
-        for procedure in ("monitor_margin", "record_margin_call"):
+        for procedure in ("monitor_margin", "record_margin_call", "stop_out_step"):
             with database.connect(role) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"SELECT {procedure}('{{}}')".encode())
 
@@ -525,7 +490,7 @@ class TestDoors:
         # Given a called account
         world.long_eurusd()
         world.quote("EURUSD", "1.0950", "1.0952")
-        run(store)
+        run_monitoring(store)
         # When / then
         with pytest.raises(psycopg.errors.UniqueViolation):
             world.execute(
@@ -534,14 +499,6 @@ class TestDoors:
                 "release_level, entered_at, entered_level, entered_equity, entered_margin_used "
                 "FROM margin_call_episodes"
             )
-
-
-@dataclass(frozen=True)
-class LongContext(Context):
-    """A run that has all its time left."""
-
-    def get_remaining_time_in_millis(self) -> int:
-        return ENOUGH_TIME_MS
 
 
 class TestFunction:

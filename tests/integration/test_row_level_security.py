@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from local.servers import LOGIN_ROLES
 from tests.kit import MigratedTemplate, User
@@ -23,15 +24,20 @@ EXECUTE_GRANTS = {
         "cancel_order(jsonb)",
         "close_position(jsonb)",
         "execute_order_atomic(jsonb)",
+        "find_orders(uuid,uuid,text[],text,text,text,timestamp with time zone,timestamp with time zone,text,uuid,"
+        "integer)",
         "get_account(uuid,uuid)",
         "get_order(uuid,uuid)",
         "get_order_audit(uuid,uuid)",
         "get_order_owner(uuid)",
+        "get_profile(uuid)",
         "list_instruments()",
         "list_orders(uuid,uuid,text[],uuid,integer)",
         "list_positions(uuid,uuid)",
         "list_quotes(text[])",
         "place_order(jsonb)",
+        "page_positions(uuid,uuid,boolean,uuid,integer)",
+        "preview_facts(uuid,uuid,jsonb)",
         "probe_health()",
         "take_rate_limits(jsonb)",
     },
@@ -62,7 +68,7 @@ EXECUTE_GRANTS = {
         "record_quotes(jsonb)",
         "release_feed_lease(jsonb)",
     },
-    "function_risk": {"monitor_margin(jsonb)", "record_margin_call(jsonb)"},
+    "function_risk": {"monitor_margin(jsonb)", "record_margin_call(jsonb)", "stop_out_step(jsonb)"},
     "compliance": {"verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},
 }
@@ -91,7 +97,7 @@ def trader(market: Market) -> User:
 def stranger(market: Market) -> User:
     """Another one."""
     user = market.user()
-    market.trade(user)
+    market.trade(user, client_order_id="theirs")
     return user
 
 
@@ -277,6 +283,14 @@ class TestRowSecurity:
                 market.execute("SELECT set_config('app.user_id', %s, true)", (str(trader.user_id),))
                 assert {row[0] for row in market.execute(f"SELECT {owner} FROM {table}")} <= {trader.user_id}, table
 
+    def test_the_terms_of_orders_show_readers_the_user_that_is_set(self, market: Market, trader: User) -> None:
+        with market.owner.transaction(force_rollback=True):
+            market.execute("SET LOCAL ROLE trading_readers")
+            market.execute("SELECT set_config('app.user_id', '', true)")
+            assert market.execute("SELECT DISTINCT user_id FROM order_terms") == []
+            market.execute("SELECT set_config('app.user_id', %s, true)", (str(trader.user_id),))
+            assert market.execute("SELECT DISTINCT user_id FROM order_terms") == [(trader.user_id,)]
+
     def test_reading_functions_return_only_own_rows(self, market: Market, trader: User, stranger: User) -> None:
         (mine,), (theirs,) = market.rows("orders", trader), market.rows("orders", stranger)
 
@@ -294,6 +308,21 @@ class TestRowSecurity:
             assert [position["order_id"] for position in positions] == [str(mine["id"])]  # pyright: ignore[reportGeneralTypeIssues]
         assert ask("SELECT list_orders(%s, %s, NULL, NULL, 100) -> 'orders'", trader.user_id, stranger.account_id) == []
         assert ask("SELECT list_positions(%s, %s)", trader.user_id, stranger.account_id) == []
+        find = "SELECT find_orders(%s, %s, NULL, NULL, NULL, NULL, NULL, NULL, %s, NULL, 100) -> 'orders'"
+        assert [order["id"] for order in ask(find, trader.user_id, None, None)] == [str(mine["id"])]  # pyright: ignore[reportGeneralTypeIssues]
+        assert ask(find, trader.user_id, stranger.account_id, None) == []
+        assert ask(find, trader.user_id, None, "theirs") == []
+        page = "SELECT page_positions(%s, %s, true, NULL, 100) -> 'positions'"
+        assert [one["order_id"] for one in ask(page, trader.user_id, None)] == [str(mine["id"])]  # pyright: ignore[reportGeneralTypeIssues]
+        assert ask(page, trader.user_id, stranger.account_id) == []
+        order = Jsonb({"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1})
+        for account_id in (None, trader.account_id):
+            facts = ask("SELECT preview_facts(%s, %s, %s)", trader.user_id, account_id, order)
+            assert facts["account"]["id"] == str(trader.account_id)  # pyright: ignore[reportIndexIssue]
+        with raises_sqlstate("TR001"):
+            ask("SELECT preview_facts(%s, %s, %s)", trader.user_id, stranger.account_id, order)
+        assert ask("SELECT get_profile(%s) ->> 'id'", trader.user_id) == str(trader.user_id)
+        assert ask("SELECT get_profile(%s)", uuid.uuid4()) is None
         with raises_sqlstate("TR001"):
             ask("SELECT get_account(%s, %s)", trader.user_id, stranger.account_id)
         with raises_sqlstate("TR001"):

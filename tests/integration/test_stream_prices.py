@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -200,3 +201,53 @@ def test_prices_that_nobody_can_make_are_a_fault_of_the_environment(
     with pytest.raises(ConfigurationError, match="QUOTE_PROVIDER"):
         function.run()
     assert function.owner("SELECT expires_at <= clock_timestamp() FROM feed_leases") == [(True,)]
+
+
+class TestReplay:
+    """Recorded quotes in place of invented ones."""
+
+    @pytest.fixture
+    def recording(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+        """A quote a second of one symbol, for as long as any test may last."""
+        path = tmp_path / "usdjpy-ticks.csv"
+        rows = [
+            f"2013-01-01T22:{n // 60:02d}:{n % 60:02d}Z,{86 + n / 1000:.3f},{87 + n / 1000:.3f}" for n in range(600)
+        ]
+        path.write_text("\n".join(["timestamp,bid,ask", *rows]) + "\n")
+        monkeypatch.setenv("QUOTE_PROVIDER", "replay")
+        monkeypatch.setenv("QUOTE_REPLAY_FILE", str(path))
+        monkeypatch.setenv("QUOTE_REPLAY_START", datetime.now(UTC).isoformat())
+        return path
+
+    def test_its_quotes_are_taken_as_fresh_ones_and_other_symbols_get_none(
+        self, function: Function, recording: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("QUOTE_REPLAY_SPEED", "20")
+
+        outcome = function.run()
+
+        assert outcome["outcome"] == "done"
+        ((symbol, source, bid, spread, fresh),) = function.owner(
+            "SELECT symbol, source, bid, ask - bid, quoted_at > clock_timestamp() - interval '2 seconds' FROM quotes"
+        )
+        assert (symbol, source, spread, fresh) == ("USDJPY", "replay", 1, True)
+        # two seconds, twenty times as fast, a tick a second
+        assert 30 <= (bid - 86) * 1000 <= 60
+
+    def test_a_symbol_that_is_no_instrument_is_a_fault_of_the_environment(
+        self, function: Function, recording: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = recording.rename(recording.with_name("nosuch-ticks.csv"))
+        monkeypatch.setenv("QUOTE_REPLAY_FILE", str(other))
+
+        with pytest.raises(ConfigurationError, match="NOSUCH"):
+            function.run(0.5)
+
+    @pytest.mark.parametrize("name", ["QUOTE_REPLAY_FILE", "QUOTE_REPLAY_SPEED"])
+    def test_what_is_missing_or_wrong_is_named(
+        self, function: Function, recording: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.setenv(name, "" if name == "QUOTE_REPLAY_FILE" else "0")
+
+        with pytest.raises(ConfigurationError, match=name):
+            function.run(0.5)

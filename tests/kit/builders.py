@@ -85,6 +85,50 @@ def deposit(connection: psycopg.Connection[Any], user_id: UUID, account_id: UUID
     connection.execute("SELECT deposit(%s)", (Jsonb(request),))
 
 
+def make_position(  # at what no order would lead to
+    database: ScratchDatabase | psycopg.Connection[Any],
+    user: User,
+    symbol: str,
+    side: str,
+    quantity: Decimal | str,
+    entry_price: Decimal | str,
+    margin_used: Decimal | str,
+) -> UUID:
+    """An open position at any price and margin, with the filled order that opened it and nothing else in the books."""
+    with _owner(database) as connection:
+        order_id = _value(
+            connection,
+            "INSERT INTO orders (user_id, account_id, symbol, order_type, side, quantity, status, filled_quantity, "
+            "leaves_quantity, average_price, executed_at) VALUES (%s, %s, %s, 'market', %s, %s, 'filled', %s, 0, %s, "
+            "clock_timestamp()) RETURNING id",
+            (
+                user.user_id,
+                user.account_id,
+                symbol,
+                "buy" if side == "long" else "sell",
+                quantity,
+                quantity,
+                entry_price,
+            ),
+        )
+        return _value(
+            connection,
+            "INSERT INTO positions (user_id, account_id, order_id, symbol, side, quantity, opened_quantity, "
+            "entry_price, margin_used) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+            (
+                user.user_id,
+                user.account_id,
+                order_id,
+                symbol,
+                side,
+                quantity,
+                quantity,
+                entry_price,
+                margin_used,
+            ),
+        )
+
+
 def set_quote(
     database: ScratchDatabase | psycopg.Connection[Any],
     symbol: str,

@@ -68,8 +68,8 @@ def function_environment(
     **overrides: str,
 ) -> Iterator[None]:
     """The environment that the template gives a function; what is cached from another one is dropped on both sides."""
-    variables = function_variables(folder, database=database, redis_url=redis_url, role=role)
-    for name, value in (variables | overrides).items():
+    database_url = database.url_for(role) if database else None
+    for name, value in (function_variables(folder, database_url, redis_url) | overrides).items():
         monkeypatch.setenv(name, value)
     forget()
     try:
@@ -78,14 +78,8 @@ def function_environment(
         forget()
 
 
-def function_variables(
-    folder: Path,
-    *,
-    database: ScratchDatabase | None = None,
-    redis_url: str | None = None,
-    role: str = "function_trader",
-) -> dict[str, str]:
-    """The variables that the template gives a function, with its secrets in files of `folder`."""
+def function_variables(folder: Path, database_url: str | None, redis_url: str | None) -> dict[str, str]:
+    """What a function reads from its environment; its secrets are written into `folder`."""
     return {
         "STAGE": "local",
         # A name of its own, because a logger of the same name keeps writing to the output of the test before.
@@ -100,9 +94,7 @@ def function_variables(
         "JWT_SECRET": _secret(folder, "jwt", JWT_SECRET),
         "CSRF_SECRET": _secret(folder, "csrf", CSRF_SECRET),
         # Ports that nothing listens at: a store that a test does not give is one that is gone.
-        "DATABASE_SECRET": _secret(
-            folder, f"database-{role}", database.url_for(role) if database else "postgresql://nobody@127.0.0.1:9/none"
-        ),
+        "DATABASE_SECRET": _secret(folder, "database", database_url or "postgresql://nobody@127.0.0.1:9/none"),
         "REDIS_SECRET": _secret(folder, "redis", redis_url or "redis://127.0.0.1:9/0"),
     }
 

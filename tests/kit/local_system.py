@@ -139,4 +139,4 @@ class LocalSystem:
 def clean_environment() -> dict[str, str]:
     """The environment without what would change a start."""
     dropped = ("DATABASE_URL", "REDIS_URL", "MAKEFLAGS", "MAKELEVEL", "PORT", "STATE", "TRADE_ALWAYS")
-    return {name: value for name, value in os.environ.items() if name not in dropped}
+    return {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("QUOTE_")}

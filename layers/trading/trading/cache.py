@@ -1,16 +1,18 @@
 """The Redis client: short timeouts, no retries, and a breaker, because Redis is a helper and never the truth."""
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trading.secrets import redis_url
 from trading.settings import settings
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.connection import ConnectionInterface
 
 BREAKER_SECONDS = 3.0
 CONNECTIONS_MAX = 64
@@ -45,6 +47,8 @@ class Cache:
         self._timeout_seconds = timeout_ms / 1000
         self._clock = clock
         self._client: Redis | None = None
+        self._kept: ConnectionInterface | None = None
+        self._exchanging = threading.Lock()
         self._closed_until = 0.0
 
     def run[T](self, action: Callable[["Redis"], T]) -> T:
@@ -63,22 +67,44 @@ class Cache:
             raise CacheUnavailableError(str(error)) from error
 
     def run_script(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        """The answer of `script`, in one round trip once the server knows it."""
+        """The answer of `script`, in one round trip once the server knows it.
+
+        It may run twice, when the connection is lost before the answer has come.
+        """
         from redis.exceptions import NoScriptError
 
         def evaluate(client: "Redis") -> Any:
             try:
-                return client.evalsha(script.digest, len(keys), *keys, *arguments)
+                return self._exchange(client, "EVALSHA", script.digest, len(keys), *keys, *arguments)
             except NoScriptError:
-                return client.eval(script.source, len(keys), *keys, *arguments)
+                return self._exchange(client, "EVAL", script.source, len(keys), *keys, *arguments)
 
         return self.run(evaluate)
 
     def close(self) -> None:
         """Drop the connections; the next command opens new ones and reads the URL again."""
         if self._client is not None:
-            self._client.close()
-            self._client = None
+            self._client.connection_pool.disconnect()
+            self._client = self._kept = None
+
+    def _exchange(self, client: "Redis", *command: str | int) -> Any:
+        """Send one command and read its answer on a connection that is kept for scripts.
+
+        To take one from the pool and to give it back costs more than the exchange, which every order makes. One that
+        was closed while it was idle shows only now, so the command goes once more on a new one.
+        """
+        from redis.exceptions import ConnectionError as LostError
+
+        with self._exchanging:
+            reused = self._kept is not None
+            if self._kept is None:
+                self._kept = cast("ConnectionInterface", cast("Any", client.connection_pool).get_connection())
+            try:
+                return _ask(self._kept, command)
+            except LostError:
+                if not reused:
+                    raise
+                return _ask(self._kept, command)
 
     def _connected(self) -> "Redis":
         if self._client is None:
@@ -102,6 +128,11 @@ class Cache:
             )
             self._client = Redis(connection_pool=pool)
         return self._client
+
+
+def _ask(connection: "ConnectionInterface", command: Sequence[str | int]) -> Any:
+    cast("Any", connection).send_command(*command)
+    return connection.read_response()
 
 
 @lru_cache(maxsize=1)

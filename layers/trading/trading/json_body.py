@@ -1,13 +1,16 @@
 """JSON that callers send, read without loss and within limits: the one parser for requests and messages."""
 
-import json
+import re
 from decimal import Decimal
+from json import JSONDecoder
 from typing import Any, NoReturn, cast
 
 DEPTH_MAX = 8
 NUMBER_CHARACTERS_MAX = 64
 # An exponent is a cheap way to ask for a number of a billion digits.
 EXPONENT_MAX = 32
+# Neither can be stored in PostgreSQL, nor sent on as UTF-8.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class JsonRefusedError(ValueError):
@@ -27,13 +30,7 @@ def parse_json_object(data: bytes, bytes_max: int) -> dict[str, Any]:
     if len(data) > bytes_max:
         raise JsonTooLargeError(f"may have {bytes_max} bytes at most")
     try:
-        parsed: Any = json.loads(
-            data.decode("utf-8"),
-            parse_float=_decimal,
-            parse_int=_integer,
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_members,
-        )
+        parsed: Any = _DECODER.decode(data.decode("utf-8"))
     except JsonRefusedError:
         raise
     except (ValueError, RecursionError):
@@ -90,6 +87,10 @@ def _check(value: Any, depth: int) -> None:
 
 
 def _check_text(text: str) -> None:
-    # Neither can be stored in PostgreSQL, nor sent on as UTF-8.
-    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
+    if _UNSTORABLE.search(text) is not None:
         raise JsonRefusedError("must not hold NUL or lone surrogates")
+
+
+_DECODER = JSONDecoder(
+    parse_float=_decimal, parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=_members
+)

@@ -1,96 +1,153 @@
-"""The scheduled watch over all accounts: who has come into a margin call, who has left one."""
+"""The scheduled watch over all accounts: margin calls that begin or end, and accounts that have to be stopped out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from trading.errors import TradingError
 from trading.observability import logger
-from trading.store.risk import DueAccount, MarginPage, RecordedState, RiskStore
+from trading.store.risk import DueAccount, MarginPage, RecordedState, RiskStore, StopOutStep
 
 # One run looks at this many accounts; the next one goes on behind them.
 RUN_ACCOUNTS_MAX = 50_000
 PAGE_ACCOUNTS_MAX = 5_000
 PAGE_CALLS_MAX = 200
+# A run closes this many positions of one account, twice as many as its default limit lets it hold; what is left waits
+# for the next run, so that one account cannot take a run's time from all others.
+STOP_OUT_STEPS_MAX = 20
 # A run with more accounts than this that cannot be recorded has a fault of its own, and fails.
 FAILURES_MAX = 10
-# No page and no account is begun with less time left: one statement may take as long (statement_timeout of the role).
+# No page, no account and no step is begun with less time left: one statement may take as long (statement_timeout of
+# the role).
 TIME_LEFT_MS_MIN = 22_000
 
 type Announce = Callable[[UUID], None]
+type TimeLeft = Callable[[], int]
 
 
 @dataclass(slots=True)
 class MarginReport:
-    """What a run did, in accounts.
+    """What a run did, in accounts where nothing else is said.
 
     `skipped` were not valued for want of a usable quote, `unchanged` had come right again when they were looked at
-    under their lock, `failed` could not be recorded. `complete` says that the run came to the last account.
+    under their lock, `failed` could not be recorded. `stopped_out` had positions closed (`positions_closed`) or orders
+    canceled (`orders_canceled`); `waiting` have nothing that can be closed now, `unfinished` more to close than the
+    run allowed. `complete` says that the run came to the last account.
     """
 
     checked: int = 0
     breached: int = 0
     entered: int = 0
     left: int = 0
+    stopped_out: int = 0
+    positions_closed: int = 0
+    orders_canceled: int = 0
+    waiting: int = 0
+    unfinished: int = 0
     skipped: int = 0
     unchanged: int = 0
     failed: int = 0
     complete: bool = False
 
 
-def monitor_margin(
-    store: RiskStore, announce: Announce, *, request_id: str, time_left_ms: Callable[[], int]
-) -> MarginReport:
-    """Scan accounts with open positions page by page, and open or close the margin calls that are due.
+def monitor_margin(store: RiskStore, announce: Announce, *, request_id: str, time_left_ms: TimeLeft) -> MarginReport:
+    """Scan accounts with open positions page by page; open or close the margin calls and close the positions due.
 
     `announce` is told each account that has a new event; it must not raise. Safe to run twice at once. Raises
     TradingError when the scan itself is refused, or after FAILURES_MAX accounts that could not be recorded.
     """
-    report = MarginReport()
-    while report.checked < RUN_ACCOUNTS_MAX and time_left_ms() >= TIME_LEFT_MS_MIN:
+    watch = _Watch(store, announce, request_id, time_left_ms)
+    while watch.report.checked < RUN_ACCOUNTS_MAX and watch.has_time():
         page = store.scan_margin(accounts_max=PAGE_ACCOUNTS_MAX, calls_max=PAGE_CALLS_MAX)
-        _count(report, page)
+        watch.count_page(page)
         for account in page.due:
             # Who is left out here is due again in the next scan.
-            if time_left_ms() < TIME_LEFT_MS_MIN:
-                return report
-            _record(store, announce, account, request_id, report)
+            if not watch.has_time():
+                return watch.report
+            watch.settle(account)
         if page.finished:
-            report.complete = True
+            watch.report.complete = True
             break
-    return report
+    return watch.report
 
 
-def _count(report: MarginReport, page: MarginPage) -> None:
-    report.checked += page.checked
-    report.breached += page.breached
-    report.skipped += page.skipped
-    if page.unpriced:
-        logger().warning("accounts left unvalued for want of quotes", unpriced=page.unpriced, accounts=page.skipped)
+@dataclass(slots=True)
+class _Watch:
+    """One run: what it calls, how long it may take, and what it has done so far."""
 
+    store: RiskStore
+    announce: Announce
+    request_id: str
+    time_left_ms: TimeLeft
+    report: MarginReport = field(default_factory=MarginReport)
 
-def _record(store: RiskStore, announce: Announce, account: DueAccount, request_id: str, report: MarginReport) -> None:
-    try:
-        state = store.record_margin_call(account, request_id)
-    except TradingError as error:
-        report.failed += 1
-        logger().error("margin call not recorded", account_id=str(account.account_id), exc_info=error)
-        if report.failed >= FAILURES_MAX:
-            raise
-        return
-    _count_state(report, state)
-    if state in {"entered", "left"}:
-        logger().info("margin call", state=state, account_id=str(account.account_id))
-        announce(account.account_id)
+    def has_time(self) -> bool:
+        return self.time_left_ms() >= TIME_LEFT_MS_MIN
 
+    def count_page(self, page: MarginPage) -> None:
+        self.report.checked += page.checked
+        self.report.breached += page.breached
+        self.report.skipped += page.skipped
+        if page.unpriced:
+            logger().warning("accounts left unvalued for want of quotes", unpriced=page.unpriced, accounts=page.skipped)
 
-def _count_state(report: MarginReport, state: RecordedState) -> None:
-    match state:
-        case "entered":
-            report.entered += 1
-        case "left":
-            report.left += 1
-        case "unchanged":
-            report.unchanged += 1
-        case "skipped":
-            report.skipped += 1
+    def settle(self, account: DueAccount) -> None:
+        """Record the account's margin call, then stop it out; a fault of one account is logged and counted."""
+        try:
+            if account.margin_call and self._record_margin_call(account) == "skipped":
+                return
+            # A close may have brought the level back, which ends the call. Without time the next scan sees to it.
+            if account.stop_out and self._stop_out(account) and self.has_time():
+                self._record_margin_call(account)
+        except TradingError as error:
+            self.report.failed += 1
+            logger().error("account not settled", account_id=str(account.account_id), exc_info=error)
+            if self.report.failed >= FAILURES_MAX:
+                raise
+
+    def _record_margin_call(self, account: DueAccount) -> RecordedState:
+        state = self.store.record_margin_call(account, self.request_id)
+        match state:
+            case "entered":
+                self.report.entered += 1
+            case "left":
+                self.report.left += 1
+            case "unchanged":
+                self.report.unchanged += 1
+            case "skipped":
+                self.report.skipped += 1
+        if state in {"entered", "left"}:
+            logger().info("margin call", state=state, account_id=str(account.account_id))
+            self.announce(account.account_id)
+        return state
+
+    def _stop_out(self, account: DueAccount) -> bool:
+        """Step until nothing more is due; whether a position was closed."""
+        closed_before = self.report.positions_closed
+        changed = False
+        for _ in range(STOP_OUT_STEPS_MAX):
+            if not self.has_time():
+                break
+            step = self.store.stop_out_step(account, self.request_id)
+            self.report.stopped_out += step.sequence is not None and not changed
+            changed = changed or step.sequence is not None
+            self._count_step(account, step)
+            if step.state != "more":
+                return self.report.positions_closed > closed_before
+        self.report.unfinished += 1
+        return self.report.positions_closed > closed_before
+
+    def _count_step(self, account: DueAccount, step: StopOutStep) -> None:
+        self.report.positions_closed += step.position_id is not None
+        self.report.orders_canceled += step.canceled_orders
+        self.report.waiting += step.state == "waiting"
+        self.report.skipped += step.state == "skipped"
+        if step.sequence is not None:
+            logger().warning(
+                "stop-out",
+                state=step.state,
+                account_id=str(account.account_id),
+                position_id=str(step.position_id),
+                canceled_orders=step.canceled_orders,
+            )
+            self.announce(account.account_id)

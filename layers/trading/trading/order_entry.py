@@ -1,7 +1,7 @@
 """The order that a caller asks for: one model behind every dialect."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from trading.moments import read_moment
 from trading.orders import OrderType, Side, TimeInForce
 
 DIGITS_MAX = 18
@@ -31,9 +32,6 @@ RESTING_TIMES_IN_FORCE = frozenset({"gtc"})
 SYMBOL_PATTERN = r"^[A-Z0-9_]{1,20}$"
 
 _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", re.ASCII)
-_MOMENT = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII
-)
 
 type Rule = Literal["needed", "unwanted", "resting", "below_limit", "above_limit", "below_stop", "above_stop"]
 
@@ -55,16 +53,6 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) and value.isascii() else value
 
 
-def _moment(value: object) -> datetime:
-    """A time with its offset as ISO 8601 writes it, in UTC; no numbers, which would leave the unit open."""
-    if not isinstance(value, str) or _MOMENT.fullmatch(value) is None:
-        raise ValueError("must be a time with an offset")
-    try:
-        return datetime.fromisoformat(value).astimezone(UTC)
-    except OverflowError:
-        raise ValueError("must lie between the years 1 and 9999 in UTC") from None
-
-
 def _only_true(value: object) -> object:
     """Literal[True] alone would take 1."""
     if value is not True:
@@ -81,10 +69,12 @@ def _bounded_metadata(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-type Number = Annotated[
-    Decimal, BeforeValidator(_plain_number), Field(max_digits=DIGITS_MAX + PLACES_MAX, decimal_places=PLACES_MAX)
+# Bounds stand before the validator of ours: behind it, pydantic checks them in Python and not in its core.
+_PRECISION = Field(max_digits=DIGITS_MAX + PLACES_MAX, decimal_places=PLACES_MAX)
+type Number = Annotated[Decimal, _PRECISION, BeforeValidator(_plain_number)]
+type PositiveNumber = Annotated[
+    Decimal, _PRECISION, Field(gt=0, lt=Decimal(10) ** DIGITS_MAX), BeforeValidator(_plain_number)
 ]
-type PositiveNumber = Annotated[Number, Field(gt=0, lt=Decimal(10) ** DIGITS_MAX)]
 type Price = PositiveNumber
 # Printable ASCII: what a header can carry and every log shows.
 type Key = Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS_MAX, pattern=r"^[\x21-\x7e]+$")]
@@ -119,7 +109,7 @@ class OrderEntry(BaseModel):
     stop_loss: Price | None = None
     take_profit: Price | None = None
     time_in_force: Annotated[TimeInForce, BeforeValidator(_lower)] = "gtc"
-    expires_at: Annotated[datetime, BeforeValidator(_moment)] | None = None
+    expires_at: Annotated[datetime, BeforeValidator(read_moment)] | None = None
     max_slippage: Annotated[Number, Field(ge=0)] | None = None
     reduce_only: StrictBool = False
     account_id: UUID | None = None

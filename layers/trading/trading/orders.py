@@ -39,3 +39,6 @@ TRANSITIONS: Mapping[OrderStatus, frozenset[OrderStatus]] = {
     "denied": frozenset(),
     "rejected": frozenset(),
 }
+
+# Nothing is left to do on an order in one of these, though a late fill may still be booked to a canceled one.
+CLOSED_STATUSES: frozenset[OrderStatus] = frozenset({"filled", "canceled", "expired", "replaced", "denied", "rejected"})

@@ -4,12 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Literal, cast
 
 from trading.cache import Cache, CacheUnavailableError
 from trading.errors import ErrorCode, TradingError, validation_failed
 from trading.quotes.provider import Quote
 from trading.quotes.quote_cache import read_quotes, write_quotes
+from trading.quotes.single_flight import SingleFlight
 from trading.store.database import Database
 from trading.store.quotes import StoredQuote, list_quotes
 
@@ -60,12 +62,12 @@ def read_symbols(given: object, field: str) -> list[str]:
 def current_prices(symbols: Sequence[str], now: datetime, *, cache: Cache, database: Database) -> Prices:
     """The newest prices of `symbols` at `now`.
 
-    UNKNOWN_SYMBOL names the first symbol that there is not; MARKET_DATA_UNAVAILABLE when none of them ever had a
-    quote. Without Redis everything comes from the database.
+    What the cache lacks one caller reads for all who lack it. UNKNOWN_SYMBOL names the first symbol that there is
+    not; MARKET_DATA_UNAVAILABLE when none of them ever had a quote. Without Redis everything comes from the database.
     """
     cached = _cached(cache, symbols)
     missing = [symbol for symbol in symbols if symbol not in cached]
-    stored = {each.symbol: each for each in list_quotes(database, missing)} if missing else {}
+    stored = SingleFlight(cache, partial(list_quotes, database)).quotes(missing) if missing else {}
     _refuse_unknown(symbols, known=cached.keys() | stored.keys())
     _keep(cache, stored, now)
 

@@ -15,6 +15,7 @@ from trading.orders import Side
 EXACT = Context(prec=80, rounding=ROUND_HALF_UP)
 FACTOR_PLACES = Decimal("0.000001")
 DRAWS = 2**32
+MIDDLE_DRAW = Decimal("0.5")
 
 COMMISSION_FACTOR_BY_TIER: Mapping[str, Decimal] = {
     "bronze": Decimal("1.0"),
@@ -48,20 +49,21 @@ def slippage_draw(seed: str) -> Decimal:
 
 
 def fill_price(
-    instrument: Instrument, market: MarketPrice, side: Side, quantity: Decimal, *, seed: str, after_hours: bool
+    instrument: Instrument, market: MarketPrice, side: Side, quantity: Decimal, *, seed: str | None, after_hours: bool
 ) -> FillPrice:
-    """The price of `quantity` lots at market, on the tick.
+    """The price of `quantity` lots at market, on the tick; without a seed as if the middle had been drawn.
 
     Slippage in pips = base x volatility factor x size factor x after-hours factor x variation by the seeded draw, at
     least the instrument's minimum, at most twice its maximum; a pip is worth `slippage_step`.
     """
+    draw = MIDDLE_DRAW if seed is None else slippage_draw(seed)
     with localcontext(EXACT):
         pips = (
             instrument.slippage_base
             * _volatility_factor(instrument, market.volatility)
             * _size_factor(instrument, quantity)
             * (instrument.slippage_after_hours_multiplier if after_hours else 1)
-            * (1 + instrument.slippage_variation * (2 * slippage_draw(seed) - 1))
+            * (1 + instrument.slippage_variation * (2 * draw - 1))
         )
         pips = min(max(pips, instrument.slippage_min), 2 * instrument.slippage_max)
         touched = market.ask if side == "buy" else market.bid

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from trading.json_text import json_text
 from trading.observability import MetricUnit, logger, metrics
-from trading.settings import settings
+from trading.settings import AWS_USER_AGENT, settings
 
 CONNECT_TIMEOUT_SECONDS = 0.3
 READ_TIMEOUT_SECONDS = 0.7
@@ -84,5 +84,6 @@ def _client() -> Any:
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         read_timeout=READ_TIMEOUT_SECONDS,
         retries={"total_max_attempts": 1, "mode": "standard"},
+        user_agent=AWS_USER_AGENT,
     )
     return cast("Any", boto3).client("sqs", config=limits)

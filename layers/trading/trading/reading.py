@@ -17,6 +17,10 @@ class Store(Protocol):
         """An order of the user with its fills."""
         ...
 
+    def profile(self, user_id: UUID) -> dict[str, Any] | None:
+        """The user with their accounts."""
+        ...
+
     def order_audit(self, user_id: UUID, order_id: UUID) -> list[dict[str, Any]] | None:
         """What happened to an order of the user."""
         ...
@@ -32,6 +36,18 @@ def read_order(store: Store, user_id: UUID, order_id: UUID) -> dict[str, Any]:
     if order is None:
         raise _no_such_order(order_id)
     return order
+
+
+def read_profile(store: Store, user_id: UUID) -> dict[str, Any]:
+    """The user with their accounts and limits; NOT_FOUND for a token of somebody who is no user here."""
+    profile = store.profile(user_id)
+    if profile is None:
+        raise TradingError(
+            ErrorCode.NOT_FOUND,
+            "There is no profile of yours here yet. Ask support to open an account for you.",
+            {"field": "sub", "value": str(user_id), "constraint": "a user of this system"},
+        )
+    return profile
 
 
 def may_read_any_audit(role: str, permissions: AbstractSet[str]) -> bool:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from trading.json_text import json_text
-from trading.settings import required, settings
+from trading.settings import AWS_USER_AGENT, required, settings
 
 CONNECT_TIMEOUT_SECONDS = 0.5
 READ_TIMEOUT_SECONDS = 1.0
@@ -90,6 +90,7 @@ def connections_client(endpoint: str) -> Any:
         retries={"total_max_attempts": 1, "mode": "standard"},
         max_pool_connections=POSTS_AT_ONCE_MAX,
         parameter_validation=False,
+        user_agent=AWS_USER_AGENT,
     )
     return cast("Any", boto3).client("apigatewaymanagementapi", endpoint_url=endpoint, config=limits)
 

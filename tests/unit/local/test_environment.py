@@ -2,6 +2,7 @@
 
 import json
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,61 @@ def test_the_gateway_is_told_of_secrets_by_reference_only(state: State) -> None:
         assert path.read_text()
     trader = Path(content["secrets"]["TraderDatabaseSecret"].removeprefix("file:"))
     assert trader.read_text() == urls["function_trader"]
+
+
+class TestQuoteParameters:
+    """Which prices a local system has."""
+
+    AT = datetime(2026, 1, 2, tzinfo=UTC)
+
+    @pytest.fixture
+    def recording(self, tmp_path: Path) -> Path:
+        path = tmp_path / "eurusd.csv"
+        path.write_text("timestamp,bid,ask\n2026-01-01T00:00:00Z,1.1,1.2\n")
+        return path
+
+    def test_nothing_said_leaves_the_template_s_defaults(self) -> None:
+        assert environment.quote_parameters({"QUOTE_PROVIDER": "", "PATH": "/bin"}, self.AT) == {}
+
+    def test_a_recording_begins_when_the_system_does(self, recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # given a path that is told from where we stand
+        monkeypatch.chdir(recording.parent)
+        variables = {"QUOTE_PROVIDER": "replay", "QUOTE_REPLAY_FILE": recording.name, "QUOTE_REPLAY_SPEED": "2.5"}
+        # then functions, which stand elsewhere, are told of it in full
+        assert environment.quote_parameters(variables, self.AT) == {
+            "QuoteProvider": "replay",
+            "QuoteReplayFile": str(recording),
+            "QuoteReplaySpeed": "2.5",
+            "QuoteReplayStart": "2026-01-02T00:00:00+00:00",
+        }
+
+    @pytest.mark.parametrize(
+        ("variables", "named"),
+        [
+            ({"QUOTE_PROVIDER": "nobody"}, "QUOTE_PROVIDER is simulated or replay"),
+            ({"QUOTE_PROVIDER": "replay"}, "QUOTE_REPLAY_FILE is not set"),
+            ({"QUOTE_PROVIDER": "replay", "QUOTE_REPLAY_FILE": "/nowhere/eurusd.csv"}, "/nowhere/eurusd.csv"),
+            ({"QUOTE_PROVIDER": "replay", "QUOTE_REPLAY_SPEED": "fast"}, "QUOTE_REPLAY_SPEED"),
+        ],
+    )
+    def test_what_is_wrong_is_named_in_one_line(self, variables: dict[str, str], named: str) -> None:
+        with pytest.raises(StartError, match=named) as caught:
+            environment.quote_parameters(variables, self.AT)
+        assert "\n" not in str(caught.value)
+
+    def test_a_malformed_recording_is_named_by_its_line(self, recording: Path) -> None:
+        recording.write_text(recording.read_text() + "tomorrow,1,2\n")
+
+        with pytest.raises(StartError, match="line 3"):
+            environment.quote_parameters({"QUOTE_PROVIDER": "replay", "QUOTE_REPLAY_FILE": str(recording)}, self.AT)
+
+    def test_the_gateway_sets_them(self, state: State, recording: Path) -> None:
+        urls = {role: f"postgresql://{role}@h/d" for role in LOGIN_ROLES}
+        chosen = {"QuoteProvider": "replay", "QuoteReplayFile": str(recording)}
+
+        environment.write_gateway_file(
+            state, port=8042, role_urls=urls, redis_url="redis://h/0", workers=3, more_parameters=chosen
+        )
+
+        parameters = json.loads(state.gateway.read_text())["parameters"]
+        assert parameters.items() >= (chosen | {"Stage": "local"}).items()

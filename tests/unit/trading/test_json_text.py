@@ -1,8 +1,12 @@
 """JSON text keeps what a Decimal says."""
 
 import json
+from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 from uuid import UUID
 
 import pytest
@@ -43,6 +47,28 @@ def test_what_json_cannot_say_is_refused(value: object) -> None:
 def test_a_float_or_an_unknown_type_is_refused(value: object) -> None:
     with pytest.raises(TypeError):
         json_text([value])
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Point(NamedTuple):
+    x: int
+    y: Decimal
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Colour.RED, '"red"'),
+        (Point(1, Decimal("2.0")), "[1,2.0]"),
+        (MappingProxyType({Colour.RED: ["x"]}), '{"red":["x"]}'),
+        (OrderedDict(b=1, a=None), '{"b":1,"a":null}'),
+    ],
+)
+def test_what_is_derived_is_written_as_what_it_is_derived_from(value: object, text: str) -> None:
+    assert json_text(value) == text
 
 
 def test_aware_times_only() -> None:

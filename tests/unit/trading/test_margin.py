@@ -88,6 +88,14 @@ class TestWorkedCases:
         assert margin(EURUSD, account(leverage="50"), "0.1", "1.15") == expected["eurusd_10k_1_15_2pct"]
         assert margin(EURUSD, account(leverage="400"), "0.1", "1.15") == expected["eurusd_0_1lot_1_15_400"]
 
+    def test_an_initial_rate_is_a_leverage(self) -> None:
+        given, expected = worked_case("nautilus-margin")
+        pair = forex("AUDUSD", contract_size="1", leverage="100000")
+        for name, leverage in (("standard", 1), ("leveraged_10", 10), ("leveraged_50", 50)):
+            who = account(leverage=leverage / given["margin_init"])
+
+            assert margin(pair, who, given["qty"], given["price"]) == expected[name]
+
     def test_retail_caps(self) -> None:
         given, expected = worked_case("esma-cfd")
         index = instrument(AAPL, asset_class="index", quote_currency="GBP")

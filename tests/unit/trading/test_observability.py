@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.kit.functions import Context, function_environment
-from trading.observability import instrumented, logger, set_correlation_id
+from trading.observability import MetricUnit, instrumented, log_measured, logger, metrics, set_correlation_id
 
 ROOT = Path(__file__).parents[3]
 
@@ -90,14 +92,75 @@ def test_log_lines_carry_the_correlation_id_and_a_new_invocation_starts_clean(
             set_correlation_id(event["id"])
         logger().info("said")
 
-    with pytest.warns(UserWarning, match="No application metrics"):
-        handler({"id": "first"}, Context())
-    with pytest.warns(UserWarning, match="No application metrics"):
-        handler({}, Context())
+    handler({"id": "first"}, Context())
+    handler({}, Context())
 
     said = [line for line in map(json.loads, capsys.readouterr().out.splitlines()) if line.get("message") == "said"]
     assert said[0]["correlation_id"] == "first"
     assert "correlation_id" not in said[1]
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_invocation_that_fails_tells_its_metrics_once(capsys: pytest.CaptureFixture[str]) -> None:
+    # given
+    @instrumented
+    def handler(event: dict[str, Any], _context: Any) -> None:
+        if event:
+            metrics().add_metric(name="Things", unit=MetricUnit.Count, value=1)
+            raise ValueError("failed")
+
+    # when
+    with pytest.raises(ValueError, match="failed"):
+        handler({"fails": True}, Context())
+    handler({}, Context())
+
+    # then
+    counted = [line for line in map(json.loads, capsys.readouterr().out.splitlines()) if "Things" in line]
+    assert [line["Things"] for line in counted] == [[1.0]]
+
+
+@pytest.mark.usefixtures("environment")
+def test_one_line_is_log_entry_and_metrics(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    # given
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=557abcec3ee5a047")
+
+    @instrumented
+    def handler(_event: dict[str, Any], _context: Any) -> None:
+        set_correlation_id("id-1")
+        logger().info("beside")
+        log_measured("done", "GET /", {"Things": (MetricUnit.Count, 2)}, {"colour": "red"})
+
+    # when
+    before = time.time()
+    handler({}, Context())
+
+    # then it has the members of any other line, in the same form
+    beside, line = [json.loads(text) for text in capsys.readouterr().out.splitlines()][:2]
+    shared = {
+        "level",
+        "service",
+        "correlation_id",
+        "xray_trace_id",
+        "function_name",
+        "function_request_id",
+        "cold_start",
+    }
+    assert {name: line[name] for name in shared} == {name: beside[name] for name in shared}
+    assert (line["message"], line["colour"]) == ("done", "red")
+    stamps = [datetime.strptime(each["timestamp"], "%Y-%m-%d %H:%M:%S,%f%z").timestamp() for each in (beside, line)]
+    assert before - 0.001 <= stamps[0] <= stamps[1] <= time.time()
+    # and what CloudWatch extracts
+    assert line["_aws"] == {
+        "Timestamp": round(stamps[1] * 1000),
+        "CloudWatchMetrics": [
+            {
+                "Namespace": "Trading",
+                "Dimensions": [["service", "route"]],
+                "Metrics": [{"Name": "Things", "Unit": "Count"}],
+            }
+        ],
+    }
+    assert (line["route"], line["Things"]) == ("GET /", 2)
 
 
 @pytest.mark.usefixtures("environment")
@@ -110,7 +173,6 @@ def test_an_event_is_never_logged_whatever_the_environment_asks(
     def handler(_event: dict[str, Any], _context: Any) -> None:
         logger().info("said")
 
-    with pytest.warns(UserWarning, match="No application metrics"):
-        handler({"token": "secret-token"}, Context())
+    handler({"token": "secret-token"}, Context())
 
     assert "secret-token" not in capsys.readouterr().out

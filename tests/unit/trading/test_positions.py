@@ -8,6 +8,7 @@ from tests.kit.instruments import EURUSD, forex, instrument, price, rates
 from tests.kit.reference import worked_case
 from trading.accounts import Worth, round_money
 from trading.positions import Position, PositionSide, margin_after_reducing, mark, pnl, realized_pnl, unrealized_pnl
+from trading.risk import stop_out_due
 
 
 def position(side: PositionSide = "long", quantity: str = "1", entry: str = "1.1", margin: str = "1100") -> Position:
@@ -90,3 +91,4 @@ class TestWorkedCases:
         assert round_money(worth.equity, "USD") == expected["equity"]
         assert worth.margin_level is not None
         assert round_money(worth.margin_level, "USD") == expected["level_pct"]
+        assert stop_out_due("margin", given["stop_out"], worth.margin_level)

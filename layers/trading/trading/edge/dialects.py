@@ -1,6 +1,7 @@
 """The words of each API for what the domain calls by its own; one table a subject."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from trading.edge.envelope import Dialect
 from trading.wording import ORDER_STATES
@@ -28,10 +29,12 @@ def order_states_inside(dialect: Dialect, outside: str) -> tuple[str, ...]:
     return tuple(inside for inside, words in ORDER_STATES.items() if words[column].lower() == outside.lower())
 
 
-def order_state_words(dialect: Dialect) -> tuple[str, ...]:
-    """All words of `dialect` for states, without repeats."""
+def order_state_words(dialect: Dialect, among: AbstractSet[str] | None = None) -> tuple[str, ...]:
+    """The words of `dialect` for states, of `among` or of all, without repeats."""
     column = _column(dialect)
-    return tuple(dict.fromkeys(words[column] for words in ORDER_STATES.values()))
+    return tuple(
+        dict.fromkeys(words[column] for inside, words in ORDER_STATES.items() if among is None or inside in among)
+    )
 
 
 def spoken(dialect: Dialect, inside: str) -> str:

@@ -14,7 +14,7 @@ from trading.edge.envelope import STATUS_BY_CODE, answer_body, dialect_of, error
 from trading.edge.security_headers import SECURITY_HEADERS
 from trading.errors import ErrorCode, TradingError
 from trading.json_text import json_text
-from trading.observability import Handler, MetricUnit, instrumented, logger, metrics, set_correlation_id
+from trading.observability import Handler, MetricUnit, instrumented, log_measured, logger, set_correlation_id
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _UNKNOWN_ROUTE = "unknown"
@@ -78,10 +78,11 @@ def http_handler(routes: Mapping[str, Route]) -> Handler:
 
     def handle(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         started_at = time.perf_counter()
-        request_id = _request_id(event)
+        headers = _headers(event)
+        request_id = _request_id(headers)
         set_correlation_id(request_id)
         route_key, route = _route_of(event, routes)
-        response, noted_headers = _answer(event, route, request_id, started_at)
+        response, noted_headers = _answer(event, headers, route, request_id, started_at)
         try:
             rendered = _rendered(event, response, request_id, started_at, noted_headers)
         except (TypeError, ValueError):
@@ -95,11 +96,11 @@ def http_handler(routes: Mapping[str, Route]) -> Handler:
 
 
 def _answer(
-    event: dict[str, Any], route: Route | None, request_id: str, started_at: float
+    event: dict[str, Any], headers: Mapping[str, str], route: Route | None, request_id: str, started_at: float
 ) -> tuple[Response, Mapping[str, str]]:
     request: Request | None = None
     try:
-        request = _request(event, request_id, started_at)
+        request = _request(event, headers, request_id, started_at)
         if route is None:
             raise TradingError(ErrorCode.NOT_FOUND, "There is nothing at this address.")
         response = route(request)
@@ -145,17 +146,16 @@ def _rendered(
 
 
 def _record(route: str, response: Response, started_at: float) -> None:
-    milliseconds = (time.perf_counter() - started_at) * 1000
-    measured = metrics()
-    measured.add_dimension(name="route", value=route)
-    measured.add_metric(name="Requests", unit=MetricUnit.Count, value=1)
-    measured.add_metric(name="Latency", unit=MetricUnit.Milliseconds, value=round(milliseconds, 3))
-    measured.add_metric(name="ClientErrors", unit=MetricUnit.Count, value=int(400 <= response.status < 500))
-    measured.add_metric(name="Errors", unit=MetricUnit.Count, value=int(response.status >= 500))
-    facts: dict[str, object] = {"route": route, "status": response.status, "milliseconds": round(milliseconds, 3)}
+    measured = {
+        "Requests": (MetricUnit.Count, 1),
+        "Latency": (MetricUnit.Milliseconds, round((time.perf_counter() - started_at) * 1000, 3)),
+        "ClientErrors": (MetricUnit.Count, int(400 <= response.status < 500)),
+        "Errors": (MetricUnit.Count, int(response.status >= 500)),
+    }
+    facts: dict[str, object] = {"status": response.status}
     if response.error is not None:
         facts["code"] = str(response.error.code)
-    logger().info("request", extra=facts)
+    log_measured("request", route, measured, facts)
 
 
 def _route_of(event: dict[str, Any], routes: Mapping[str, Route]) -> tuple[str, Route | None]:
@@ -164,7 +164,7 @@ def _route_of(event: dict[str, Any], routes: Mapping[str, Route]) -> tuple[str, 
     return route_key, routes.get(route_key)
 
 
-def _request(event: dict[str, Any], request_id: str, started_at: float) -> Request:
+def _request(event: dict[str, Any], headers: Mapping[str, str], request_id: str, started_at: float) -> Request:
     http: Mapping[str, str] = event["requestContext"]["http"]
     return Request(
         route_key=event["routeKey"],
@@ -172,7 +172,7 @@ def _request(event: dict[str, Any], request_id: str, started_at: float) -> Reque
         path=http["path"],
         path_parameters=event.get("pathParameters") or {},
         query=event.get("queryStringParameters") or {},
-        headers=_headers(event),
+        headers=headers,
         body=_body(event),
         source_ip=http["sourceIp"],
         user_agent=http.get("userAgent") or "",
@@ -196,8 +196,8 @@ def _headers(event: dict[str, Any]) -> dict[str, str]:
     return {name.lower(): value for name, value in given.items()}
 
 
-def _request_id(event: dict[str, Any]) -> str:
-    given = _headers(event).get("x-request-id", "")
+def _request_id(headers: Mapping[str, str]) -> str:
+    given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else str(uuid4())
 
 

@@ -1,6 +1,7 @@
 """Reading back in the words of /api/v1: from a query to what is asked for, from facts to a body."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,35 +9,72 @@ from uuid import UUID
 
 from trading.edge.dialects import AUDIT_ACTIONS, order_state, order_state_words, order_states_inside, spoken
 from trading.edge.envelope import timestamp
+from trading.edge.gate import Caller
 from trading.errors import validation_failed
+from trading.moments import read_moment
+from trading.order_entry import LABEL_CHARACTERS_MAX
+from trading.orders import CLOSED_STATUSES
+from trading.prices import read_symbols
+from trading.store.reading import OrderFilters
 
-PAGE_ORDERS_MAX = 100
-PAGE_ORDERS_DEFAULT = 50
+PAGE_ROWS_MAX = 100
+PAGE_ROWS_DEFAULT = 50
+SIDES = ("buy", "sell")
+ORDER_TYPES = ("market", "limit", "stop", "stop_limit")
+POSITION_STATUSES = ("open", "closed", "all")
 
 type Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class OrderPage:
-    """Which orders are asked for; None does not narrow."""
+class Page:
+    """A page of a list: what comes after `before`, the last one of the page before; None begins."""
 
-    account_id: UUID | None
-    statuses: tuple[str, ...] | None
     before: UUID | None
     limit: int
 
 
-def order_page(query: Mapping[str, str]) -> OrderPage:
-    """The page that `query` asks for by status (words with commas between them), account_id, limit and cursor.
+@dataclass(frozen=True, slots=True)
+class PositionQuery:
+    """Which positions are asked for; `page` is None for the open ones, which are listed whole."""
 
-    The cursor is the next_cursor of the page before. VALIDATION_FAILED names what does not fit.
+    account_id: UUID | None
+    with_open: bool
+    page: Page | None
+
+
+def order_query(query: Mapping[str, str], *, closed_only: bool = False) -> tuple[OrderFilters, Page]:
+    """The orders that `query` asks for.
+
+    By status (words with commas between them; with `closed_only` only those of closed orders), symbol, side,
+    order_type, from and to (of created_at, ISO 8601 with offset, `to` excluded), account_id, client_order_id, limit
+    and cursor, the next_cursor of the page before. VALIDATION_FAILED names what does not fit.
     """
-    return OrderPage(
+    filters = OrderFilters(
         account_id=optional_id(query, "account_id"),
-        statuses=_statuses(query.get("status")),
-        before=optional_id(query, "cursor"),
-        limit=_limit(query.get("limit")),
+        statuses=_statuses(query.get("status"), CLOSED_STATUSES if closed_only else None),
+        symbol=_symbol(query.get("symbol")),
+        side=_word(query, "side", SIDES),
+        order_type=_word(query, "order_type", ORDER_TYPES),
+        created_from=_moment(query, "from"),
+        created_to=_moment(query, "to"),
+        client_order_id=_client_order_id(query.get("client_order_id")),
     )
+    return filters, _page(query)
+
+
+def position_query(query: Mapping[str, str]) -> PositionQuery:
+    """The positions that `query` asks for by status (open, closed, all), account_id and, but for open ones, page."""
+    status = _word(query, "status", POSITION_STATUSES) or "open"
+    if status == "open":
+        for field in ("limit", "cursor"):
+            if query.get(field):
+                constraint = "with status closed or all"
+                raise validation_failed(
+                    field, query[field], constraint, f"Open positions come whole: send {field} {constraint}."
+                )
+    page = None if status == "open" else _page(query)
+    return PositionQuery(optional_id(query, "account_id"), with_open=status != "closed", page=page)
 
 
 def parse_id(text: str, field: str) -> UUID:
@@ -76,6 +114,27 @@ def positions_body(positions: Sequence[Facts]) -> dict[str, Any]:
     return {"data": [_position(position) for position in positions], "total": len(positions)}
 
 
+def position_page_body(page: Facts) -> dict[str, Any]:
+    """A page of positions, newest first: {data, next_cursor}."""
+    return {"data": [_position(position) for position in page["positions"]], "next_cursor": page["next"]}
+
+
+def profile_body(profile: Facts, caller: Caller) -> dict[str, Any]:
+    """A user with their accounts, and what their token says they may do."""
+    return {
+        "id": profile["id"],
+        "email": profile["email"],
+        "kyc_status": profile["kyc_status"],
+        "account_status": profile["account_status"],
+        "tier": profile["account_tier"],
+        "rate_limit_tier": caller.tier,
+        "role": caller.role,
+        "permissions": sorted(caller.permissions),
+        "accounts": profile["accounts"],
+        "created_at": _time(profile["created_at"]),
+    }
+
+
 def account_body(account: Facts) -> dict[str, Any]:
     """An account and its worth."""
     return {
@@ -98,26 +157,63 @@ def account_body(account: Facts) -> dict[str, Any]:
     }
 
 
+def _page(query: Mapping[str, str]) -> Page:
+    return Page(before=optional_id(query, "cursor"), limit=_limit(query.get("limit")))
+
+
 def _limit(text: str | None) -> int:
     if not text:
-        return PAGE_ORDERS_DEFAULT
-    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= PAGE_ORDERS_MAX):
-        constraint = f"1 to {PAGE_ORDERS_MAX}"
+        return PAGE_ROWS_DEFAULT
+    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= PAGE_ROWS_MAX):
+        constraint = f"1 to {PAGE_ROWS_MAX}"
         raise validation_failed("limit", text, constraint, f"limit must be a whole number from {constraint}.")
     return int(text)
 
 
-def _statuses(text: str | None) -> tuple[str, ...] | None:
+def _statuses(text: str | None, among: AbstractSet[str] | None) -> tuple[str, ...] | None:
+    known = order_state_words("rest", among)
     if not text:
-        return None
+        return None if among is None else tuple(sorted(among))
     inside: list[str] = []
     for word in text.split(","):
-        states = order_states_inside("rest", word.strip())
-        if not states:
-            known = ", ".join(order_state_words("rest"))
-            raise validation_failed("status", word, known, f"status must be one or more of {known}.")
-        inside.extend(states)
+        if word.strip().upper() not in known:
+            constraint = ", ".join(known)
+            raise validation_failed("status", word, constraint, f"status must be one or more of {constraint}.")
+        inside.extend(order_states_inside("rest", word.strip()))
     return tuple(inside)
+
+
+def _symbol(text: str | None) -> str | None:
+    return read_symbols([text], "symbol")[0] if text else None
+
+
+def _word(query: Mapping[str, str], field: str, known: Sequence[str]) -> str | None:
+    word = query.get(field)
+    if not word:
+        return None
+    if word.lower() not in known:
+        constraint = ", ".join(spoken("rest", each) for each in known)
+        raise validation_failed(field, word, constraint, f"{field} must be one of {constraint}.")
+    return word.lower()
+
+
+def _moment(query: Mapping[str, str], field: str) -> datetime | None:
+    if not query.get(field):
+        return None
+    try:
+        return read_moment(query[field])
+    except ValueError:
+        constraint = "a time in ISO 8601 with its offset"
+        raise validation_failed(
+            field, query[field], constraint, f"{field} must be {constraint}, such as 2030-01-31T18:00:00Z."
+        ) from None
+
+
+def _client_order_id(text: str | None) -> str | None:
+    if text and not (len(text) <= LABEL_CHARACTERS_MAX and text.isascii() and text.isprintable() and " " not in text):
+        constraint = f"1 to {LABEL_CHARACTERS_MAX} letters, digits and signs (ASCII, no spaces)"
+        raise validation_failed("client_order_id", text, constraint, f"client_order_id has {constraint}.")
+    return text or None
 
 
 def _order(fact: Facts) -> dict[str, Any]:
@@ -188,8 +284,9 @@ def _position(fact: Facts) -> dict[str, Any]:
         "order_id": fact["order_id"],
         "symbol": fact["symbol"],
         "side": spoken("rest", fact["side"]),
-        "status": "OPEN",
+        "status": spoken("rest", fact["status"]),
         "quantity": fact["quantity"],
+        "opened_quantity": fact["opened_quantity"],
         "entry_price": fact["entry_price"],
         "current_price": fact["current_price"],
         "unrealized_pnl": fact["unrealized_pnl"],
@@ -201,6 +298,7 @@ def _position(fact: Facts) -> dict[str, Any]:
         "commission_paid": fact["commission_paid"],
         "created_at": _time(fact["created_at"]),
         "updated_at": _time(fact["updated_at"]),
+        "closed_at": _time(fact["closed_at"]),
     }
 
 

@@ -47,7 +47,7 @@ def write_quotes(
         left_ms = age_ms_max[quote.symbol] - max(0, (now - quote.time) // MILLISECOND)
         if left_ms > 0:
             keys.append(key_of(quote.symbol))
-            arguments += (_encoded(quote), left_ms)
+            arguments += (json.dumps(quote_facts(quote)), left_ms)
     if keys:
         cache.run_script(WRITE, keys, arguments)
 
@@ -59,22 +59,25 @@ def read_quotes(cache: Cache, symbols: Sequence[str]) -> dict[str, Quote]:
         return client.mget([key_of(symbol) for symbol in symbols])
 
     values: list[str | None] = cache.run(read)
-    return {symbol: _decoded(symbol, value) for symbol, value in zip(symbols, values, strict=True) if value is not None}
+    return {
+        symbol: quote_of(symbol, json.loads(value))
+        for symbol, value in zip(symbols, values, strict=True)
+        if value is not None
+    }
 
 
-def _encoded(quote: Quote) -> str:
-    return json.dumps(
-        {
-            "bid": format(quote.bid, "f"),
-            "ask": format(quote.ask, "f"),
-            "time": quote.time.isoformat(),
-            "source": quote.source,
-        }
-    )
+def quote_facts(quote: Quote) -> dict[str, str]:
+    """`quote` but for its symbol, as Redis keeps it: prices with all their digits, the time in ISO 8601."""
+    return {
+        "bid": format(quote.bid, "f"),
+        "ask": format(quote.ask, "f"),
+        "time": quote.time.isoformat(),
+        "source": quote.source,
+    }
 
 
-def _decoded(symbol: str, value: str) -> Quote:
-    facts = json.loads(value)
+def quote_of(symbol: str, facts: Mapping[str, str]) -> Quote:
+    """The quote of `symbol` that `quote_facts` wrote."""
     return Quote(
         symbol, Decimal(facts["bid"]), Decimal(facts["ask"]), datetime.fromisoformat(facts["time"]), facts["source"]
     )

@@ -1,10 +1,31 @@
 """The reading functions: what a user sees of their own orders, positions and account."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
+
 from trading.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFilters:
+    """Which orders are asked for, in the words of the inside; None does not narrow.
+
+    created_from <= created_at < created_to, both aware.
+    """
+
+    account_id: UUID | None = None
+    statuses: tuple[str, ...] | None = None
+    symbol: str | None = None
+    side: str | None = None
+    order_type: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    client_order_id: str | None = None
 
 
 class ReadingStore:
@@ -13,19 +34,23 @@ class ReadingStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def orders(
-        self,
-        user_id: UUID,
-        *,
-        account_id: UUID | None,
-        statuses: Sequence[str] | None,
-        before: UUID | None,
-        limit: int,
-    ) -> dict[str, Any]:
+    def orders(self, user_id: UUID, filters: OrderFilters, *, before: UUID | None, limit: int) -> dict[str, Any]:
         """A page {orders, next}, newest first."""
         return self._answer(
-            "SELECT list_orders(%s, %s, %s, %s, %s) AS answer",
-            (user_id, account_id, None if statuses is None else list(statuses), before, limit),
+            "SELECT find_orders(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) AS answer",
+            (
+                user_id,
+                filters.account_id,
+                None if filters.statuses is None else list(filters.statuses),
+                filters.symbol,
+                filters.side,
+                filters.order_type,
+                filters.created_from,
+                filters.created_to,
+                filters.client_order_id,
+                before,
+                limit,
+            ),
         )
 
     def order(self, user_id: UUID, order_id: UUID) -> dict[str, Any] | None:
@@ -44,9 +69,28 @@ class ReadingStore:
         """The open positions with mark and unrealized P&L."""
         return self._answer("SELECT list_positions(%s, %s) AS answer", (user_id, account_id))
 
+    def position_page(
+        self, user_id: UUID, account_id: UUID | None, *, with_open: bool, before: UUID | None, limit: int
+    ) -> dict[str, Any]:
+        """A page {positions, next} of the closed positions, or of all, newest first."""
+        return self._answer(
+            "SELECT page_positions(%s, %s, %s, %s, %s) AS answer", (user_id, account_id, with_open, before, limit)
+        )
+
+    def profile(self, user_id: UUID) -> dict[str, Any] | None:
+        """The user with their accounts and limits; None when there is no such user."""
+        return self._answer("SELECT get_profile(%s) AS answer", (user_id,))
+
     def account(self, user_id: UUID, account_id: UUID | None) -> dict[str, Any]:
         """An account and its worth now; NOT_FOUND when the user has no such account."""
         return self._answer("SELECT get_account(%s, %s) AS answer", (user_id, account_id))
+
+    def preview_facts(self, user_id: UUID, account_id: UUID | None, order: Mapping[str, object], /) -> dict[str, Any]:
+        """By what `order` would be judged and priced now, as the function documents it; numbers as Decimal.
+
+        Raises NOT_FOUND, UNKNOWN_SYMBOL, CONFLICT and VALIDATION_FAILED.
+        """
+        return self._answer("SELECT preview_facts(%s, %s, %s) AS answer", (user_id, account_id, Jsonb(order)))
 
     def _answer(self, statement: str, parameters: Sequence[object]) -> Any:
         row = self._database.fetch_one(statement, parameters)

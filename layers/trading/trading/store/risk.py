@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -10,6 +11,7 @@ import psycopg
 from trading.errors import ErrorCode, TradingError
 
 type RecordedState = Literal["entered", "left", "unchanged", "skipped"]
+type StopOutState = Literal["recovered", "more", "done", "waiting", "skipped"]
 
 
 class Procedures(Protocol):
@@ -22,10 +24,12 @@ class Procedures(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DueAccount:
-    """An account whose margin call is to be opened or closed."""
+    """An account whose margin call is to be opened or closed, that is to be stopped out, or both."""
 
     user_id: UUID
     account_id: UUID
+    margin_call: bool = True
+    stop_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,23 @@ class MarginPage:
     finished: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StopOutStep:
+    """What one step of a stop-out did; `sequence` is that of its event, None where nothing was done.
+
+    recovered: nothing was due any more · skipped: not valued for want of a quote · waiting: nothing can be closed now ·
+    more, done: a position was closed, and another is due, or not.
+    """
+
+    state: StopOutState
+    margin_level: Decimal | None
+    position_id: UUID | None
+    canceled_orders: int
+    sequence: int | None
+
+
 class RiskStore:
-    """Scans margin levels and records margin calls."""
+    """Scans margin levels, records margin calls and stops accounts out."""
 
     def __init__(self, procedures: Procedures) -> None:
         self._procedures = procedures
@@ -56,7 +75,12 @@ class RiskStore:
             breached=answer["breached"],
             skipped=answer["skipped"],
             unpriced=tuple(answer["unpriced"]),
-            due=tuple(DueAccount(UUID(due["user_id"]), UUID(due["account_id"])) for due in answer["due"]),
+            due=tuple(
+                DueAccount(
+                    UUID(due["user_id"]), UUID(due["account_id"]), due["state"] is not None, stop_out=due["stop_out"]
+                )
+                for due in answer["due"]
+            ),
             finished=answer["finished"],
         )
 
@@ -65,6 +89,23 @@ class RiskStore:
 
         Raises TradingError whatever went wrong, so that one account's fault can be told from the run's.
         """
+        return self._settle("record_margin_call", account, request_id)["state"]
+
+    def stop_out_step(self, account: DueAccount, request_id: str) -> StopOutStep:
+        """Value `account` again under its lock and close the one position that a stop-out closes next, if one is due.
+
+        Each step is a transaction of its own. Raises TradingError whatever went wrong, as record_margin_call does.
+        """
+        answer = self._settle("stop_out_step", account, request_id)
+        return StopOutStep(
+            state=answer["state"],
+            margin_level=answer["margin_level"],
+            position_id=UUID(answer["position_id"]) if answer["position_id"] else None,
+            canceled_orders=len(answer["canceled_orders"]),
+            sequence=answer["sequence"],
+        )
+
+    def _settle(self, procedure: str, account: DueAccount, request_id: str) -> Any:
         request = {
             "version": 1,
             "user_id": str(account.user_id),
@@ -72,7 +113,6 @@ class RiskStore:
             "request_id": request_id,
         }
         try:
-            answer = self._procedures.call("record_margin_call", request)
+            return self._procedures.call(procedure, request)
         except psycopg.Error as error:
-            raise TradingError(ErrorCode.INTERNAL_ERROR, "The margin call could not be recorded.") from error
-        return answer["state"]
+            raise TradingError(ErrorCode.INTERNAL_ERROR, f"{procedure} failed for an account.") from error

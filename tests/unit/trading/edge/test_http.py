@@ -188,11 +188,17 @@ def test_each_request_is_measured_by_its_route(
     measured = next(line for line in lines(capsys) if "Requests" in line)
     assert measured["route"] == "GET /functions/v1/thing"
     assert measured["service"] == settings().service
-    assert measured["Requests"] == [1]
-    assert measured["ClientErrors"] == [client_errors]
-    assert measured["Errors"] == [errors]
-    assert measured["Latency"][0] >= 0
-    assert measured["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Trading"
+    assert (measured["Requests"], measured["ClientErrors"], measured["Errors"]) == (1, client_errors, errors)
+    assert measured["Latency"] >= 0
+    (metrics,) = measured["_aws"]["CloudWatchMetrics"]
+    assert metrics["Namespace"] == "Trading"
+    assert metrics["Dimensions"] == [["service", "route"]]
+    assert {metric["Name"]: metric["Unit"] for metric in metrics["Metrics"]} == {
+        "Requests": "Count",
+        "Latency": "Milliseconds",
+        "ClientErrors": "Count",
+        "Errors": "Count",
+    }
 
 
 def test_unknown_routes_share_one_name_in_the_metrics(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,131 @@
+-- Everything by which a new order of an account would be judged and priced, read at one moment; nothing is written.
+--
+-- p_order {symbol, order_type, side, quantity, reduce_only?, client_order_id?, parent_order_id?, max_slippage?} ->
+-- {account {id, currency, kind, leverage}, terms (a row of order_terms), market_open, fresh: the symbol's quote may be
+-- traded on, position: what a netting account holds in the symbol, else null, reduces, refusal and limit_refusal: why
+-- it would be denied before and after it is priced, else null, worth {balance, unrealized_pnl, margin_used}: at quotes
+-- of any age, quotes [{symbol, bid, ask, volatility, fresh}]: of the pairs between the currencies concerned,
+-- stale_position: a symbol held whose quote is too old, else null, position_currencies [...]: what its P&L is in}.
+-- Raises TR001 no such account, TR002 unknown symbol, TR005 client_order_id taken, TR006 a value out of its bounds.
+CREATE OR REPLACE FUNCTION preview_facts(p_user_id uuid, p_account_id uuid, p_order jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_at CONSTANT timestamptz := clock_timestamp();
+    v_side text := p_order ->> 'side';
+    v_quantity numeric := (p_order ->> 'quantity')::numeric;
+    v_account accounts;
+    v_terms order_terms;
+    v_position positions;
+    v_reduces boolean := false;
+    v_open boolean;
+    v_worth record;
+BEGIN
+    PERFORM set_config('app.user_id', p_user_id::text, true);
+    SELECT * INTO v_account FROM accounts AS a
+    WHERE a.user_id = p_user_id AND a.id = resolve_account(p_user_id, p_account_id);
+    -- The same checks as of a market order; what else a type takes the API has checked.
+    v_terms := terms_of_order(p_order || '{"order_type": "market"}', v_account);
+    IF v_account.position_mode = 'netting' THEN
+        SELECT * INTO v_position FROM positions AS p
+        WHERE p.user_id = v_account.user_id AND p.account_id = v_account.id AND p.status = 'open'
+            AND p.symbol = v_terms.symbol;
+        v_reduces := coalesce(
+            v_position.side = CASE v_side WHEN 'buy' THEN 'short' ELSE 'long' END
+            AND v_quantity <= v_position.quantity, false
+        );
+    END IF;
+    v_open := market_is_open(v_terms.calendar, v_at);
+    SELECT * INTO v_worth FROM account_valuation(v_account.user_id, v_account.id);
+    RETURN jsonb_build_object(
+        'account', jsonb_build_object(
+            'id', v_account.id, 'currency', v_account.currency, 'kind', v_account.kind,
+            'leverage', v_account.leverage
+        ),
+        'terms', to_jsonb(v_terms) - 'email',
+        'market_open', v_open,
+        'fresh', quote_is_fresh(v_terms, v_at),
+        'position', CASE WHEN v_position.id IS NOT NULL THEN jsonb_build_object(
+            'side', v_position.side, 'quantity', v_position.quantity, 'entry_price', v_position.entry_price,
+            'margin_used', v_position.margin_used
+        ) END,
+        'reduces', v_reduces,
+        'refusal', coalesce(
+            -- An order that rests may wait for its market to open.
+            eligibility_refusal(
+                v_account, v_terms, v_reduces, v_open OR p_order ->> 'order_type' <> 'market', v_at
+            ),
+            position_refusal(
+                v_account, v_position, v_side, v_quantity, coalesce((p_order ->> 'reduce_only')::boolean, false)
+            )
+        ),
+        'limit_refusal', CASE WHEN NOT v_reduces THEN limit_refusal(
+            v_account, v_terms, v_side, v_quantity, v_position.id IS NULL, v_worth.open_positions,
+            v_worth.unrealized_pnl, v_at
+        ) END,
+        'worth', jsonb_build_object(
+            'balance', v_worth.balance, 'unrealized_pnl', v_worth.unrealized_pnl, 'margin_used', v_worth.margin_used
+        )
+    ) || preview_rates(v_account, v_terms, v_at);
+END
+$$;
+
+-- The part of preview_facts that conversions take: quotes, stale_position and position_currencies.
+CREATE OR REPLACE FUNCTION preview_rates(p_account accounts, p_terms order_terms, p_at timestamptz) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_held text [];
+    v_stale text;
+    v_currencies text [];
+BEGIN
+    SELECT
+        array_agg(DISTINCT i.quote_currency),
+        min(i.symbol) FILTER (
+            WHERE quote_is_stale(q.quoted_at, q.received_at, i.quote_age_ms_max, i.calendar, p_at)
+        )
+    INTO v_held, v_stale
+    FROM positions AS p
+    INNER JOIN instruments AS i USING (symbol)
+    LEFT JOIN quotes AS q USING (symbol)
+    WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open';
+    -- USD is the way between two currencies that are not quoted against each other.
+    v_currencies := v_held || ARRAY['USD', p_account.currency, p_terms.base_currency, p_terms.quote_currency];
+    RETURN jsonb_build_object(
+        'position_currencies', coalesce(to_jsonb(v_held), '[]'::jsonb),
+        'stale_position', v_stale,
+        'quotes', (
+            SELECT coalesce(jsonb_agg(jsonb_build_object(
+                'symbol', q.symbol, 'bid', q.bid, 'ask', q.ask, 'volatility', q.volatility,
+                'fresh', NOT quote_is_stale(q.quoted_at, q.received_at, i.quote_age_ms_max, i.calendar, p_at)
+            )), '[]')
+            FROM quotes AS q
+            INNER JOIN instruments AS i USING (symbol)
+            WHERE q.symbol IN (
+                SELECT f.currency || t.currency
+                FROM unnest(v_currencies) AS f (currency)
+                CROSS JOIN unnest(v_currencies) AS t (currency)
+            )
+        )
+    );
+END
+$$;
+
+ALTER FUNCTION preview_facts(uuid, uuid, jsonb) OWNER TO trading_readers;
+ALTER FUNCTION preview_rates(accounts, order_terms, timestamptz) OWNER TO trading_readers;
+REVOKE ALL ON FUNCTION preview_facts(uuid, uuid, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION preview_rates(accounts, order_terms, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION preview_facts(uuid, uuid, jsonb) TO function_trader;
+
+-- What judges an order judges its preview. They read as whoever calls them: here the rows of app.user_id alone.
+GRANT EXECUTE ON FUNCTION terms_of_order(jsonb, accounts) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_optional_fields(jsonb, accounts) TO trading_readers;
+GRANT EXECUTE ON FUNCTION quote_is_fresh(order_terms, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION refusal(text, text, text, text, text, jsonb) TO trading_readers;
+GRANT EXECUTE ON FUNCTION eligibility_refusal(
+    accounts, order_terms, boolean, boolean, timestamptz
+) TO trading_readers;
+GRANT EXECUTE ON FUNCTION position_refusal(accounts, positions, text, numeric, boolean) TO trading_readers;
+GRANT EXECUTE ON FUNCTION limit_refusal(
+    accounts, order_terms, text, numeric, boolean, bigint, numeric, timestamptz
+) TO trading_readers;
+GRANT EXECUTE ON FUNCTION limit_violation(text, numeric, numeric, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION realized_since(uuid, uuid, timestamptz) TO trading_readers;

@@ -1,0 +1,185 @@
+-- Stop-out: what an account can no longer carry is closed by the platform, one position a transaction.
+
+-- One step for one account, valued again under its lock: all its working orders are canceled, then the one position
+-- with the largest loss in account currency is closed at the market (of equal losses the oldest). A position that
+-- cannot be closed now, because its market is closed or its quote too old, is passed over for the next in order.
+-- Safe to repeat, and at once from many places: each step looks at the level anew, so it carries no key.
+-- request {version: 1, user_id, account_id, request_id?}
+-- -> {state, margin_level, threshold, order_id, position_id, realized_pnl, canceled_orders: [order_id], sequence}
+--   recovered: the level is above the stop-out level, or no margin is used. Nothing was done.
+--   skipped: a quote that the valuation needs is missing or too old while its market is open. Nothing was done.
+--   waiting: no position can be closed now; orders may have been canceled.
+--   more, done: a position was closed, and the level is then still at or below the stop-out level, or not.
+-- margin_level is what the step left, in percent; NULL where no margin is used. order_id, position_id and realized_pnl
+-- are of the close, sequence that of the step's event, each NULL without one.
+CREATE OR REPLACE FUNCTION stop_out_step(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_account accounts;
+    v_at timestamptz;
+    v_level record;
+    v_position positions;
+    v_notice jsonb;
+    v_booked jsonb := '{}';
+    v_state text := 'waiting';
+BEGIN
+    PERFORM check_request_version(request);
+    v_account := lock_account((request ->> 'user_id')::uuid, (request ->> 'account_id')::uuid);
+    v_at := clock_timestamp();
+    SELECT * INTO STRICT v_level FROM margin_levels(ARRAY[v_account.id], v_at);
+    IF NOT v_level.stop_out_due THEN
+        v_state := CASE WHEN v_level.unpriced IS NULL THEN 'recovered' ELSE 'skipped' END;
+        RETURN stop_out_answer(v_state, v_level.margin_level, v_level.stop_out_level, '[]', '{}');
+    END IF;
+
+    v_notice := stop_out_notice(v_level.margin_level, v_level.stop_out_level);
+    v_notice := v_notice || jsonb_build_object('orders', cancel_stopped_out(v_account, v_notice ->> 'reason', v_at));
+    -- With the audit of the canceled orders on it.
+    SELECT * INTO STRICT v_account FROM accounts WHERE user_id = v_account.user_id AND id = v_account.id;
+    v_position := position_to_stop_out(v_account, v_at);
+    IF v_position.id IS NOT NULL THEN
+        v_booked := close_stopped_out(request, v_account, v_position, v_notice, v_at);
+        SELECT * INTO STRICT v_level FROM margin_levels(ARRAY[v_account.id], v_at);
+        v_state := CASE WHEN v_level.stop_out_due THEN 'more' ELSE 'done' END;
+    ELSIF v_notice -> 'orders' <> '[]' THEN
+        v_booked := tell_stopped_out_orders(request, v_account, v_notice, account_fact(
+            v_account, v_level.balance, v_level.unrealized_pnl, v_level.margin_used
+        ), v_at);
+    END IF;
+    RETURN stop_out_answer(
+        v_state, v_level.margin_level, v_level.stop_out_level, v_notice -> 'orders', v_booked
+    );
+END
+$$;
+
+CREATE OR REPLACE FUNCTION stop_out_answer(
+    p_state text, p_margin_level numeric, p_threshold numeric, p_canceled jsonb, p_booked jsonb
+) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT jsonb_build_object(
+        'state', p_state, 'margin_level', round(p_margin_level, 2), 'threshold', p_threshold,
+        'order_id', p_booked -> 'order_id', 'position_id', p_booked -> 'position_id',
+        'realized_pnl', p_booked -> 'realized_pnl', 'sequence', p_booked -> 'sequence',
+        'canceled_orders', jsonb_path_query_array(p_canceled, '$[*].order_id')
+    )
+$$;
+
+-- Why, in words for the audit and in figures for the event.
+CREATE OR REPLACE FUNCTION stop_out_notice(p_margin_level numeric, p_threshold numeric) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT jsonb_build_object(
+        'event_type', 'stop_out.closed',
+        'reason', format('Stop-out: margin level %s %% is at or below %s %%.', round(p_margin_level, 2), trim_scale(
+            p_threshold
+        )),
+        'risk', jsonb_build_object(
+            'type', 'stop_out', 'state', 'closed', 'margin_level', round(p_margin_level, 2), 'threshold', p_threshold
+        )
+    )
+$$;
+
+-- Cancels the account's working orders, each with its audit row, and returns them as their event tells them.
+CREATE OR REPLACE FUNCTION cancel_stopped_out(p_account accounts, p_reason text, p_at timestamptz) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_order orders;
+    v_facts jsonb := '[]';
+BEGIN
+    FOR v_order IN SELECT * FROM cancel_order_rows(p_account, NULL, p_at) LOOP
+        p_account.audit_head := append_audit(p_account, v_order.id, ARRAY[ROW(
+            'CANCELED', 'canceled', jsonb_build_object(
+                'actor', 'platform', 'filled_quantity', v_order.filled_quantity
+            ), p_reason, NULL
+        )::audit_entry], p_at);
+        p_account.audit_version := p_account.audit_version + 1;
+        v_facts := v_facts || order_fact(v_order);
+    END LOOP;
+    IF v_facts <> '[]' THEN
+        UPDATE accounts SET
+            audit_version = p_account.audit_version,
+            audit_head = p_account.audit_head,
+            updated_at = p_at
+        WHERE user_id = p_account.user_id AND id = p_account.id;
+    END IF;
+    RETURN v_facts;
+END
+$$;
+
+-- The position that is closed next; all NULL where none can be closed now.
+CREATE OR REPLACE FUNCTION position_to_stop_out(p_account accounts, p_at timestamptz) RETURNS positions
+LANGUAGE sql AS $$
+    SELECT p.*
+    FROM valued_positions(p_account.user_id, p_account.id, p_at) AS v
+    INNER JOIN positions AS p ON p.user_id = p_account.user_id AND p.id = v.position_id
+    INNER JOIN order_terms AS t
+        ON t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = v.symbol
+    WHERE (t.trade_always OR market_is_open(t.calendar, p_at))
+        AND quote_is_fresh(t, p_at)
+    ORDER BY v.unrealized_pnl, p.created_at, p.id
+    LIMIT 1
+    FOR NO KEY UPDATE OF p
+$$;
+
+-- Closes the whole position by an order of the platform's own; the answer of book_filled_order.
+CREATE OR REPLACE FUNCTION close_stopped_out(
+    request jsonb, p_account accounts, p_position positions, p_notice jsonb, p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_terms order_terms;
+    v_fill order_fill;
+    v_side text := CASE p_position.side WHEN 'long' THEN 'sell' ELSE 'buy' END;
+BEGIN
+    SELECT * INTO STRICT v_terms FROM order_terms AS t
+    WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = p_position.symbol;
+    v_fill := price_order(
+        v_terms, v_side, p_position.quantity, p_account.id || ':' || p_position.id,
+        NOT market_is_open(v_terms.calendar, p_at)
+    );
+    v_fill.commission := charged_commission(p_account, v_terms, p_position.quantity, p_at);
+    RETURN book_filled_order(jsonb_build_object(
+        'symbol', p_position.symbol, 'order_type', 'market', 'side', v_side, 'quantity', p_position.quantity,
+        'time_in_force', 'ioc', 'reduce_only', true, 'component_name', 'stop_out', 'actor', 'platform',
+        'position_id', p_position.id, 'request_id', request -> 'request_id',
+        'notice', jsonb_set(p_notice, '{risk,position_id}', to_jsonb(p_position.id))
+    ), p_account, v_terms, v_fill, p_position, NULL, p_at);
+END
+$$;
+
+-- The event of a step that could only cancel orders.
+CREATE OR REPLACE FUNCTION tell_stopped_out_orders(
+    request jsonb, p_account accounts, p_notice jsonb, p_worth jsonb, p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE accounts SET last_sequence = last_sequence + 1
+    WHERE user_id = p_account.user_id AND id = p_account.id;
+    PERFORM append_event(
+        p_account, p_account.last_sequence + 1, 'stop_out.canceled', jsonb_build_object(
+            'orders', p_notice -> 'orders', 'account', p_worth,
+            'risk', jsonb_set(p_notice -> 'risk', '{state}', '"canceled"')
+        ), request ->> 'request_id', p_at
+    );
+    RETURN jsonb_build_object('sequence', p_account.last_sequence + 1);
+END
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'stop_out_step(jsonb)',
+        'stop_out_answer(text, numeric, numeric, jsonb, jsonb)',
+        'stop_out_notice(numeric, numeric)',
+        'cancel_stopped_out(accounts, text, timestamptz)',
+        'position_to_stop_out(accounts, timestamptz)',
+        'close_stopped_out(jsonb, accounts, positions, jsonb, timestamptz)',
+        'tell_stopped_out_orders(jsonb, accounts, jsonb, jsonb, timestamptz)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;
+GRANT EXECUTE ON FUNCTION stop_out_step(jsonb) TO function_risk;

@@ -1,0 +1,259 @@
+"""What an order would come to now, computed by the formulas that book one; nothing is written."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+from uuid import UUID
+
+from trading.accounts import Account, Worth, round_money
+from trading.conversion import NoRateError, Rates
+from trading.errors import ErrorCode, TradingError, validation_failed
+from trading.execution import Instruments, check_against_instrument
+from trading.instruments import Instrument
+from trading.margin import required_margin
+from trading.order_entry import OrderEntry
+from trading.positions import Position, margin_after_reducing, realized_pnl, unrealized_pnl
+from trading.pricing import FillPrice, MarketPrice, commission, fill_price
+from trading.refusals import margin_refusal, slippage_refusal
+
+RETRY_SECONDS = 1
+
+
+class ReadFacts(Protocol):
+    """`preview_facts` on the database at hand."""
+
+    def __call__(self, user_id: UUID, account_id: UUID | None, order: Mapping[str, object], /) -> dict[str, Any]:
+        """The facts as the function documents them; NOT_FOUND, UNKNOWN_SYMBOL, CONFLICT, VALIDATION_FAILED."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an order is judged and priced by, at one moment.
+
+    `worth` is None while something held has no quote at all; `stale_position` names a symbol held whose quote is too
+    old, and `position_currencies` are those of what is held.
+    """
+
+    account_id: str
+    account: Account
+    worth: Worth | None
+    instrument: Instrument
+    tier: str
+    market: MarketPrice
+    quoted_at: datetime
+    market_open: bool
+    position: Position | None
+    reduces: bool
+    rates: Rates
+    stale_position: str | None
+    position_currencies: tuple[str, ...]
+    refusal: TradingError | None
+    limit_refusal: TradingError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a fill would book, in account currency. `margin` is what it ties up, or with a minus what it sets free."""
+
+    commission: Decimal
+    margin: Decimal
+    realized_pnl: Decimal
+    unrealized_change: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What the order would come to: price and slippage in quote currency, the rest in account currency.
+
+    `before` and `after` are None while something held has no quote. `refusal` is why it would be denied now.
+    """
+
+    facts: Facts
+    fill: FillPrice
+    cost: Cost
+    before: Worth | None
+    after: Worth | None
+    refusal: TradingError | None
+
+
+def preview_order(order: OrderEntry, user_id: UUID, *, instruments: Instruments, read_facts: ReadFacts) -> Preview:
+    """What `order` would come to if it were executed now; a resting order, if it were filled at its own price.
+
+    A market order's price is the touched side of the quote with the modelled slippage in the middle of its random
+    part. Raises what `read_facts` does, and MARKET_DATA_UNAVAILABLE when a price that it takes is not fresh.
+    """
+    check_against_instrument(order, instruments.find(order.symbol))
+    facts = read_facts_of(read_facts(user_id, order.account_id, _asked(order)))
+    fill = _fill(order, facts)
+    _check_exits(order, fill.price, reduces=facts.reduces)
+    try:
+        cost = _cost_of_reducing(order, fill, facts) if facts.reduces else _cost_of_opening(order, fill, facts)
+        refusal = facts.refusal or slippage_refusal(fill.slippage, order.max_slippage)
+        if not facts.reduces:
+            refusal = refusal or facts.limit_refusal or _margin_refusal(cost, _sure_worth(facts), facts.account)
+    except NoRateError as error:
+        raise no_fresh_price(str(error).rpartition(" ")[2]) from None
+    return Preview(facts, fill, cost, facts.worth, _after(cost, facts.worth), refusal)
+
+
+def read_facts_of(answer: Mapping[str, Any]) -> Facts:
+    """The facts of a `preview_facts` answer; MARKET_DATA_UNAVAILABLE when the symbol's quote may not be traded on."""
+    terms, account, worth, position = (answer[name] for name in ("terms", "account", "worth", "position"))
+    if not answer["fresh"]:
+        raise no_fresh_price(terms["symbol"])
+    return Facts(
+        account_id=account["id"],
+        account=Account(account["currency"], account["kind"], Decimal(account["leverage"])),
+        worth=None
+        if worth["unrealized_pnl"] is None
+        else Worth(*(Decimal(worth[name]) for name in ("balance", "unrealized_pnl", "margin_used"))),
+        instrument=Instrument.from_row(terms),
+        tier=terms["account_tier"],
+        market=_market_price(terms),
+        quoted_at=datetime.fromisoformat(terms["quoted_at"]),
+        market_open=answer["market_open"],
+        position=position
+        and Position(
+            position["side"], *(Decimal(position[name]) for name in ("quantity", "entry_price", "margin_used"))
+        ),
+        reduces=answer["reduces"],
+        rates=Rates(FreshQuotes({quote["symbol"]: quote for quote in answer["quotes"]})),
+        stale_position=answer["stale_position"],
+        position_currencies=tuple(answer["position_currencies"]),
+        refusal=_refusal(answer["refusal"]),
+        limit_refusal=_refusal(answer["limit_refusal"]),
+    )
+
+
+class FreshQuotes(Mapping[str, MarketPrice]):
+    """Quotes by symbol that refuse to be read while they are stale, as conversions in the database do."""
+
+    def __init__(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, symbol: str) -> MarketPrice:
+        row = self._rows[symbol]
+        if not row["fresh"]:
+            raise no_fresh_price(symbol)
+        return _market_price(row)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def no_fresh_price(symbol: str) -> TradingError:
+    """MARKET_DATA_UNAVAILABLE for want of a fresh quote of `symbol`."""
+    return TradingError(
+        ErrorCode.MARKET_DATA_UNAVAILABLE,
+        f"There is no fresh price of {symbol} now. Send the same request again shortly.",
+        {"field": "symbol", "value": symbol, "constraint": "a fresh quote"},
+        retry_after=RETRY_SECONDS,
+    )
+
+
+def _asked(order: OrderEntry) -> dict[str, object]:
+    names = {
+        "symbol",
+        "order_type",
+        "side",
+        "quantity",
+        "reduce_only",
+        "client_order_id",
+        "parent_order_id",
+        "max_slippage",
+    }
+    return order.model_dump(mode="python", include=names, exclude_none=True)
+
+
+def _market_price(row: Mapping[str, Any]) -> MarketPrice:
+    return MarketPrice(*(Decimal(row[name]) for name in ("bid", "ask", "volatility")))
+
+
+def _refusal(found: Mapping[str, Any] | None) -> TradingError | None:
+    if found is None:
+        return None
+    return TradingError(ErrorCode(found["code"]), found["message"], found["details"])
+
+
+def _fill(order: OrderEntry, facts: Facts) -> FillPrice:
+    own_price = order.limit_price or order.stop_price
+    if own_price is not None:
+        return FillPrice(own_price, Decimal(0))
+    return fill_price(
+        facts.instrument, facts.market, order.side, order.quantity, seed=None, after_hours=not facts.market_open
+    )
+
+
+def _check_exits(order: OrderEntry, price: Decimal, *, reduces: bool) -> None:
+    """Stop loss and take profit lie on their own sides of the price; an order that only reduces takes none."""
+    for field, exit_price in (("stop_loss", order.stop_loss), ("take_profit", order.take_profit)):
+        if exit_price is None:
+            continue
+        below = (field == "stop_loss") == (order.side == "buy")
+        if reduces:
+            constraint = "left out of an order that reduces a position"
+        elif below and exit_price >= price:
+            constraint = f"below the fill price {price:f}"
+        elif not below and exit_price <= price:
+            constraint = f"above the fill price {price:f}"
+        else:
+            continue
+        raise validation_failed(field, exit_price, constraint, f"Check {field}: it must be {constraint}.")
+
+
+def _cost_of_opening(order: OrderEntry, fill: FillPrice, facts: Facts) -> Cost:
+    margin = required_margin(facts.account, facts.instrument, order.quantity, fill.price, facts.rates)
+    opening_pnl = Decimal(0)
+    # Where the quote will stand when a resting order fills is not known.
+    if order.order_type == "market":
+        opened = Position("long" if order.side == "buy" else "short", order.quantity, fill.price, margin)
+        opening_pnl = unrealized_pnl(opened, facts.instrument, facts.market, facts.account.currency, facts.rates)
+    return Cost(_commission(order, facts), margin, Decimal(0), opening_pnl)
+
+
+def _cost_of_reducing(order: OrderEntry, fill: FillPrice, facts: Facts) -> Cost:
+    position, currency = facts.position, facts.account.currency
+    assert position is not None
+    closed = Position(position.side, order.quantity, position.entry_price, position.margin_used)
+    return Cost(
+        commission=_commission(order, facts),
+        margin=margin_after_reducing(position, order.quantity, currency) - position.margin_used,
+        realized_pnl=realized_pnl(position, order.quantity, fill.price, facts.instrument, currency, facts.rates),
+        unrealized_change=-unrealized_pnl(closed, facts.instrument, facts.market, currency, facts.rates),
+    )
+
+
+def _commission(order: OrderEntry, facts: Facts) -> Decimal:
+    """In account currency, rounded once; converted as what it is, an amount that goes out."""
+    charged = commission(facts.instrument, order.quantity, facts.tier)
+    currency = facts.account.currency
+    return -round_money(facts.rates.convert(-charged, facts.instrument.quote_currency, currency), currency)
+
+
+def _sure_worth(facts: Facts) -> Worth:
+    """The worth by which new exposure is judged: every price in it is fresh, or its market is closed."""
+    if facts.stale_position is not None or facts.worth is None:
+        raise no_fresh_price(facts.stale_position or facts.instrument.symbol)
+    for currency in facts.position_currencies:
+        facts.rates.convert(Decimal(1), currency, facts.account.currency)
+    return facts.worth
+
+
+def _margin_refusal(cost: Cost, worth: Worth, account: Account) -> TradingError | None:
+    return margin_refusal(
+        account, worth, margin=cost.margin, commission=cost.commission, opening_pnl=cost.unrealized_change
+    )
+
+
+def _after(cost: Cost, before: Worth | None) -> Worth | None:
+    return before and Worth(
+        before.balance + cost.realized_pnl - cost.commission,
+        before.unrealized_pnl + cost.unrealized_change,
+        before.margin_used + cost.margin,
+    )

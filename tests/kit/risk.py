@@ -1,0 +1,74 @@
+"""Stop-outs as the scheduled function asks for them, and what they find: prices that have moved, orders at rest."""
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from tests.kit.builders import User
+from tests.kit.functions import Context
+from tests.kit.orders import Market, Outcome
+from trading.monitoring import MarginReport, monitor_margin
+from trading.store.risk import RiskStore
+
+REQUEST_ID = "risk-1"
+# Five lots of EURUSD bought at 1.1002 + 0.6 pips = 1.10026 take 5 x 100,000 x 1.10026 / 100 = 5,501.30 of margin. At a
+# bid of 1.09026 they have lost 5,000.00, so that 6,100.26 of balance are 1,100.26 of equity: exactly 20 percent.
+BALANCE_AT_THE_LEVEL = Decimal("6100.26")
+BID_AT_THE_LEVEL, ASK_AT_THE_LEVEL = "1.09026", "1.09046"
+
+
+ENOUGH_TIME_MS = 50_000
+
+
+@dataclass(frozen=True)
+class LongContext(Context):
+    """A run that has all its time left."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return ENOUGH_TIME_MS
+
+
+def run_monitoring(
+    store: RiskStore, announced: list[UUID] | None = None, *, time_left_ms: int = ENOUGH_TIME_MS
+) -> MarginReport:
+    """One run of the watch over all accounts; it adds to `announced` whom it tells the relay of."""
+    told = announced if announced is not None else []
+    return monitor_margin(store, told.append, request_id=REQUEST_ID, time_left_ms=lambda: time_left_ms)
+
+
+def opened(outcome: Outcome) -> UUID:
+    """The position that an order opened; it has to be filled."""
+    assert outcome["outcome"] == "filled", outcome.answer
+    return UUID(outcome["position_id"])
+
+
+def rested(market: Market, user: User, limit_price: str = "1.0500") -> UUID:
+    """A limit order to buy a tenth of a lot of EURUSD that waits for its price."""
+    outcome = market.place(user, quantity="0.1", limit_price=limit_price)
+    assert outcome["outcome"] == "new", outcome.answer
+    return UUID(outcome["order_id"])
+
+
+def long_eurusd(market: Market, balance: Decimal | str = BALANCE_AT_THE_LEVEL, **facts: Any) -> User:
+    """A user with five lots of EURUSD; see BALANCE_AT_THE_LEVEL."""
+    user = market.user(balance=balance, **facts)
+    opened(market.trade(user, quantity="5"))
+    return user
+
+
+def stop_out_step(connection: psycopg.Connection[Any], user: User) -> dict[str, Any]:
+    """One step for the account of `user`, on a connection of function_risk; numbers of the answer as Decimal."""
+    request = {
+        "version": 1,
+        "user_id": str(user.user_id),
+        "account_id": str(user.account_id),
+        "request_id": REQUEST_ID,
+    }
+    row = connection.execute("SELECT stop_out_step(%s)::text", (Jsonb(request),)).fetchone()
+    assert row is not None
+    return json.loads(row[0], parse_float=Decimal)

@@ -1,0 +1,203 @@
+"""What a preview says is what is booked a moment later, to the last digit, whatever is traded by whom."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.kit import MigratedTemplate, User
+from tests.kit.orders import Market
+from trading.accounts import round_money
+from trading.edge.preview_dialects import preview_body
+from trading.instruments import Instrument
+from trading.order_entry import OrderEntry
+from trading.preview import preview_order
+from trading.store.database import Database
+from trading.store.instruments import InstrumentCatalogue
+from trading.store.reading import ReadingStore
+
+EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Of every class, with quote currencies that no account has, and pairs without the account's currency.
+SYMBOLS = (
+    "EURUSD",
+    "USDJPY",
+    "EURGBP",
+    "GBPJPY",
+    "USDCHF",
+    "AUDCAD",
+    "AAPL",
+    "US500",
+    "JPN225",
+    "SWI20",
+    "XAUUSD",
+    "BTCUSD",
+)
+CURRENCIES = ("USD", "EUR", "GBP")
+TIERS = ("bronze", "silver", "gold", "platinum")
+UNBOUND: dict[str, object] = {"max_position_size": None, "max_positions": None, "daily_trade_limit": None}
+
+
+class Books:
+    """A market with a quote of every instrument, and the previews of its function's role."""
+
+    # No dataclass: Hypothesis would write out every instrument with each example.
+    def __init__(self, market: Market, database: Database) -> None:
+        self.market = market
+        self._store = ReadingStore(database)
+        self._catalogue = InstrumentCatalogue(database)
+        self.instruments = self._catalogue.all()
+
+    def preview(self, user: User, **fields: object) -> dict[str, Any]:
+        given_fields = {"idempotency_key": str(uuid.uuid4()), "order_type": "market"} | fields
+        order = OrderEntry.model_validate(given_fields)
+        found = preview_order(order, user.user_id, instruments=self._catalogue, read_facts=self._store.preview_facts)
+        return preview_body(order, found)
+
+    def move(self, symbol: str, percent: Decimal, volatility: Decimal) -> None:
+        """The mid a little elsewhere, on the tick, and the market more or less restless."""
+        self.market.execute(
+            "UPDATE quotes AS q SET "
+            "bid = round_to_tick(i.reference_price * (1 + %(p)s / 100), i.tick_size), "
+            "ask = round_to_tick(i.reference_price * (1 + %(p)s / 100), i.tick_size) "
+            "+ greatest(i.tick_size, round_to_tick(i.reference_spread, i.tick_size)), "
+            "volatility = i.volatility_average * %(v)s, quoted_at = now(), received_at = now() "
+            "FROM instruments AS i WHERE i.symbol = q.symbol AND q.symbol = %(symbol)s",
+            {"p": percent, "v": volatility, "symbol": symbol},
+        )
+
+
+@pytest.fixture(scope="module")
+def books(migrated: MigratedTemplate) -> Iterator[Books]:
+    with Market.checked(migrated) as market:
+        market.execute("UPDATE instruments SET quote_age_ms_max = 3600000")
+        market.execute(
+            "INSERT INTO quotes SELECT symbol, reference_price, reference_price + tick_size, now(), now(), 'test', "
+            "volatility_average FROM instruments ON CONFLICT (symbol) DO NOTHING"
+        )
+        database = Database(lambda: market.database.url_for("function_trader"))
+        yield Books(market, database)
+        database.close()
+        assert market.book_faults() == []
+
+
+@dataclass(frozen=True)
+class Given:
+    """One trader and one order of theirs in one market."""
+
+    symbol: str
+    side: str
+    lots: Decimal
+    currency: str
+    tier: str
+    leverage: int
+    percent: Decimal
+    volatility: Decimal
+
+    def quantity(self, instrument: Instrument) -> Decimal:
+        """A share of a quantity of moderate size, on the instrument's steps."""
+        most = min(instrument.quantity_max, instrument.quantity_min * 3000)
+        steps = int(most * self.lots / instrument.quantity_step)
+        return max(instrument.quantity_min, steps * instrument.quantity_step)
+
+
+cases = st.builds(
+    Given,
+    symbol=st.sampled_from(SYMBOLS),
+    side=st.sampled_from(["buy", "sell"]),
+    lots=st.decimals("0", "1", places=4),
+    currency=st.sampled_from(CURRENCIES),
+    tier=st.sampled_from(TIERS),
+    leverage=st.integers(1, 500),
+    percent=st.decimals("-20", "20", places=2),
+    volatility=st.decimals("0.1", "5", places=1),
+)
+
+
+def booked(answer: dict[str, Any], instrument: Instrument, currency: str) -> dict[str, str]:
+    """The figures of a stored answer in the forms of a preview."""
+    price = Decimal(answer["execution_price"]).quantize(instrument.tick_size)
+    figures = {
+        name: f"{round_money(Decimal(answer[name]), currency):f}"
+        for name in ("commission", "margin", "total_cost", "realized_pnl")
+    }
+    return figures | {"price": f"{price:f}", "slippage": f"{Decimal(answer['slippage']):f}"}
+
+
+def figures_of(preview: dict[str, Any]) -> dict[str, str]:
+    names = ("price", "slippage", "commission", "margin", "total_cost", "realized_pnl")
+    return {name: preview[name] for name in names}
+
+
+@EXAMPLES
+@given(case=cases)
+def test_a_new_position(books: Books, case: Given) -> None:
+    # given a trader with money enough
+    instrument = books.instruments[case.symbol]
+    user = books.market.user(
+        currency=case.currency, tier=case.tier, leverage=case.leverage, balance=10_000_000_000, risk=UNBOUND
+    )
+    books.move(case.symbol, case.percent, case.volatility)
+    order = {"symbol": case.symbol, "side": case.side, "quantity": str(case.quantity(instrument))}
+    # when the order is previewed, then executed
+    preview = books.preview(user, **order)
+    answer = books.market.trade(user, **order).answer
+    # then each figure is the one that was told
+    assert (preview["accepted"], answer["outcome"]) == (True, "filled")
+    assert figures_of(preview) == booked(answer, instrument, case.currency)
+    # and so is the account afterwards
+    worth = books.market.worth(user)
+    assert preview["free_margin_after"] == worth["free_margin"]
+    assert preview["margin_level_after"] == worth["margin_level"]
+
+
+@EXAMPLES
+@given(case=cases, share=st.decimals("0", "1", places=2), moved=st.decimals("-5", "5", places=2))
+def test_a_position_that_is_reduced(books: Books, case: Given, share: Decimal, moved: Decimal) -> None:
+    # given a netting trader who holds a position, and a market that moved
+    instrument = books.instruments[case.symbol]
+    user = books.market.user(
+        currency=case.currency, tier=case.tier, position_mode="netting", balance=10_000_000_000, risk=UNBOUND
+    )
+    books.move(case.symbol, case.percent, case.volatility)
+    held = case.quantity(instrument)
+    opened = books.market.trade(user, symbol=case.symbol, side=case.side, quantity=str(held))
+    assert opened["outcome"] == "filled"
+    books.move(case.symbol, case.percent + moved, case.volatility)
+    closed = int(held * share / instrument.quantity_step) * instrument.quantity_step
+    closed = max(instrument.quantity_min, closed)
+    other = "sell" if case.side == "buy" else "buy"
+    order = {"symbol": case.symbol, "side": other, "quantity": str(closed)}
+    # when its reduction is previewed, then executed
+    before = books.market.worth(user)
+    preview = books.preview(user, **order)
+    answer = books.market.trade(user, **order).answer
+    # then each figure is the one that was told
+    assert preview["reduces_position"] is True
+    assert figures_of(preview) == booked(answer, instrument, case.currency)
+    worth = books.market.worth(user)
+    assert Decimal(preview["margin_released"]) == Decimal(before["margin_used"]) - Decimal(worth["margin_used"])
+    assert preview["free_margin_before"] == before["free_margin"]
+    assert preview["free_margin_after"] == worth["free_margin"]
+    assert preview["margin_level_after"] == worth["margin_level"]
+
+
+@EXAMPLES
+@given(case=cases, kind=st.sampled_from(["margin", "cash"]), balance=st.decimals("0", "100000", places=2))
+def test_an_order_that_may_be_too_large(books: Books, case: Given, kind: str, balance: Decimal) -> None:
+    # given a trader with some money
+    instrument = books.instruments[case.symbol]
+    user = books.market.user(currency=case.currency, tier=case.tier, kind=kind, balance=balance, risk=UNBOUND)
+    books.move(case.symbol, case.percent, case.volatility)
+    order = {"symbol": case.symbol, "side": case.side, "quantity": str(case.quantity(instrument))}
+    # when the order is previewed, then executed
+    preview = books.preview(user, **order)
+    answer = books.market.trade(user, **order).answer
+    # then it is refused as was told, in the same words
+    assert preview["accepted"] == (answer["outcome"] == "filled")
+    if not preview["accepted"]:
+        assert preview["refusal"] == {name: answer[name] for name in ("code", "message", "details")}
