@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from tests.kit.builders import User, order_request
+from tests.kit.builders import User, order_request, set_quote
 from tests.kit.fault_runs import MARKET_ORDER, OPERATIONS, RESTING_ORDER, FaultRun, Operation, ProcedureClient, closing
 from tests.kit.gateway import eventually
 from trading.errors import ErrorCode, TradingError
-from trading.store.database import ATTEMPTS_MAX
+from trading.store.database import ATTEMPTS_MAX, Database
 
 CALLERS = 50
 # 8.5 lots of EURUSD at about 1.1003 take 9,352.55 of margin and lose about 255 by the spread: 100,000 carry ten, and
@@ -27,6 +27,10 @@ def large_order(client: ProcedureClient) -> dict[str, object]:
     return order_request(client.user, side="buy", quantity="8.5")
 
 
+# Eight lots of EURUSD take 8,800 of margin; a fall by 100 pips leaves 2,000 of 10,000.
+HELD = 8
+OPENERS = 16
+STEPS = 8
 CLOSED_ALREADY = frozenset({ErrorCode.CONFLICT})
 # What spends margin, each raced against itself.
 SPENDING = {"open": Operation("execute_order_atomic", large_order)}
@@ -101,6 +105,46 @@ def test_fifty_callers_close_a_position_once(run: FaultRun) -> None:
     outcomes = Counter(answer.get("refused", answer.get("outcome")) for answer in answers)
     assert outcomes == {"filled": 1, ErrorCode.CONFLICT: CALLERS - 1}
     assert run.value("SELECT count(*) FROM positions WHERE status = 'open'") == 0
+    run.settle()
+
+
+def test_opening_closing_and_stopping_out_at_once(run: FaultRun) -> None:
+    """F5: each position ends once, by its owner or by the platform, and what is opened has its margin."""
+    # given positions whose losses took the account below its stop-out level
+    user = run.user(balance=10_000)
+    openers, closers = callers(run, user, OPENERS), callers(run, user, 2 * HELD)
+    lot = Operation("execute_order_atomic", lambda client: order_request(client.user, side="buy", quantity="1"))
+    held = [openers[0].send(f"held-{number}", lot) for number in range(HELD)]
+    positions = [answer["position_id"] for answer in held if answer]
+    set_quote(run.database, "EURUSD", "1.0900", "1.0902")
+
+    def close_of(position_id: str) -> Operation:
+        return Operation(
+            "close_position", lambda client: closing(client) | {"position_id": position_id}, CLOSED_ALREADY
+        )
+
+    def step() -> dict[str, object]:
+        request = {"version": 1, "user_id": user.user_id, "account_id": user.account_id, "request_id": "raced"}
+        risk = Database(lambda: run.database.url_for("function_risk"))
+        try:
+            return risk.call("stop_out_step", request)
+        finally:
+            risk.close()
+
+    # when its owner opens and closes while the platform closes, all at once
+    calls = [
+        *(partial(client.send, f"open-{n}", MARKET_ORDER) for n, client in enumerate(openers)),
+        *(partial(client.send, f"close-{n}", close_of(positions[n % HELD])) for n, client in enumerate(closers)),
+        *[step] * STEPS,
+    ]
+    run.dice.shuffle(calls)
+    assert all(run.at_once(calls))
+
+    # then the platform has nothing left to do, and the checker finds no position closed beyond its quantity
+    while step()["state"] == "more":
+        pass
+    assert step()["state"] == "recovered"
+    assert run.value("SELECT count(*) FROM positions WHERE status = 'closed'") > 0
     run.settle()
 
 
