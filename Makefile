@@ -37,7 +37,7 @@ help: ## what can be made
 
 # --- the local system -------------------------------------------------------------------------------------------
 
-start: .venv/.local redis ## the whole system on this machine, until Ctrl-C (PORT=8000 STATE=.local TRADE_ALWAYS=1 IP_REQUESTS_PER_MINUTE= QUOTE_PROVIDER= QUOTE_REPLAY_FILE= QUOTE_REPLAY_SPEED=)
+start: .venv/.local redis ## the whole system on this machine, until Ctrl-C (PORT=8000 STATE=.local TRADE_ALWAYS=1 IP_REQUESTS_PER_MINUTE= QUOTE_PROVIDER= QUOTE_REPLAY_FILE= QUOTE_REPLAY_SPEED= PARAMETERS=)
 	@$(LAYER) exec $(PYTHON) -m local.supervisor --port "$$PORT" --state "$$STATE"
 
 token: .venv/.local ## print an access token (EMAIL=gold@example.com, SID=1 for a browser session and its CSRF token)

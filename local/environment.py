@@ -34,6 +34,7 @@ ROLE_OF_SECRET = {
     "RelayDatabaseSecret": "function_relay",
     "PricesDatabaseSecret": "function_prices",
     "RiskDatabaseSecret": "function_risk",
+    "RouterDatabaseSecret": "function_router",
 }
 
 # Variable -> parameter of template.yaml.
@@ -210,6 +211,17 @@ def quote_parameters(variables: Mapping[str, str], started_at: datetime) -> dict
     return {QUOTE_PARAMETERS[name]: value for name, value in given.items()}
 
 
+def parameter_overrides(variables: Mapping[str, str]) -> dict[str, str]:
+    """The template parameters that PARAMETERS sets, "Name=value" with spaces between; StartError for another form."""
+    overrides: dict[str, str] = {}
+    for entry in variables.get("PARAMETERS", "").split():
+        name, separator, value = entry.partition("=")
+        if not separator or not name.isalnum():
+            raise StartError(f'PARAMETERS is "Name=value ..." of template parameters, not {entry!r}.')
+        overrides[name] = value
+    return overrides
+
+
 def write_gateway_file(
     state: State,
     *,
@@ -218,9 +230,9 @@ def write_gateway_file(
     redis_url: str,
     workers: int,
     ip_requests_per_minute: int = IP_REQUESTS_PER_MINUTE,
-    more_parameters: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the secrets that functions read, and gateway.json that names them and sets the template's parameters."""
+    """Write the secrets that functions read, and gateway.json that names them; `overrides` set template parameters."""
     references = {secret: state.write_secret(secret, role_urls[role]) for secret, role in ROLE_OF_SECRET.items()}
     references["RedisSecret"] = state.write_secret("RedisSecret", redis_url)
     for name in ("JwtSecret", "CsrfSecret"):
@@ -235,7 +247,9 @@ def write_gateway_file(
         # The tokens of load accounts ask for it, and the only issuer is on this machine.
         "AllowUnmeteredTier": "true",
         "IpRequestsPerMinute": str(ip_requests_per_minute),
-        **(more_parameters or {}),
+        "Venues": "paper:paper,mock:mock",
+        "AllowMockVenue": "true",
+        **(overrides or {}),
     }
     content = {"host": HOST, "port": port, "secrets": references, "parameters": parameters, "workers_max": workers}
     write_private(state.gateway, json.dumps(content, indent=2) + "\n")

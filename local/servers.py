@@ -20,7 +20,15 @@ from local.processes import Identity, StartError
 HOST = "127.0.0.1"
 OWNER = "trading_admin"
 DATABASE = "trading"
-LOGIN_ROLES = ("function_trader", "function_relay", "function_prices", "function_risk", "compliance", "backup")
+LOGIN_ROLES = (
+    "function_trader",
+    "function_relay",
+    "function_prices",
+    "function_risk",
+    "function_router",
+    "compliance",
+    "backup",
+)
 SUPERUSER = "postgres"
 
 POSTGRES_START_SECONDS = 60.0

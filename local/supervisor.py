@@ -4,7 +4,7 @@
 
 DATABASE_URL and REDIS_URL in the environment name servers to use instead of the embedded ones; TRADE_ALWAYS=0 keeps
 market hours; IP_REQUESTS_PER_MINUTE limits the calls from this machine; QUOTE_PROVIDER=replay plays the quotes of
-QUOTE_REPLAY_FILE at QUOTE_REPLAY_SPEED.
+QUOTE_REPLAY_FILE at QUOTE_REPLAY_SPEED; PARAMETERS="Name=value ..." sets parameters of the template.
 """
 
 import argparse
@@ -107,7 +107,8 @@ class Supervisor:
     def _start(self) -> None:
         state = self._state
         ip_requests_per_minute = environment.address_limit(self._variables)
-        quote_parameters = environment.quote_parameters(self._variables, datetime.now(UTC))
+        overrides = environment.quote_parameters(self._variables, datetime.now(UTC))
+        overrides |= environment.parameter_overrides(self._variables)
         self._port_must_be_free()
         state.env.unlink(missing_ok=True)
         owner_url = self._start_postgres()
@@ -122,7 +123,7 @@ class Supervisor:
             redis_url=redis_url,
             workers=WORKERS_MAX,
             ip_requests_per_minute=ip_requests_per_minute,
-            more_parameters=quote_parameters,
+            overrides=overrides,
         )
         say("Starting the gateway.")
         self._bring_up(Gateway(state, self._port))

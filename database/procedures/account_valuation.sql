@@ -57,12 +57,7 @@ LANGUAGE sql STABLE AS $$
     CROSS JOIN LATERAL (
         SELECT
             -- Not known while a quote is missing, rather than the sum of the others.
-            CASE count(*) WHEN count(m.pnl) THEN coalesce(sum(
-                CASE
-                    WHEN i.quote_currency = a.currency THEN m.pnl
-                    ELSE convert_amount(m.pnl, i.quote_currency, a.currency, p_at)
-                END
-            ), 0) END AS unrealized_pnl,
+            CASE count(*) WHEN count(m.pnl) THEN coalesce(sum(m.pnl), 0) END AS unrealized_pnl,
             coalesce(sum(p.margin_used), 0) AS margin_used,
             count(*) AS open_positions,
             min(p.symbol) FILTER (
@@ -74,7 +69,13 @@ LANGUAGE sql STABLE AS $$
         LEFT JOIN quotes AS q USING (symbol)
         CROSS JOIN LATERAL (
             SELECT CASE p.side WHEN 'long' THEN q.bid - p.entry_price ELSE p.entry_price - q.ask END
-                * p.quantity * i.contract_size AS pnl
+                * p.quantity * i.contract_size AS quoted
+        ) AS g
+        CROSS JOIN LATERAL (
+            SELECT CASE
+                WHEN i.quote_currency = a.currency THEN g.quoted
+                ELSE convert_amount(g.quoted, i.quote_currency, a.currency, p_at)
+            END AS pnl
         ) AS m
         WHERE p.user_id = p_user_id AND p.account_id = p_account_id AND p.status = 'open'
     ) AS v

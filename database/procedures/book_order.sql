@@ -173,14 +173,13 @@ BEGIN
 END
 $$;
 
--- The rows of a fill: order, position, fill, ledger. Realized P&L first, then the commission, which every fill books
--- even when it is zero. Returns the position as the fill leaves it.
+-- The rows of a market order that is filled: order, position, fill, ledger. Returns the position as the fill leaves it.
 CREATE OR REPLACE FUNCTION write_fill(
     request jsonb, p_account accounts, p_fill order_fill, p_position positions, p_at timestamptz
 ) RETURNS positions
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_number bigint := p_account.ledger_version + 1;
+    v_booked fills;
 BEGIN
     INSERT INTO orders (
         user_id, id, account_id, client_order_id, parent_order_id, symbol, order_type, side, quantity, stop_loss,
@@ -204,14 +203,31 @@ BEGIN
         VALUES (p_account.user_id, p_account.id, request ->> 'client_order_id', p_fill.order_id);
     END IF;
     p_position := write_position(request, p_account, p_fill, p_position, p_at);
+    v_booked := settle_fill(
+        p_account, p_fill, request ->> 'symbol', request ->> 'side', 'internal', p_fill.fill_id::text, p_at
+    );
+    RETURN p_position;
+END
+$$;
+
+-- The fill, and what it does to the balance: realized P&L first, then the commission, which every fill books even when
+-- it is zero.
+CREATE OR REPLACE FUNCTION settle_fill(
+    p_account accounts, p_fill order_fill, p_symbol text, p_side text, p_venue text, p_trade_id text, p_at timestamptz
+) RETURNS fills
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_booked fills;
+    v_number bigint := p_account.ledger_version + 1;
+BEGIN
     INSERT INTO fills (
         user_id, id, order_id, account_id, position_id, symbol, side, quantity, price, commission, realized_pnl,
         venue, trade_id, transact_time
     ) VALUES (
-        p_account.user_id, p_fill.fill_id, p_fill.order_id, p_account.id, p_fill.position_id, request ->> 'symbol',
-        request ->> 'side', p_fill.quantity, p_fill.price, p_fill.commission, p_fill.realized_pnl, 'internal',
-        p_fill.fill_id::text, p_at
-    );
+        p_account.user_id, p_fill.fill_id, p_fill.order_id, p_account.id, p_fill.position_id, p_symbol, p_side,
+        p_fill.quantity, p_fill.price, p_fill.commission, p_fill.realized_pnl, p_venue, p_trade_id, p_at
+    )
+    RETURNING * INTO v_booked;
     IF p_fill.margin IS NULL THEN
         INSERT INTO ledger_entries (
             user_id, account_id, entry_number, entry_type, amount, balance_after, currency, order_id, fill_id,
@@ -230,7 +246,7 @@ BEGIN
         p_account.user_id, p_account.id, v_number, 'commission', -p_fill.commission, p_fill.balance,
         p_account.currency, p_fill.order_id, p_fill.fill_id, p_fill.position_id, p_at
     );
-    RETURN p_position;
+    RETURN v_booked;
 END
 $$;
 
@@ -411,6 +427,7 @@ BEGIN
         'book_denied_order(jsonb, accounts, order_terms, jsonb, timestamptz)',
         'book_filled_order(jsonb, accounts, order_terms, order_fill, positions, jsonb, timestamptz)',
         'write_fill(jsonb, accounts, order_fill, positions, timestamptz)',
+        'settle_fill(accounts, order_fill, text, text, text, text, timestamptz)',
         'write_position(jsonb, accounts, order_fill, positions, timestamptz)',
         'remaining_margin(numeric, numeric, numeric, text)',
         'filled_answer(jsonb, accounts, order_fill, bigint, text)',

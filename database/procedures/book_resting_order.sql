@@ -15,7 +15,7 @@ BEGIN
 END
 $$;
 
--- Inserts every column of a row that priced_order began; insert_order knows those of market orders alone.
+-- Inserts every column of a row that priced_order began.
 CREATE OR REPLACE FUNCTION insert_priced_order(p_order orders) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN

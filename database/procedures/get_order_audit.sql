@@ -14,6 +14,7 @@ BEGIN
             'action', l.action,
             'status', l.status,
             'reason', l.reason,
+            'error_code', l.details ->> 'error_code',
             'retry_attempt', l.retry_attempt,
             'created_at', utc_text(l.created_at)
         ) ORDER BY l.version), '[]')

@@ -23,6 +23,7 @@ BEGIN
                     'limits', CASE WHEN r.user_id IS NOT NULL THEN jsonb_build_object(
                         'max_position_size', number_form(r.max_position_size),
                         'max_positions', r.max_positions,
+                        'max_working_orders', r.max_working_orders,
                         'daily_trade_limit', r.daily_trade_limit,
                         'max_daily_loss', money_form(r.max_daily_loss, a.currency),
                         'margin_call_threshold', number_form(r.margin_call_threshold)

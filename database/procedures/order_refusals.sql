@@ -140,18 +140,18 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- What is short: free margin must not fall below zero after commission and with the new position marked at the other
--- side of the same quote.
+-- side of the same quote, and with what orders in flight to a venue have reserved.
 CREATE OR REPLACE FUNCTION margin_refusal(
     p_account accounts, p_fill order_fill, p_free_margin numeric, p_margin_used numeric, p_margin_level numeric
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_required numeric := p_fill.margin + p_fill.commission - p_fill.unrealized_pnl;
-    v_available numeric := p_free_margin;
+    v_available numeric := p_free_margin - p_account.margin_reserved;
 BEGIN
     -- Unrealized profit is not cash, so a cash account cannot spend it.
     IF p_account.kind = 'cash' THEN
-        v_available := least(p_free_margin, p_account.balance - p_margin_used);
+        v_available := least(p_free_margin, p_account.balance - p_margin_used) - p_account.margin_reserved;
     END IF;
     IF v_required <= v_available THEN
         RETURN NULL;

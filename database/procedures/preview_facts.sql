@@ -1,12 +1,15 @@
 -- Everything by which a new order of an account would be judged and priced, read at one moment; nothing is written.
 --
--- p_order {symbol, order_type, side, quantity, reduce_only?, client_order_id?, parent_order_id?, max_slippage?} ->
--- {account {id, currency, kind, leverage}, terms (a row of order_terms), market_open, fresh: the symbol's quote may be
--- traded on, position: what a netting account holds in the symbol, else null, reduces, refusal and limit_refusal: why
--- it would be denied before and after it is priced, else null, worth {balance, unrealized_pnl, margin_used}: at quotes
--- of any age, quotes [{symbol, bid, ask, volatility, fresh}]: of the pairs between the currencies concerned,
--- stale_position: a symbol held whose quote is too old, else null, position_currencies [...]: what its P&L is in}.
--- Raises TR001 no such account, TR002 unknown symbol, TR005 client_order_id taken, TR006 a value out of its bounds.
+-- p_order {symbol, order_type, side, quantity, stop_price?, reduce_only?, client_order_id?, parent_order_id?,
+--   max_slippage?}
+-- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
+--   be traded on, position: what a netting account holds in the symbol, else null, reduces, refusal and
+--   limit_refusal: why it would be denied before and after it is priced, else null, worth {balance, unrealized_pnl,
+--   margin_used}: at quotes of any age, quotes [{symbol, bid, ask, volatility, fresh}]: of the pairs between the
+--   currencies concerned, stale_position: a symbol held whose quote is too old, else null, position_currencies [...]:
+--   what its P&L is in}
+-- Raises TR001 no such account, TR002 unknown symbol, TR004 no price to tell a stop's side by, TR005 client_order_id
+-- taken, TR006 a value out of its bounds.
 CREATE OR REPLACE FUNCTION preview_facts(p_user_id uuid, p_account_id uuid, p_order jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -16,24 +19,23 @@ DECLARE
     v_account accounts;
     v_terms order_terms;
     v_position positions;
-    v_reduces boolean := false;
+    v_rests boolean := p_order ->> 'order_type' <> 'market';
+    v_reduces boolean;
     v_open boolean;
     v_worth record;
 BEGIN
     PERFORM set_config('app.user_id', p_user_id::text, true);
     SELECT * INTO v_account FROM accounts AS a
     WHERE a.user_id = p_user_id AND a.id = resolve_account(p_user_id, p_account_id);
-    -- The same checks as of a market order; what else a type takes the API has checked.
-    v_terms := terms_of_order(p_order || '{"order_type": "market"}', v_account);
-    IF v_account.position_mode = 'netting' THEN
-        SELECT * INTO v_position FROM positions AS p
-        WHERE p.user_id = v_account.user_id AND p.account_id = v_account.id AND p.status = 'open'
-            AND p.symbol = v_terms.symbol;
-        v_reduces := coalesce(
-            v_position.side = CASE v_side WHEN 'buy' THEN 'short' ELSE 'long' END
-            AND v_quantity <= v_position.quantity, false
-        );
+    v_terms := terms_of_order(p_order, v_account);
+    IF v_rests THEN
+        PERFORM check_stop_side(p_order, v_terms, v_at);
     END IF;
+    v_position := netting_position(v_account, v_terms.symbol);
+    v_reduces := coalesce(
+        v_position.side = CASE v_side WHEN 'buy' THEN 'short' ELSE 'long' END AND v_quantity <= v_position.quantity,
+        false
+    );
     v_open := market_is_open(v_terms.calendar, v_at);
     SELECT * INTO v_worth FROM account_valuation(v_account.user_id, v_account.id);
     RETURN jsonb_build_object(
@@ -51,12 +53,11 @@ BEGIN
         'reduces', v_reduces,
         'refusal', coalesce(
             -- An order that rests may wait for its market to open.
-            eligibility_refusal(
-                v_account, v_terms, v_reduces, v_open OR p_order ->> 'order_type' <> 'market', v_at
-            ),
+            eligibility_refusal(v_account, v_terms, v_reduces, v_open OR v_rests, v_at),
             position_refusal(
                 v_account, v_position, v_side, v_quantity, coalesce((p_order ->> 'reduce_only')::boolean, false)
-            )
+            ),
+            CASE WHEN v_rests THEN working_orders_refusal(v_account) END
         ),
         'limit_refusal', CASE WHEN NOT v_reduces THEN limit_refusal(
             v_account, v_terms, v_side, v_quantity, v_position.id IS NULL, v_worth.open_positions,
@@ -118,6 +119,9 @@ GRANT EXECUTE ON FUNCTION preview_facts(uuid, uuid, jsonb) TO function_trader;
 -- What judges an order judges its preview. They read as whoever calls them: here the rows of app.user_id alone.
 GRANT EXECUTE ON FUNCTION terms_of_order(jsonb, accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_optional_fields(jsonb, accounts) TO trading_readers;
+GRANT EXECUTE ON FUNCTION netting_position(accounts, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_stop_side(jsonb, order_terms, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION working_orders_refusal(accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION quote_is_fresh(order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION refusal(text, text, text, text, text, jsonb) TO trading_readers;
 GRANT EXECUTE ON FUNCTION eligibility_refusal(

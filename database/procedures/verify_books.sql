@@ -230,6 +230,8 @@ LANGUAGE sql STABLE AS $$
     INNER JOIN order_audit_log AS l
         ON v.user_id = l.user_id AND l.order_id = (v.payload -> 'fills' -> 0 ->> 'order_id')::uuid
         AND l.action = 'APPROVED' AND NOT (l.details ->> 'reduces')::boolean
+        -- What a venue trades is booked as it is: there the acceptance is judged.
+        AND NOT l.details ? 'venue'
     WHERE v.event_type = 'order.filled' AND (v.payload -> 'account' ->> 'free_margin')::numeric < 0
     UNION ALL
     SELECT m.account_id, m.id::text, format('margin used is told as %s, its positions sum to %s', m.told, m.summed)
@@ -252,6 +254,64 @@ LANGUAGE sql STABLE AS $$
         ) AS c ON v.user_id = c.user_id AND v.id = c.id
     ) AS m
     WHERE m.told <> m.summed
+    UNION ALL
+    SELECT l.account_id, l.order_id::text,
+        format('was sent out and left free margin %s', l.details ->> 'free_margin_after')
+    FROM order_audit_log AS l
+    WHERE l.action = 'APPROVED' AND l.details ? 'venue' AND (l.details ->> 'free_margin_after')::numeric < 0
+$$;
+
+-- I3 of orders that went to a venue: the route says what the order says, what is reserved is what is in flight, and
+-- the newest event of the order tells its state and its fills.
+CREATE OR REPLACE FUNCTION books_routes() RETURNS TABLE (account_id uuid, subject text, problem text)
+LANGUAGE sql STABLE AS $$
+    SELECT o.account_id, o.id::text, format('its state is %s, its route is %s', o.status, coalesce(r.state, 'missing'))
+    FROM orders AS o
+    LEFT JOIN venue_routes AS r ON o.user_id = r.user_id AND o.id = r.order_id
+    WHERE CASE
+        WHEN r.order_id IS NULL THEN o.status = 'pending_new'
+        -- One that was canceled here stays in flight until the venue has had its say.
+        ELSE (r.state <> 'done') <> (o.status IN ('pending_new', 'partially_filled'))
+            AND NOT (o.status = 'canceled' AND r.state <> 'done')
+    END
+    UNION ALL
+    SELECT a.id, 'margin_reserved', format('reserved %s, in flight %s', a.margin_reserved, coalesce(sum(r.margin_reserved), 0))
+    FROM accounts AS a
+    LEFT JOIN venue_routes AS r ON a.user_id = r.user_id AND a.id = r.account_id AND r.state <> 'done'
+    GROUP BY a.user_id, a.id
+    HAVING a.margin_reserved <> coalesce(sum(r.margin_reserved), 0)
+    UNION ALL
+    SELECT r.account_id, f.trade_id, format('filled at %s, sent to %s', f.venue, r.venue)
+    FROM venue_routes AS r
+    INNER JOIN fills AS f ON r.user_id = f.user_id AND r.order_id = f.order_id
+    WHERE f.venue <> r.venue
+    UNION ALL
+    SELECT o.account_id, o.id::text, format('its newest event tells of %s', coalesce(v.fact ->> 'status', 'nothing'))
+    FROM venue_routes AS r
+    INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
+    LEFT JOIN LATERAL (
+        SELECT e.payload -> 'orders' -> 0 AS fact
+        FROM events AS e
+        WHERE e.user_id = o.user_id AND e.account_id = o.account_id
+            AND e.payload @> jsonb_build_object('orders', jsonb_build_array(jsonb_build_object('order_id', o.id)))
+        ORDER BY e.sequence DESC LIMIT 1
+    ) AS v ON true
+    WHERE (v.fact ->> 'status', (v.fact ->> 'filled_quantity')::numeric) IS DISTINCT FROM (o.status, o.filled_quantity)
+        AND r.updated_at > clock_timestamp() - interval '1 day'
+        -- Others cancel by a list of orders, each with its fact.
+        AND o.status <> 'canceled'
+    UNION ALL
+    SELECT f.account_id, f.id::text, 'no event tells of this fill'
+    FROM venue_routes AS r
+    INNER JOIN fills AS f ON r.user_id = f.user_id AND r.order_id = f.order_id
+    WHERE f.transact_time > clock_timestamp() - interval '1 day' AND NOT EXISTS (
+        SELECT FROM events AS e
+        WHERE e.user_id = f.user_id AND e.account_id = f.account_id AND e.payload @> jsonb_build_object(
+            'fills', jsonb_build_array(jsonb_build_object('fill_id', f.id)),
+            'positions', jsonb_build_array(jsonb_build_object('position_id', f.position_id)),
+            'account', jsonb_build_object('account_id', f.account_id)
+        )
+    )
 $$;
 
 -- I6: nobody but the owner of the tables may change or remove what is append-only, and the triggers stand guard.
@@ -303,6 +363,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'I2', b.* FROM books_positions() AS b
     UNION ALL SELECT 'I3', b.* FROM books_fills() AS b
     UNION ALL SELECT 'I3', b.* FROM books_orders() AS b
+    UNION ALL SELECT 'I3', b.* FROM books_routes() AS b
     UNION ALL SELECT 'I4', b.* FROM books_margin() AS b
     UNION ALL SELECT 'I6', b.* FROM books_guards() AS b
     UNION ALL SELECT 'I6', NULL, a.chain || ' ' || a.version, a.problem FROM verify_audit() AS a
@@ -316,7 +377,7 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'books_keys()', 'books_ledger()', 'books_positions()', 'books_fills()', 'books_orders()', 'books_margin()', 'books_guards()',
-        'books_events()', 'verify_books()'
+        'books_events()', 'books_routes()', 'verify_books()'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);

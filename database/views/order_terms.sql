@@ -45,7 +45,8 @@ SELECT
     q.quoted_at,
     q.received_at,
     q.source,
-    q.volatility
+    q.volatility,
+    i.venue
 FROM risk_settings AS r
 INNER JOIN profiles AS p ON r.user_id = p.id
 CROSS JOIN platform_settings AS s

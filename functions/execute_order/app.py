@@ -6,14 +6,16 @@ from trading.edge.changes import admit_change, tell_outcome
 from trading.edge.envelope import dialect_of
 from trading.edge.http import Request, Response, http_handler
 from trading.edge.order_dialects import execution_data, faults_as_sent, order_entry
-from trading.execution import execute_order, hash_of_request
+from trading.execution import Routing, execute_order, hash_of_request
+from trading.queue import start_routing
+from trading.settings import settings
 from trading.store.connection import database
 from trading.store.instruments import instrument_catalogue
-from trading.store.orders import execute_order_atomic, place_order
+from trading.store.orders import accept_order, execute_order_atomic, place_order
 
 
 def post_order(request: Request) -> Response:
-    """Admit the caller, read the order, execute or place it; 200, or 201 under /api/v1, or the refusal."""
+    """Admit the caller, read the order, execute, place or route it; 200, or 201 under /api/v1, or the refusal."""
     change = admit_change(request, route_group="orders", permission="orders:write")
     dialect = dialect_of(request.path)
     body = request.json()
@@ -26,6 +28,11 @@ def post_order(request: Request) -> Response:
             instruments=instrument_catalogue(),
             execute=partial(execute_order_atomic, database()),
             place=partial(place_order, database()),
+            routing=Routing(
+                partial(accept_order, database()),
+                partial(start_routing, request_id=request.request_id),
+                settings().venues,
+            ),
             wake_relay=change.wake_relay,
         )
     tell_outcome(request, execution)

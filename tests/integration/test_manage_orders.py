@@ -130,6 +130,7 @@ def test_the_audit_tells_each_step_in_its_order(database: ScratchDatabase, trade
         "status",
         "timestamp",
         "reason",
+        "error_code",
         "retry_attempt",
     }
     assert {row["trader_id"] for row in audit["data"]} == {str(trader.user_id)}

@@ -170,6 +170,17 @@ class TestRefusals:
         assert answer.body["refusal"] == {name: denied[name] for name in ("code", "message", "details")}
         assert Decimal(answer.body["price"]) > 0
 
+    def test_an_order_that_rests_is_refused_as_when_it_is_placed(self, api: Api) -> None:
+        # given one trader without money, and one who may have no order that works
+        poor, idle = api.market.user(balance=100), api.market.user(risk={"max_working_orders": 0})
+
+        for user, code in ((poor, "INSUFFICIENT_MARGIN"), (idle, "RISK_LIMIT_VIOLATION")):
+            answer = api.preview(user, order_type="limit", price="1.05")
+            denied = api.market.place(user, quantity="1", limit_price="1.05").answer
+
+            assert answer.body["refusal"] == {name: denied[name] for name in ("code", "message", "details")}
+            assert denied["code"] == code
+
     def test_a_closed_market_refuses_what_cannot_wait(self, api: Api, user: User) -> None:
         api.market.close("FX")
 
@@ -255,6 +266,8 @@ class TestRequests:
             ({"stop_loss": "1.2"}, "stop_loss", 400),
             ({"take_profit": "1.05"}, "take_profit", 400),
             ({"order_type": "stop", "price": "1.2", "stop_loss": "1.3"}, "stop_loss", 400),
+            ({"order_type": "stop", "price": "1.05"}, "price", 400),
+            ({"order_type": "stop", "stop_price": "1.2", "side": "sell"}, "stop_price", 400),
             ({"reduce_only": True}, "reduce_only", 400),
             ({"colour": "red"}, "colour", 400),
             ({"symbol": "NOSUCH"}, "symbol", 404),

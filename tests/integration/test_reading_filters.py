@@ -19,7 +19,7 @@ POSITIONS = "/api/v1/positions"
 
 @pytest.fixture(scope="module")
 def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    with Market.cloned(migrated) as market:
+    with Market.checked(migrated) as market:
         yield market
 
 
@@ -41,24 +41,6 @@ def get(path: str, user: User | uuid.UUID, **query: str) -> Answer:
     return call(load_function("manage_orders"), event)
 
 
-def rest_in_book(market: Market, user: User, **columns: object) -> str:
-    """A working order, put there as it is; its id."""
-    facts = {
-        "user_id": user.user_id,
-        "account_id": user.account_id,
-        "symbol": "EURUSD",
-        "order_type": "limit",
-        "side": "buy",
-        "quantity": 1,
-        "leaves_quantity": 1,
-        "limit_price": "1.05",
-        "status": "new",
-    } | columns
-    names, places = ", ".join(facts), ", ".join(["%s"] * len(facts))
-    rows = market.execute(f"INSERT INTO orders ({names}) VALUES ({places}) RETURNING id", list(facts.values()))
-    return str(rows[0][0])
-
-
 def ids(answer: Answer) -> list[str]:
     assert answer.status == 200, answer.text
     return [row["id"] for row in answer.body["data"]]
@@ -73,7 +55,7 @@ class Book:
             self.bought = market.trade(user, client_order_id="mine-1")["order_id"]
             self.sold = market.trade(user, symbol="AAPL", side="sell")["order_id"]
             self.denied = market.trade(user, quantity="900")["order_id"]
-            self.resting = rest_in_book(market, user)
+            self.resting = market.place(user)["order_id"]
 
 
 @pytest.fixture
@@ -127,7 +109,7 @@ class TestOrders:
     def test_working_orders_are_found_however_many_are_closed_between_them(self, market: Market, book: Book) -> None:
         # given an order that has rested for long, and one that has just begun to
         old, _ = book.resting, market.trade(book.user)
-        young = rest_in_book(market, book.user, status="partially_filled", side="sell")
+        young = market.place(book.user, limit_price="1.04")["order_id"]
         # then both are found, and by what they are
         assert ids(get(ORDERS, book.user, status="PENDING,PARTIAL")) == [young, old]
         assert ids(get(ORDERS, book.user, status="PENDING,PARTIAL", limit="1", cursor=young)) == [old]
@@ -287,6 +269,7 @@ class TestProfile:
         assert account["limits"] == {
             "max_position_size": "100000",
             "max_positions": None,
+            "max_working_orders": 100,
             "daily_trade_limit": 100,
             "max_daily_loss": "500.50",
             "margin_call_threshold": "50",

@@ -12,7 +12,7 @@ from local.servers import LOGIN_ROLES
 from tests.kit import MigratedTemplate, User
 from tests.kit.orders import Market, raises_sqlstate
 
-FUNCTION_ROLES = ("function_trader", "function_relay", "function_prices", "function_risk")
+FUNCTION_ROLES = ("function_trader", "function_relay", "function_prices", "function_risk", "function_router")
 OWNERS = ("trading_owner", "trading_procedures", "trading_readers")
 APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
 # What the migrations keep for themselves; no role of ours may see it.
@@ -21,6 +21,7 @@ VIEWS = {"order_terms"}
 
 EXECUTE_GRANTS = {
     "function_trader": {
+        "accept_order(jsonb)",
         "cancel_order(jsonb)",
         "close_position(jsonb)",
         "execute_order_atomic(jsonb)",
@@ -35,8 +36,8 @@ EXECUTE_GRANTS = {
         "list_orders(uuid,uuid,text[],uuid,integer)",
         "list_positions(uuid,uuid)",
         "list_quotes(text[])",
-        "place_order(jsonb)",
         "page_positions(uuid,uuid,boolean,uuid,integer)",
+        "place_order(jsonb)",
         "preview_facts(uuid,uuid,jsonb)",
         "probe_health()",
         "take_rate_limits(jsonb)",
@@ -69,6 +70,17 @@ EXECUTE_GRANTS = {
         "release_feed_lease(jsonb)",
     },
     "function_risk": {"monitor_margin(jsonb)", "record_margin_call(jsonb)", "stop_out_step(jsonb)"},
+    "function_router": {
+        "book_venue_fill(jsonb)",
+        "claim_venue_orders(jsonb)",
+        "find_venue_record(jsonb)",
+        "get_venue_market(text)",
+        "keep_venue_record(jsonb)",
+        "list_venue_records(jsonb)",
+        "record_venue_attempt(jsonb)",
+        "reject_venue_order(jsonb)",
+        "release_venue_order(jsonb)",
+    },
     "compliance": {"verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},
 }

@@ -59,7 +59,7 @@ AAPL = replace(
 
 def instrument(of: Instrument = EURUSD, **facts: Any) -> Instrument:
     """`of` with other facts; text becomes a number where one is kept."""
-    texts = ("symbol", "asset_class", "base_currency", "quote_currency")
+    texts = ("symbol", "asset_class", "base_currency", "quote_currency", "venue")
     return replace(of, **{name: fact if name in texts else Decimal(fact) for name, fact in facts.items()})
 
 

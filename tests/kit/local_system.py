@@ -32,10 +32,11 @@ def wait_until(condition: object, seconds: float, what: str) -> None:
 
 @dataclass
 class LocalSystem:
-    """`make start` on a port and a state folder of its own."""
+    """`make start` on a port and a state folder of its own; `parameters` ("Name=value ...") are of the template."""
 
     folder: Path
     port: int
+    parameters: str = ""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -61,7 +62,7 @@ class LocalSystem:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=clean_environment(),
+                env=clean_environment() | {"PARAMETERS": self.parameters},
                 start_new_session=True,
             )
         self._process = process
@@ -138,5 +139,5 @@ class LocalSystem:
 
 def clean_environment() -> dict[str, str]:
     """The environment without what would change a start."""
-    dropped = ("DATABASE_URL", "REDIS_URL", "MAKEFLAGS", "MAKELEVEL", "PORT", "STATE", "TRADE_ALWAYS")
+    dropped = ("DATABASE_URL", "REDIS_URL", "MAKEFLAGS", "MAKELEVEL", "PORT", "STATE", "TRADE_ALWAYS", "PARAMETERS")
     return {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("QUOTE_")}

@@ -78,22 +78,15 @@ class Market:
 
     @classmethod
     @contextmanager
-    def cloned(cls, migrated: MigratedTemplate) -> Iterator[Self]:
-        """A market on a database of its own."""
+    def checked(cls, migrated: MigratedTemplate) -> Iterator[Self]:
+        """A market on a database of its own, whose books must hold in the end."""
         scratch = migrated.clone()
         try:
             with cls.opened(scratch) as market:
                 yield market
+                assert market.book_faults() == []
         finally:
             scratch.drop()
-
-    @classmethod
-    @contextmanager
-    def checked(cls, migrated: MigratedTemplate) -> Iterator[Self]:
-        """A market on a database of its own, whose books must hold in the end."""
-        with cls.cloned(migrated) as market:
-            yield market
-            assert market.book_faults() == []
 
     def prepare(self) -> None:
         """All markets open, quotes good for a minute, and slippage without its random part: a hand can follow."""

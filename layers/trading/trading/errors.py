@@ -49,6 +49,8 @@ CODE_BY_SQLSTATE: Mapping[str, ErrorCode] = {
     "TR007": ErrorCode.FORBIDDEN,
     "TR009": ErrorCode.ORDER_NOT_CANCELABLE,
     "TR010": ErrorCode.CONFLICT,
+    "TR012": ErrorCode.CONFLICT,
+    "TR013": ErrorCode.CONFLICT,
 }
 
 

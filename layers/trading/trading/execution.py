@@ -1,14 +1,14 @@
 """Executing an order, or letting it rest: the steps of the job, in order."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, cast
 from uuid import UUID
 
 from trading.errors import ErrorCode, TradingError, validation_failed
-from trading.instruments import Instrument
+from trading.instruments import INTERNAL, Instrument
 from trading.json_text import json_text, shortest
 from trading.order_entry import OrderEntry
 
@@ -33,7 +33,8 @@ class Execution:
 
     `answer` holds outcome, order_id, account_id, sequence, transact_time and, for a filled order, position_id, symbol,
     side, order_type, quantity, execution_price, slippage (quote currency), commission, margin, realized_pnl, total_cost
-    (account currency), currency and transaction_id; for one that rests or was canceled, what `order_fact` tells.
+    (account currency), currency and transaction_id; for one that rests, is in flight to its venue or was canceled, what
+    `order_fact` tells.
     """
 
     answer: Mapping[str, Any]
@@ -65,6 +66,23 @@ class RelayWaker(Protocol):
         ...
 
 
+class RouteStarter(Protocol):
+    """Tells the router that an order waits to be handed to its venue."""
+
+    def __call__(self, user_id: UUID, order_id: UUID, /) -> None:
+        """Never raises: a lost message is made good by the router's sweep."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How orders for other venues leave: accepted by `procedure`, then announced. `venues` are the ones served."""
+
+    procedure: OrderProcedure
+    start: RouteStarter
+    venues: Collection[str]
+
+
 def execute_order(
     order: OrderEntry,
     origin: Origin,
@@ -74,16 +92,30 @@ def execute_order(
     instruments: Instruments,
     execute: OrderProcedure,
     place: OrderProcedure,
+    routing: Routing,
     wake_relay: RelayWaker,
 ) -> Execution:
-    """Check `order` against its instrument, `execute` it, or `place` one that rests; wake the relay for its event.
+    """Check `order` against its instrument; `execute` it, `place` one that rests, or accept it for its venue.
 
-    Raises what store.orders.execute_order_atomic and place_order raise.
+    Then wake who goes on from there. Raises what the procedures of store.orders raise, and VENUE_UNAVAILABLE for a
+    venue that is not served.
     """
-    check_against_instrument(order, instruments.find(order.symbol))
-    procedure = execute if order.order_type == "market" else place
-    asked = order.model_dump(mode="python", exclude_none=True)
-    return settled(procedure(asked | origin_fields(origin, request_hash, key_days)), wake_relay)
+    instrument = check_against_instrument(order, instruments.find(order.symbol))
+    asked = order.model_dump(mode="python", exclude_none=True) | origin_fields(origin, request_hash, key_days)
+    if order.order_type != "market":
+        return settled(place(asked), wake_relay)
+    if instrument.venue == INTERNAL:
+        return settled(execute(asked), wake_relay)
+    if instrument.venue not in routing.venues:
+        raise TradingError(
+            ErrorCode.VENUE_UNAVAILABLE,
+            f"The venue of {order.symbol} is not connected at the moment. Send the same request again later.",
+            retry_after=60,
+        )
+    accepted = settled(routing.procedure(asked), wake_relay)
+    if accepted.answer["outcome"] == "pending_new" and not accepted.replayed:
+        routing.start(origin.user_id, UUID(accepted.answer["order_id"]))
+    return accepted
 
 
 def settled(kept: Mapping[str, Any], wake_relay: RelayWaker) -> Execution:
@@ -94,8 +126,8 @@ def settled(kept: Mapping[str, Any], wake_relay: RelayWaker) -> Execution:
     return Execution(answer, kept["replayed"], _refusal(answer))
 
 
-def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -> None:
-    """Raise UNKNOWN_SYMBOL, or VALIDATION_FAILED for what the instrument does not take."""
+def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -> Instrument:
+    """The instrument; UNKNOWN_SYMBOL, or VALIDATION_FAILED for what it does not take."""
     if instrument is None:
         raise TradingError(
             ErrorCode.UNKNOWN_SYMBOL,
@@ -110,6 +142,7 @@ def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -
         if price is not None and not instrument.takes_price(price):
             tick = f"a multiple of {instrument.tick_size:f}"
             raise validation_failed(field, price, tick, f"Prices of {order.symbol} have a tick: send {tick}.")
+    return instrument
 
 
 def hash_of_request(route: str, body: Mapping[str, Any]) -> str:

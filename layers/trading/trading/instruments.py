@@ -5,6 +5,9 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any, Literal
 
+# The venue of what is executed here, by our own procedures.
+INTERNAL = "internal"
+
 type AssetClass = Literal["forex", "stock", "etf", "index", "commodity", "crypto", "bond"]
 
 
@@ -13,7 +16,7 @@ class Instrument:
     """One row of `instruments`.
 
     Quantities are in lots of `contract_size` units; `tick_size` and commissions are in `quote_currency`; slippage is
-    in pips of `slippage_step`; `volatility_average` is a fraction of the price.
+    in pips of `slippage_step`; `volatility_average` is a fraction of the price. Orders are executed at `venue`.
     """
 
     symbol: str
@@ -39,11 +42,12 @@ class Instrument:
     commission_per_unit: Decimal
     commission_min: Decimal
     commission_max: Decimal
+    venue: str = INTERNAL
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Instrument":
         """An instrument from a row that has at least its columns; numbers become Decimal."""
-        texts = ("symbol", "asset_class", "base_currency", "quote_currency")
+        texts = ("symbol", "asset_class", "base_currency", "quote_currency", "venue")
         values: dict[str, Any] = {
             field.name: row[field.name] if field.name in texts else Decimal(row[field.name]) for field in fields(cls)
         }

@@ -163,6 +163,7 @@ def _asked(order: OrderEntry) -> dict[str, object]:
         "order_type",
         "side",
         "quantity",
+        "stop_price",
         "reduce_only",
         "client_order_id",
         "parent_order_id",

@@ -50,6 +50,12 @@ def notify_relay_unless_awake(
         notify_relay(account_id, request_id)
 
 
+def start_routing(user_id: UUID, order_id: UUID, *, request_id: str | None = None) -> None:
+    """Have the router hand an order to its venue. Call it after commit; it never raises."""
+    body = {"user_id": user_id, "order_id": order_id}
+    _send(settings().route_queue_url, "ROUTE_QUEUE_URL", body, delay_seconds=0, request_id=request_id)
+
+
 def send_connection_task(task: ConnectionTask) -> None:
     """Have the realtime function do something with a connection later; it never raises."""
     body = {"connection_id": task.connection_id, "task": task.task, "attempt": task.attempt}

@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 type Stage = Literal["local", "dev", "staging", "prod"]
 type LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -16,6 +16,7 @@ type Algorithm = Literal["HS256", "RS256", "ES256"]
 # Of calls to AWS. botocore otherwise puts one together anew for each, in a quarter of the time that a call takes.
 AWS_USER_AGENT = "trading"
 
+PROVIDERS = ("paper", "mock")
 CLAIMS = ("sub", "email", "role", "tier", "permissions", "sid", "client_id")
 
 
@@ -43,6 +44,18 @@ def _claim_names(value: object) -> object:
     if unknown:
         raise ValueError(f"unknown claim {unknown[0]!r}; known are {', '.join(CLAIMS)}")
     return mapping
+
+
+def _venues(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    named: dict[str, str] = {}
+    for entry in value.split(","):
+        venue, separator, provider = entry.strip().partition(":")
+        if not separator or venue == "internal" or provider not in PROVIDERS:
+            raise ValueError(f"must be venue:provider with commas between, the provider one of {', '.join(PROVIDERS)}")
+        named[venue] = provider
+    return named
 
 
 type Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
@@ -75,6 +88,19 @@ class Settings(BaseModel):
     api_client_ids: Annotated[Names, Field(alias="API_CLIENT_IDS")] = ()
     allow_unmetered_tier: Annotated[bool, Field(alias="ALLOW_UNMETERED_TIER")] = False
 
+    # Venue name -> provider.
+    venues: Annotated[Mapping[str, str], BeforeValidator(_venues), Field(alias="VENUES")] = {}
+    allow_mock_venue: Annotated[bool, Field(alias="ALLOW_MOCK_VENUE")] = False
+    venue_timeout_ms: Annotated[int, Field(alias="VENUE_TIMEOUT_MS", ge=50, le=10_000)] = 5_000
+    order_retry_max_attempts: Annotated[int, Field(alias="ORDER_RETRY_MAX_ATTEMPTS", ge=0, le=5)] = 3
+    # The first wait; each further one is twice as long.
+    order_retry_wait_ms: Annotated[int, Field(alias="ORDER_RETRY_WAIT_MS", ge=10, le=2_000)] = 1_000
+    # Seconds after which a submission that the venue does not know is taken for lost.
+    order_status_update_timeout: Annotated[int, Field(alias="ORDER_STATUS_UPDATE_TIMEOUT", ge=1, le=3_600)] = 30
+    mock_latency_ms: Annotated[int, Field(alias="MOCK_LATENCY_MS", ge=0, le=5_000)] = 50
+    mock_failure_percent: Annotated[int, Field(alias="MOCK_FAILURE_PERCENT", ge=0, le=100)] = 0
+
+    route_queue_url: Annotated[str | None, Field(alias="ROUTE_QUEUE_URL")] = None
     relay_queue_url: Annotated[str | None, Field(alias="RELAY_QUEUE_URL")] = None
     authentication_timeout_queue_url: Annotated[str | None, Field(alias="AUTHENTICATION_TIMEOUT_QUEUE_URL")] = None
     connections_endpoint: Annotated[str | None, Field(alias="CONNECTIONS_ENDPOINT", pattern=r"^https?://")] = None
@@ -93,6 +119,12 @@ class Settings(BaseModel):
     quote_seed: Annotated[int, Field(alias="QUOTE_SEED")] = 1
     quotes_per_second: Annotated[int, Field(alias="QUOTES_PER_SECOND", ge=1, le=50)] = 4
 
+    @model_validator(mode="after")
+    def _mock_is_allowed(self) -> Self:
+        if "mock" in self.venues.values() and (self.stage == "prod" or not self.allow_mock_venue):
+            raise ValueError("VENUES names the mock venue, which ALLOW_MOCK_VENUE allows, and never in production")
+        return self
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Settings of `environment`; ConfigurationError names each variable with a wrong value."""
@@ -101,7 +133,7 @@ class Settings(BaseModel):
             return cls.model_validate(given)
         except ValidationError as error:
             # The value itself is left out: it may be a secret put into the wrong variable.
-            faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+            faults = "; ".join(": ".join((*map(str, fault["loc"][:1]), fault["msg"])) for fault in error.errors())
             raise ConfigurationError(f"the environment is wrong: {faults}") from None
 
 

@@ -105,6 +105,21 @@ def test_a_wrong_address_limit_is_named_in_one_line(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [("", {}), ("A=1 B=x:y,z=w", {"A": "1", "B": "x:y,z=w"}), (" A= ", {"A": ""})],
+)
+def test_parameters_of_the_template_can_be_set(text: str, overrides: dict[str, str]) -> None:
+    assert environment.parameter_overrides({"PARAMETERS": text}) == overrides
+
+
+@pytest.mark.parametrize("text", ["A", "=1", "A=1 B", "--x=1"])
+def test_parameters_of_another_form_are_named_in_one_line(text: str) -> None:
+    with pytest.raises(StartError, match="PARAMETERS") as caught:
+        environment.parameter_overrides({"PARAMETERS": text})
+    assert "\n" not in str(caught.value)
+
+
 def test_the_gateway_is_told_of_secrets_by_reference_only(state: State) -> None:
     # given the roles' URLs
     urls = {role: f"postgresql://{role}:hidden@h/d" for role in LOGIN_ROLES}
@@ -178,7 +193,7 @@ class TestQuoteParameters:
         chosen = {"QuoteProvider": "replay", "QuoteReplayFile": str(recording)}
 
         environment.write_gateway_file(
-            state, port=8042, role_urls=urls, redis_url="redis://h/0", workers=3, more_parameters=chosen
+            state, port=8042, role_urls=urls, redis_url="redis://h/0", workers=3, overrides=chosen
         )
 
         parameters = json.loads(state.gateway.read_text())["parameters"]

@@ -19,6 +19,7 @@ SECRETS = {
         "RelayDatabaseSecret",
         "PricesDatabaseSecret",
         "RiskDatabaseSecret",
+        "RouterDatabaseSecret",
         "RedisSecret",
         "JwtSecret",
         "CsrfSecret",
@@ -79,11 +80,16 @@ def test_the_projects_functions_get_local_values(project: Stack) -> None:
 
 
 def test_the_projects_queues_and_schedules_are_found(project: Stack) -> None:
-    assert {mapping.function for mapping in project.mappings} == {"RealtimeFunction", "ProcessUpdatesFunction"}
+    assert {mapping.function for mapping in project.mappings} == {
+        "RealtimeFunction",
+        "ProcessUpdatesFunction",
+        "RouteOrdersFunction",
+    }
     assert all(mapping.partial_failures for mapping in project.mappings)
     assert {(schedule.function, schedule.seconds) for schedule in project.schedules} == {
         ("ProcessUpdatesFunction", 60.0),
         ("RiskMonitoringFunction", 60.0),
+        ("RouteOrdersFunction", 60.0),
         ("StreamPricesFunction", 60.0),
     }
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.kit.instruments import AAPL, EURUSD
+from tests.kit.instruments import AAPL, EURUSD, instrument
 from trading.errors import ErrorCode, TradingError
-from trading.execution import Execution, Origin, check_against_instrument, execute_order, hash_of_request
+from trading.execution import Execution, Origin, Routing, check_against_instrument, execute_order, hash_of_request
 from trading.instruments import Instrument
 from trading.json_text import json_text
 from trading.order_entry import OrderEntry
@@ -19,6 +19,8 @@ from trading.order_entry import OrderEntry
 ORIGIN = Origin(uuid.uuid4(), "gold@example.com", "192.0.2.1", "a browser", "request-1")
 ACCOUNT_ID = uuid.uuid4()
 FILLED = {"outcome": "filled", "order_id": "an order", "account_id": str(ACCOUNT_ID)}
+ORDER_ID = uuid.uuid4()
+ACCEPTED = {"outcome": "pending_new", "order_id": str(ORDER_ID), "account_id": str(ACCOUNT_ID)}
 DENIED = {
     "outcome": "denied",
     "order_id": "an order",
@@ -36,16 +38,26 @@ def order(**fields: object) -> OrderEntry:
 
 @dataclass
 class Floor:
-    """An allow-list, procedures that give `answer`, and a relay; they keep what they are asked."""
+    """An allow-list, procedures that give `answer`, a relay and a router; they keep what they are asked."""
 
     answer: dict[str, Any]
     replayed: bool = False
     asked: list[Mapping[str, object]] = field(default_factory=list)
     placed: list[Mapping[str, object]] = field(default_factory=list)
     woken: list[uuid.UUID] = field(default_factory=list)
+    accepted: list[Mapping[str, object]] = field(default_factory=list)
+    routed: list[tuple[uuid.UUID, uuid.UUID]] = field(default_factory=list)
+    venues: tuple[str, ...] = ("paper",)
 
     def find(self, symbol: str) -> Instrument | None:
-        return {"EURUSD": EURUSD, "AAPL": AAPL}.get(symbol)
+        return {"EURUSD": EURUSD, "AAPL": AAPL, "ELSEWHERE": instrument(symbol="ELSEWHERE", venue="paper")}.get(symbol)
+
+    def acceptance(self, request: Mapping[str, object], /) -> dict[str, Any]:
+        self.accepted.append(request)
+        return {"replayed": self.replayed, "answer": self.answer}
+
+    def start(self, user_id: uuid.UUID, order_id: uuid.UUID, /) -> None:
+        self.routed.append((user_id, order_id))
 
     def procedure(self, request: Mapping[str, object], /) -> dict[str, Any]:
         self.asked.append(request)
@@ -64,6 +76,7 @@ class Floor:
             instruments=self,
             execute=self.procedure,
             place=self.place,
+            routing=Routing(self.acceptance, self.start, self.venues),
             wake_relay=self.woken.append,
         )
 
@@ -150,6 +163,48 @@ class TestExecute:
             floor.execute(order(symbol="NOSUCH"))
 
         assert (floor.asked, floor.woken) == ([], [])
+
+
+class TestVenues:
+    def test_an_order_for_another_venue_is_accepted_and_announced(self) -> None:
+        floor = Floor(ACCEPTED)
+
+        execution = floor.execute(order(symbol="ELSEWHERE"))
+
+        assert (execution.answer, execution.refusal) == (ACCEPTED, None)
+        assert (floor.asked, len(floor.accepted)) == ([], 1)
+        assert (floor.routed, floor.woken) == ([(ORIGIN.user_id, ORDER_ID)], [ACCOUNT_ID])
+
+    def test_one_for_our_own_is_not(self) -> None:
+        floor = Floor(FILLED)
+
+        floor.execute(order())
+
+        assert (len(floor.asked), floor.accepted, floor.routed) == (1, [], [])
+
+    def test_a_repeat_announces_nothing(self) -> None:
+        floor = Floor(ACCEPTED, replayed=True)
+
+        floor.execute(order(symbol="ELSEWHERE"))
+
+        assert (floor.routed, floor.woken) == ([], [])
+
+    @pytest.mark.parametrize("answer", [DENIED, FILLED])
+    def test_only_what_was_accepted_is_routed(self, answer: dict[str, Any]) -> None:
+        floor = Floor(answer)
+
+        floor.execute(order(symbol="ELSEWHERE"))
+
+        assert (floor.routed, floor.woken) == ([], [ACCOUNT_ID])
+
+    def test_a_venue_that_is_not_served_takes_no_order(self) -> None:
+        floor = Floor(ACCEPTED, venues=())
+
+        with pytest.raises(TradingError) as caught:
+            floor.execute(order(symbol="ELSEWHERE"))
+
+        assert (caught.value.code, caught.value.retry_after) == (ErrorCode.VENUE_UNAVAILABLE, 60)
+        assert (floor.accepted, floor.routed) == ([], [])
 
 
 class TestInstrument:

@@ -71,3 +71,20 @@ def test_settings_cannot_be_changed() -> None:
 
     with pytest.raises(ValueError, match="frozen"):
         settings.stage = "prod"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_venues_have_their_providers() -> None:
+    given = {"VENUES": "paper:paper, tests:mock", "ALLOW_MOCK_VENUE": "true", "STAGE": "dev"}
+    assert Settings.from_environment(given).venues == {"paper": "paper", "tests": "mock"}
+
+
+@pytest.mark.parametrize("venues", ["paper", "paper=paper", "x:nobody", "internal:paper", "a:paper,"])
+def test_venues_of_another_form_are_refused(venues: str) -> None:
+    with pytest.raises(ConfigurationError, match="VENUES"):
+        Settings.from_environment({"VENUES": venues})
+
+
+@pytest.mark.parametrize(("stage", "allowed"), [("prod", "true"), ("prod", "false"), ("local", "false"), ("dev", "")])
+def test_the_mock_venue_needs_leave_and_is_never_in_production(stage: str, allowed: str) -> None:
+    with pytest.raises(ConfigurationError, match="mock"):
+        Settings.from_environment({"VENUES": "tests:mock", "ALLOW_MOCK_VENUE": allowed, "STAGE": stage})

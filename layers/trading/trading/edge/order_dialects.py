@@ -59,9 +59,12 @@ def faults_as_sent(body: Mapping[str, Any]) -> Generator[None]:
 
 
 def execution_data(execution: Execution, dialect: Dialect, trader_id: str) -> dict[str, object]:
-    """The data of an order that was executed or rests; amounts are decimal strings, as the reading functions write."""
+    """The data of an order that was executed, rests or is in flight to its venue.
+
+    Amounts are decimal strings, as the reading functions write.
+    """
     answer = execution.answer
-    if answer["outcome"] == "new":
+    if answer["outcome"] in ("new", "pending_new"):
         return _functions_resting(answer) if dialect == "functions" else resting_data(answer, trader_id)
     return _functions_data(answer) if dialect == "functions" else filled_data(answer, trader_id)
 
@@ -89,7 +92,7 @@ def filled_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
 
 
 def resting_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
-    """An order that rests, or rested until it was canceled, in the words of /api/v1."""
+    """An order without a fill yet, or that was canceled, in the words of /api/v1."""
     return {
         "id": answer["order_id"],
         "trader_id": trader_id,

@@ -273,6 +273,7 @@ def _audit_row(fact: Facts) -> dict[str, Any]:
         "status": order_state("rest", fact["status"]) if fact["status"] else None,
         "timestamp": _time(fact["created_at"]),
         "reason": fact["reason"],
+        "error_code": fact["error_code"],
         "retry_attempt": fact["retry_attempt"],
     }
 

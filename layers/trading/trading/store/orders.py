@@ -39,3 +39,8 @@ def close_position(database: Database, request: Mapping[str, object]) -> dict[st
     any more, and DATABASE_UNAVAILABLE as execute_order_atomic.
     """
     return database.call("close_position", {"version": REQUEST_VERSION, **request})
+
+
+def accept_order(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Accept a market order for another venue: {replayed, answer}; errors as of execute_order_atomic."""
+    return database.call("accept_order", {"version": REQUEST_VERSION, **request})

@@ -384,3 +384,65 @@ class TestAnswers:
             "transaction_id": "txn_1",
             "executed_at": "2026-01-31T18:08:22.493Z",
         }
+
+    @pytest.mark.parametrize(
+        ("dialect", "data"),
+        [
+            (
+                "functions",
+                {
+                    "order_id": "an order",
+                    "position_id": None,
+                    "status": "pending",
+                    "order_details": {
+                        "symbol": "AAPL",
+                        "order_type": "market",
+                        "side": "sell",
+                        "quantity": "10",
+                        "limit_price": None,
+                        "stop_price": None,
+                        "time_in_force": "gtc",
+                        "timestamp": "2026-01-31T18:08:22.493Z",
+                    },
+                },
+            ),
+            (
+                "rest",
+                {
+                    "id": "an order",
+                    "trader_id": "a trader",
+                    "status": "PENDING",
+                    "created_at": "2026-01-31T18:08:22.493Z",
+                    "client_order_id": "mine",
+                    "symbol": "AAPL",
+                    "side": "SELL",
+                    "order_type": "MARKET",
+                    "quantity": "10",
+                    "filled_quantity": "0",
+                    "leaves_quantity": "10",
+                    "price": None,
+                    "stop_price": None,
+                    "time_in_force": "GTC",
+                },
+            ),
+        ],
+    )
+    def test_of_an_order_that_its_venue_has_not_answered(self, dialect: Dialect, data: dict[str, object]) -> None:
+        answer = {
+            "outcome": "pending_new",
+            "order_id": "an order",
+            "client_order_id": "mine",
+            "symbol": "AAPL",
+            "side": "sell",
+            "order_type": "market",
+            "quantity": Decimal("10.0"),
+            "limit_price": None,
+            "stop_price": None,
+            "time_in_force": "gtc",
+            "status": "pending_new",
+            "filled_quantity": 0,
+            "leaves_quantity": Decimal("10.0"),
+            "created_at": "2026-01-31T18:08:22.493127Z",
+            "transact_time": "2026-01-31T18:08:22.493127Z",
+        }
+        assert execution_data(Execution(answer, False, None), dialect, "a trader") == data
