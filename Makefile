@@ -19,11 +19,12 @@ ASK ?=
 FROM ?=
 TO ?=
 OUT ?=
-# Of the tests: `make test TESTS="tests/unit -k margin"`.
+# Of the tests: `make test TESTS="tests/unit -k margin"`; SEED=n repeats the random choices of a run that failed.
 TESTS ?= tests
+SEED ?= $(TRADING_SEED)
 # Of the benchmarks: `make bench BENCH=handler`, `make bench BENCH="http --rounds 3 --seconds 1"`.
 BENCH ?=
-export PORT STATE EMAIL SID N BALANCE SYMBOL BID ASK FROM TO OUT
+export PORT STATE EMAIL SID N BALANCE SYMBOL BID ASK FROM TO OUT SEED
 
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
@@ -70,8 +71,8 @@ execution-report: .venv/.local ## write what happened to orders as CSV (FROM=202
 
 # --- quality ------------------------------------------------------------------------------------------------------
 
-test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own
-	@$(PYTHON) -m pytest $(TESTS)
+test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own (TESTS=tests SEED=)
+	@TRADING_SEED="$$SEED" $(PYTHON) -m pytest $(TESTS)
 
 lint: .venv/.dev .venv-deploy/.deploy ## format, rules, types, import directions, SQL, API document, template
 	$(PYTHON) -m ruff format --check .

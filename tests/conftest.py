@@ -1,6 +1,7 @@
 """Real servers for every test: one PostgreSQL and one Redis a run, one migrated database a test."""
 
 import os
+import random
 import shutil
 import signal
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.seeds import seeded
 from tests.kit.servers import MigratedTemplate, ScratchDatabase, TestServers
 
 # No test may reach an AWS account by accident, nor take the settings of the person who runs it.
@@ -82,3 +84,9 @@ def redis_url(servers: TestServers) -> str:
     """The URL of an emptied Redis."""
     servers.flush_redis()
     return servers.redis.url()
+
+
+@pytest.fixture
+def dice() -> random.Random:
+    """The random choices of one test; TRADING_SEED=n repeats those of a run that failed."""
+    return seeded()

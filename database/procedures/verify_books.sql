@@ -220,7 +220,8 @@ LANGUAGE sql STABLE AS $$
         AND NOT (l.before = 'pending_new' AND l.status = 'denied')
 $$;
 
--- I4: an execution that added exposure left free margin at or above zero.
+-- I4: an execution that added exposure left free margin at or above zero, and was judged with all others before it: the
+-- margin that its event tells is that of every position as the events up to it left them.
 CREATE OR REPLACE FUNCTION books_margin() RETURNS TABLE (account_id uuid, subject text, problem text)
 LANGUAGE sql STABLE AS $$
     SELECT v.account_id, v.payload -> 'fills' -> 0 ->> 'order_id',
@@ -232,6 +233,27 @@ LANGUAGE sql STABLE AS $$
         -- What a venue trades is booked as it is: there the acceptance is judged.
         AND NOT l.details ? 'venue'
     WHERE v.event_type = 'order.filled' AND (v.payload -> 'account' ->> 'free_margin')::numeric < 0
+    UNION ALL
+    SELECT m.account_id, m.id::text, format('margin used is told as %s, its positions sum to %s', m.told, m.summed)
+    FROM (
+        SELECT v.account_id, v.id, (v.payload -> 'account' ->> 'margin_used')::numeric AS told,
+            sum(coalesce(c.change, 0)) OVER (PARTITION BY v.user_id, v.account_id ORDER BY v.sequence) AS summed
+        FROM events AS v
+        LEFT JOIN (
+            SELECT t.user_id, t.id, sum(t.change) AS change
+            FROM (
+                SELECT p.user_id, p.id, (x.position ->> 'margin_used')::numeric - coalesce(lag(
+                    (x.position ->> 'margin_used')::numeric
+                ) OVER (
+                    PARTITION BY p.user_id, x.position ->> 'position_id' ORDER BY p.sequence, x.place
+                ), 0) AS change
+                FROM events AS p
+                CROSS JOIN LATERAL jsonb_array_elements(p.payload -> 'positions') WITH ORDINALITY AS x (position, place)
+            ) AS t
+            GROUP BY t.user_id, t.id
+        ) AS c ON v.user_id = c.user_id AND v.id = c.id
+    ) AS m
+    WHERE m.told <> m.summed
     UNION ALL
     SELECT l.account_id, l.order_id::text,
         format('was sent out and left free margin %s', l.details ->> 'free_margin_after')

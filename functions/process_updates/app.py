@@ -3,7 +3,6 @@
 Started by the queue, with the accounts that have news, and every minute by the schedule, for whatever was missed.
 """
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from trading.cache import cache
 from trading.delivery import Courier
+from trading.json_body import parse_json_object
 from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
 from trading.queue import REQUEST_ID
 from trading.relay import (
@@ -35,6 +35,9 @@ from trading.store.keys import purge_expired_keys
 from trading.store.relay import RelayStore
 from trading.subscriptions import close_expired
 
+MESSAGE_BYTES_MAX = 4 * 1024
+# What a message without a version is of. A later one comes again until the release that can read it is there.
+MESSAGE_VERSION = 1
 # For answering and for Lambda's own work after the handler.
 MARGIN_SECONDS = 1.0
 # Closing connections may take this much of a sweep.
@@ -92,9 +95,11 @@ def request_ids(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def account_of(body: str) -> UUID:
-    """The account that a message names; ValueError for a message that names none."""
-    message: Any = json.loads(body)
-    if not isinstance(message, dict) or not isinstance(message.get("account_id"), str):
+    """The account that a message names; ValueError for a message that names none, or that another release wrote."""
+    message = parse_json_object(body.encode("utf-8", errors="surrogatepass"), MESSAGE_BYTES_MAX)
+    if message.get("version", MESSAGE_VERSION) != MESSAGE_VERSION:
+        raise ValueError(f"a message of another version than {MESSAGE_VERSION}")
+    if not isinstance(message.get("account_id"), str):
         raise ValueError('a message must be {"account_id": "..."}')
     return UUID(message["account_id"])
 

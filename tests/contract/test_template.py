@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from local.gateway.template import load_template, merge
-from tests.kit.functions import deployed_handler, load_function
+from tests.kit.functions import deployed_handler
 from trading.quotes.single_flight import WAIT_SECONDS
 from trading.settings import Settings
 from trading.store.database import CONNECT_SECONDS_MAX

@@ -9,6 +9,7 @@ from threading import Barrier
 
 import httpx
 
+from tests.kit.builders import order_body
 from tests.kit.local_system import LocalSystem
 from tests.kit.traders import EXECUTE_ORDER, HTTP_SECONDS, Trader, Traders, error_of, exact
 
@@ -52,13 +53,7 @@ def replays(responses: list[httpx.Response]) -> int:
 def test_fifty_callers_of_one_key_make_one_order(traders: Traders) -> None:
     # given fifty callers with the same order under one key
     trader = traders.new()
-    body = {
-        "symbol": "EURUSD",
-        "order_type": "market",
-        "side": "buy",
-        "quantity": "0.1",
-        "idempotency_key": str(uuid.uuid4()),
-    }
+    body = order_body()
     with crowd(trader, CALLERS) as client:
         # when all call at once
         responses = at_once(CALLERS, lambda _: client.post(EXECUTE_ORDER, json=body))

@@ -165,7 +165,9 @@ def test_a_poison_message_fails_alone(world: RelayWorld, handler: Handler) -> No
     trader = make_user(world.database, balance=0)
     world.connect("c", trader)
     world.happen(trader)
+    of_another_release = json.dumps({"account_id": str(trader.account_id), "version": 2})
     poison = ["", "not json", "[]", "{}", '{"account_id": 7}', '{"account_id": "nobody"}', '{"account_id": null}']
+    poison += ["[" * 100_000, "\ud800", of_another_release]
 
     # when
     answer = handler(records(*poison, message_of(trader)), LongContext())

@@ -538,6 +538,14 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I2",
         "a cash account is short",
     ),
+    "a margin told beside the positions": (
+        (
+            "UPDATE events SET payload = jsonb_set(payload, '{account,margin_used}', '1') "
+            "WHERE user_id = %(hedger)s AND sequence = 3",
+        ),
+        "I4",
+        "margin used is told as 1, its positions sum to",
+    ),
     "an order that rests for less than was asked": (
         (f"UPDATE orders SET leaves_quantity = 0.5 WHERE id = {RESTING}",),
         "I3",

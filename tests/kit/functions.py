@@ -18,7 +18,7 @@ from uuid import UUID
 import jwt
 import pytest
 
-from tests.kit.builders import User
+from tests.kit.builders import User, order_body
 from tests.kit.openapi import check_answer
 from tests.kit.servers import ScratchDatabase
 
@@ -229,6 +229,11 @@ def make_token(user: User | UUID | None = None, **overrides: Any) -> str:
 def bearer(token: str) -> dict[str, str]:
     """The header that carries `token`."""
     return {"authorization": f"Bearer {token}"}
+
+
+def order_event(user: User, *, route_key: str = "POST /functions/v1/execute-order", **fields: object) -> dict[str, Any]:
+    """An order of `user` as API Gateway hands it over: 0.1 lots of EURUSD bought, under a key of its own."""
+    return http_event(route_key, headers=bearer(make_token(user)), body=json.dumps(order_body(**fields)))
 
 
 def _secret(folder: Path, name: str, text: str) -> str:

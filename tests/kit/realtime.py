@@ -147,11 +147,11 @@ class RelayWorld:
         self.sockets.prepare()
         self._closing: list[Callable[[], None]] = [self.relay_database.close]
 
-    def store(self, *, lease_ms: int = 5000) -> RelayStore:
+    def store[T: RelayStore](self, *, lease_ms: int = 5000, kind: type[T] = RelayStore) -> T:
         """The procedures, called by a relay with a name of its own and a connection of its own."""
         database = Database(lambda: self.database.url_for("function_relay"))
         self._closing.append(database.close)
-        return RelayStore(
+        return kind(
             database, uuid4(), lease_ms=lease_ms, publish_retry_ms=100, post_retry_ms=100, post_retry_ms_max=400
         )
 

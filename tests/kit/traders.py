@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from tests.kit.builders import order_body
 from tests.kit.local_system import LocalSystem
 
 type Message = dict[str, Any]
@@ -75,14 +76,7 @@ class Trader:
 
     def order(self, path: str = EXECUTE_ORDER, /, **fields: object) -> httpx.Response:
         """Ask for a market order, by default for 0.1 lots of EURUSD bought; None leaves a field out."""
-        body = {
-            "symbol": "EURUSD",
-            "order_type": "market",
-            "side": "buy",
-            "quantity": "0.1",
-            "idempotency_key": str(uuid.uuid4()),
-        }
-        return self.http.post(path, json={name: value for name, value in (body | fields).items() if value is not None})
+        return self.http.post(path, json=order_body(**fields))
 
     def read(self, path: str) -> Any:
         """What GET of a path answers; it has to be 200."""

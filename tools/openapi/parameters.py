@@ -2,12 +2,12 @@
 
 from tools.openapi.forms import IDENTIFIER, Schema
 from tools.openapi.operation import Parameter
-from trading.edge.reading_dialects import PAGE_ORDERS_DEFAULT, PAGE_ORDERS_MAX
+from trading.edge.reading_dialects import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX
 
 ACCOUNT_ID = Parameter("account_id", IDENTIFIER, "Which of your accounts; may be left out by whoever has one.")
 PAGE_LIMIT = Parameter(
     "limit",
-    {"type": "integer", "minimum": 1, "maximum": PAGE_ORDERS_MAX, "default": PAGE_ORDERS_DEFAULT},
+    {"type": "integer", "minimum": 1, "maximum": PAGE_ROWS_MAX, "default": PAGE_ROWS_DEFAULT},
     "How many of them.",
 )
 CURSOR = Parameter("cursor", IDENTIFIER, "The next_cursor of the page before.")

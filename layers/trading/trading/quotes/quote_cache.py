@@ -43,7 +43,8 @@ def write_quotes(
     keys: list[str] = []
     arguments: list[str | int] = ["" if replace else "NX"]
     for quote in quotes:
-        left_ms = age_ms_max[quote.symbol] - (now - quote.time) // MILLISECOND
+        # Never longer than a quote of now, whatever this machine's clock says.
+        left_ms = age_ms_max[quote.symbol] - max(0, (now - quote.time) // MILLISECOND)
         if left_ms > 0:
             keys.append(key_of(quote.symbol))
             arguments += (json.dumps(quote_facts(quote)), left_ms)

@@ -326,6 +326,21 @@ def test_a_verified_token_is_looked_up_again_only_after_a_while(clock: Clock) ->
     assert constraint_of_refusal(verifier, text) == "signature"
 
 
+def test_a_clock_set_back_does_not_prolong_the_memory_of_a_token(clock: Clock) -> None:
+    # given: a token that was verified by a clock that ran ahead, and whose key is withdrawn
+    keys = [JWT_SECRET]
+    verifier = Authenticator(TokenRules("HS256", ISSUER, (AUDIENCE,), {}), lambda _kid: keys[0], clock=clock)
+    text = token(iat=NOW - 1000)
+    verifier.verify(text)
+    keys[0] = "a key that took its place, of more than 32 bytes"
+
+    # when the clock is set back
+    clock.now = NOW - 1
+
+    # then
+    assert constraint_of_refusal(verifier, text) == "signature"
+
+
 def test_the_memory_of_verified_tokens_is_bounded(clock: Clock) -> None:
     verifier = authenticator(clock)
 

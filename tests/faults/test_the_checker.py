@@ -1,0 +1,106 @@
+"""The checker checked: take away what the books rest on, one part at a time, and the same load makes it go red.
+
+What commits rest on is taken away in test_postgres_faults.py.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.kit.builders import order_request
+from tests.kit.fault_runs import MARKET_ORDER, FaultRun
+from tests.kit.mutations import definition_of, remove_text, replace_body, swallow
+from trading.errors import TradingError
+
+CALLERS = 8
+LARGE = "20"  # lots of EURUSD: about 22,600 with the spread's loss, so that four are carried
+# Where an order takes its account's lock.
+LOCKING = ("execute_order_atomic", "lock_account")
+LOCK = "FOR NO KEY UPDATE"
+
+type Mutation = Callable[[psycopg.Connection[Any]], None]
+
+
+def no_key_gate(connection: psycopg.Connection[Any]) -> None:
+    replace_body(connection, "replayed_answer", "BEGIN RETURN NULL; END")
+    connection.execute("ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey")
+
+
+def no_account_lock(connection: psycopg.Connection[Any]) -> None:
+    """The numbers that are unique in an account would catch it too, as an error to the caller: they go as well."""
+    locking = [name for name in LOCKING if LOCK in definition_of(connection, name)]
+    assert locking
+    for name in locking:
+        remove_text(connection, name, LOCK)
+    connection.execute("ALTER TABLE events DROP CONSTRAINT events_user_id_account_id_sequence_key")
+    connection.execute("ALTER TABLE order_audit_log DROP CONSTRAINT order_audit_log_user_id_account_id_version_key")
+    connection.execute("ALTER TABLE ledger_entries DROP CONSTRAINT ledger_entries_user_id_account_id_entry_number_key")
+
+
+def no_outbox_row(connection: psycopg.Connection[Any]) -> None:
+    swallow(connection, "events", "NEW.event_type = 'order.filled'")
+
+
+def no_last_audit_row(connection: psycopg.Connection[Any]) -> None:
+    swallow(connection, "order_audit_log", "NEW.action = 'FILLED'")
+
+
+def no_margin_check(connection: psycopg.Connection[Any]) -> None:
+    replace_body(connection, "margin_refusal", "BEGIN RETURN NULL; END")
+
+
+def no_fill_in_the_ledger(connection: psycopg.Connection[Any]) -> None:
+    swallow(connection, "ledger_entries", "NEW.entry_type = 'commission'")
+
+
+def nothing(_connection: psycopg.Connection[Any]) -> None:
+    """The load alone."""
+
+
+@pytest.mark.parametrize(
+    ("mutation", "invariants"),
+    [
+        pytest.param(nothing, set(), id="nothing"),
+        pytest.param(no_key_gate, {"I1"}, id="the key gate"),
+        pytest.param(no_account_lock, {"I2", "I4", "I6", "I7"}, id="the account's lock"),
+        pytest.param(no_outbox_row, {"I3", "I7"}, id="the outbox row"),
+        pytest.param(no_last_audit_row, {"I2", "I3", "I6"}, id="one audit row"),
+        pytest.param(no_margin_check, {"I4"}, id="the margin check"),
+        pytest.param(no_fill_in_the_ledger, {"I2", "I3"}, id="the ledger entry"),
+    ],
+)
+def test_what_is_taken_away_is_missed(run: FaultRun, mutation: Mutation, invariants: set[str]) -> None:
+    # given procedures without that part
+    with run.database.connect() as connection:
+        mutation(connection)
+
+    # when callers race under one key, and others for one account's margin
+    race(run)
+
+    # then the checker names what is broken
+    found = run.execute("SELECT invariant, account_id, subject, problem FROM verify_books()")
+    assert {invariant for invariant, *_ in found} >= invariants, found
+    assert bool(found) == bool(invariants), found
+
+
+def race(run: FaultRun) -> None:
+    """Orders that race under one key, and orders that race for the margin of four, past their first look already."""
+    warm, one, spender = run.user(), run.user(), run.user()
+    clients = [run.client(warm, [MARKET_ORDER]) for _ in range(CALLERS)]
+    for number, client in enumerate(clients):
+        client.attempt(f"warm-{number}", number)
+    same = [order_request(one, symbol="AAPL", quantity="10")] * CALLERS
+    large = [order_request(spender, quantity=LARGE) for _ in range(CALLERS)]
+    for user, requests in ((one, same), (spender, large)):
+        with run.held(user) as calls:
+            calls.begin(
+                *(
+                    partial(client.database.call, "execute_order_atomic", request)
+                    for client, request in zip(clients, requests, strict=True)
+                )
+            )
+        for outcome in calls.outcomes:
+            assert isinstance(outcome, dict | TradingError | psycopg.Error), outcome
