@@ -119,6 +119,36 @@ def test_sessions_ended_under_load_cost_no_order(run: FaultRun) -> None:
     run.settle(load)
 
 
+def test_an_answer_before_the_commit_is_not_taken_for_one(run: FaultRun) -> None:
+    """F3: the session ends while it commits, when the row of the answer is on its way already."""
+    # given a server that ends the first session at its commit
+    client = run.client(run.user(), [MARKET_ORDER])
+    client.database.fetch_one("SELECT 1 AS one")
+    run.execute("""
+    CREATE SEQUENCE commits;
+    GRANT USAGE ON SEQUENCE commits TO PUBLIC;
+    CREATE FUNCTION end_session() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+    BEGIN
+        IF nextval('commits') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
+        RETURN NULL;
+    END
+    $$;
+    CREATE CONSTRAINT TRIGGER end_session AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION end_session();
+    GRANT EXECUTE ON FUNCTION end_session() TO PUBLIC
+    """)
+
+    # when
+    answer = client.attempt("at commit", 0)
+
+    # then the order is the one of a second attempt under the key
+    assert answer is not None
+    assert client.opened == 2
+    assert run.value("SELECT last_value FROM commits") == 2
+    assert run.value("SELECT array_agg(id::text) FROM orders") == [answer["order_id"]]
+    run.settle()
+
+
 def test_a_connection_cut_while_idle_is_reopened_once_for_the_same_order(run: FaultRun) -> None:
     """F3: a session that the server ended while the function slept."""
     # given

@@ -4,12 +4,16 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from decimal import Decimal
 
+import psutil
 import psycopg
 import pytest
 
+from tests.kit.builders import make_user, order_request
+from tests.kit.gateway import eventually
 from tests.kit.servers import ScratchDatabase
 from trading.errors import ErrorCode, TradingError
 from trading.store.database import Database
@@ -64,6 +68,47 @@ def test_a_backend_that_was_ended_is_replaced_once(url: str, connect: Connect) -
 
     # then
     assert second != first
+
+
+def test_a_procedure_is_called_anew_on_a_connection_that_was_ended(url: str, connect: Connect) -> None:
+    # given a backend that said goodbye and is gone
+    ours = connect(url)
+    pid = backend_of(ours)
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not psutil.pid_exists(pid), what="the end of the backend")
+
+    # when / then: the refusal of the new one is heard
+    with pytest.raises(TradingError) as refused:
+        ours.call("execute_order_atomic", {"version": 2})
+    assert refused.value.code is ErrorCode.VALIDATION_FAILED
+
+
+def test_a_procedure_whose_backend_is_ended_in_mid_call_is_called_anew(
+    database: ScratchDatabase, connect: Connect
+) -> None:
+    # given a call that waits for its account, on a connection that was used before
+    ours = connect(database.url_for("function_trader"))
+    pid = backend_of(ours)
+    user = make_user(database)
+    with database.connect(autocommit=False) as holder, ThreadPoolExecutor(1) as pool:
+        holder.execute("SELECT FROM accounts WHERE user_id = %s FOR NO KEY UPDATE", (user.user_id,))
+        answer = pool.submit(ours.call, "execute_order_atomic", order_request(user, symbol="NONE"))
+        eventually(lambda: waits(holder, pid), what="a call that waits")
+
+        # when
+        os.kill(pid, signal.SIGTERM)
+        holder.rollback()
+
+        # then what the new one says under the lock is heard
+        with pytest.raises(TradingError) as refused:
+            answer.result()
+    assert refused.value.code is ErrorCode.UNKNOWN_SYMBOL
+
+
+def waits(connection: psycopg.Connection[tuple[bool]], pid: int) -> bool:
+    """Whether a backend waits for a lock."""
+    query = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
+    return connection.execute(query, (pid,)).fetchone() == (True,)
 
 
 def test_a_frozen_server_is_given_up_in_time_and_tried_anew_later(url: str, connect: Connect) -> None:

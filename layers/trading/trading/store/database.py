@@ -12,7 +12,8 @@ import psycopg
 from psycopg import generators
 from psycopg.abc import PQGen
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_dumps, set_json_loads
 
@@ -166,11 +167,20 @@ def _answer(connection: Connection, statement: bytes, text: str) -> Any:
     """
     with connection.lock:
         connection.pgconn.send_query_params(statement, [text.encode()])
-        (result,) = connection.wait(generators.execute(connection.pgconn))
-    if result.status != ExecStatus.TUPLES_OK:
-        raise error_from_result(result)
-    value = result.get_value(0, 0)
+        results = connection.wait(generators.execute(connection.pgconn))
+    # A backend that is ended says so besides, or instead: then an answer before it need not be committed.
+    for result in results:
+        if result.status != ExecStatus.TUPLES_OK:
+            raise _error_of(result)
+    value = results[0].get_value(0, 0)
     return None if value is None else _loads(value)
+
+
+def _error_of(result: PGresult) -> psycopg.Error:
+    """What the server said, or libpq of a connection that it lost, which has no SQLSTATE."""
+    if result.error_field(DiagnosticField.SQLSTATE) is None:
+        return psycopg.OperationalError(result.get_error_message())
+    return error_from_result(result)
 
 
 def _rows(connection: Connection, statement: str, parameters: Parameters) -> list[dict[str, Any]]:
