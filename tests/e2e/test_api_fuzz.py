@@ -48,6 +48,7 @@ class Caller:
             "quantity": ["0.1", 0.02, "0.5"],
             "account_id": [self.ids["accounts"]],
             "cursor": [self.ids["orders"]],
+            "email": [self.trader.email],
         } | ({"id": [self.ids[found[1]]]} if found else {})
 
     def send(self, sent: Sent, **claims: object) -> httpx.Response:

@@ -33,6 +33,7 @@ TAGS: Mapping[str, str] = {
     "orders": "Executing orders and reading them back.",
     "positions": "What an account holds.",
     "account": "What an account is worth.",
+    "operators": "Money and terms of anybody's account, for operators.",
     "prices": "Bid and ask, for display; an order is filled at the price of its moment.",
     "sessions": "What a browser session needs.",
     "health": "Whether the system is well.",
@@ -186,7 +187,7 @@ def _request_body(operation: Operation) -> dict[str, Any] | None:
     if operation.body is None:
         return None
     content = {"schema": operation.body, "example": operation.body_example}
-    return {"required": True, "content": {"application/json": content}}
+    return {"required": not operation.may_lack_body, "content": {"application/json": content}}
 
 
 def _responses(operation: Operation) -> dict[int, Mapping[str, Any]]:

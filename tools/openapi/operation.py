@@ -38,8 +38,9 @@ class Operation:
     """One route of template.yaml.
 
     `route` is its key; `operation_id` the name that clients are generated with. `answers` are the successes by status.
-    `errors` are the codes beyond those that follow from the rest: see `codes`. `body` is the request's. What is
-    `keyed` takes an idempotency key, in the body too when that has a member for it.
+    `errors` are the codes beyond those that follow from the rest: see `codes`. `body` is the request's; a change whose
+    path says it all `may_lack_body`. What is `keyed` takes an idempotency key, in the body too when that has a member
+    for it.
     """
 
     route: str
@@ -55,6 +56,7 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     body: Schema | None = None
     body_example: object = None
+    may_lack_body: bool = False
     errors: frozenset[ErrorCode] = field(default_factory=frozenset[ErrorCode])
 
     @property

@@ -61,6 +61,20 @@ def order_body(dialect: Dialect) -> Schema:
     return _object({name: fields[name] for name in sorted(fields)}, required)
 
 
+def without_key(body: Schema) -> Schema:
+    """The body of what is asked and not done, which takes no key."""
+    return {
+        **body,
+        "properties": {name: each for name, each in body["properties"].items() if name != "idempotency_key"},
+    }
+
+
+def keyed_body(fields: Mapping[str, Schema]) -> Schema:
+    """The body of a change: its key beside `fields`, all of which may be left out."""
+    key = _fields(OrderEntry, "rest")["idempotency_key"]
+    return _object({**fields, "idempotency_key": key}, [])
+
+
 def _fields(model: type[OrderEntry | ExecutionInstructions], dialect: Dialect, prefix: str = "") -> dict[str, Any]:
     """The schema of each field of `model`, described in the words that refusals use."""
     written = model.model_json_schema()

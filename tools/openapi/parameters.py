@@ -22,3 +22,8 @@ def some_of(name: str, words: tuple[str, ...], description: str) -> Parameter:
     """Words with commas between them."""
     schema: Schema = {"type": "array", "items": {"type": "string", "enum": list(words)}, "minItems": 1}
     return Parameter(name, schema, description)
+
+
+def one_of(name: str, words: tuple[str, ...], description: str) -> Parameter:
+    """One word; its case is ignored."""
+    return Parameter(name, {"type": "string", "enum": list(words)}, description)

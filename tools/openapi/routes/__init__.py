@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 from tools.openapi.forms import Schema
 from tools.openapi.operation import Operation
-from tools.openapi.routes import account, health, orders, positions, prices, sessions
+from tools.openapi.routes import account, health, operators, orders, positions, prices, sessions
 
 OPERATIONS: tuple[Operation, ...] = (
     *orders.ORDERS,
     *positions.POSITIONS,
     *account.ACCOUNT,
+    *operators.OPERATORS,
     *prices.PRICES,
     *sessions.SESSIONS,
     *health.HEALTH,
@@ -19,6 +20,7 @@ SCHEMAS: Mapping[str, Schema] = {
     **orders.SCHEMAS,
     **positions.SCHEMAS,
     **account.SCHEMAS,
+    **operators.SCHEMAS,
     **prices.SCHEMAS,
     **health.SCHEMAS,
 }

@@ -9,9 +9,11 @@ from tools.openapi.forms import (
     CURRENCY,
     DECIMAL,
     IDENTIFIER,
+    TEXT,
     TIMESTAMP,
     Schema,
     closed,
+    list_of,
     nullable,
     ref,
     word,
@@ -20,32 +22,101 @@ from tools.openapi.forms import (
 from tools.openapi.operation import Answer, Operation
 from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT_PARAMETER
 from trading.accounts import AccountKind
+from trading.edge.rate_limit import LIMIT_BY_TIER
 from trading.edge.reading_dialects import account_body
 from trading.errors import ErrorCode
+from trading.pricing import COMMISSION_FACTOR_BY_TIER
 
 # Null while a position or a conversion has no usable quote.
 MARKED = nullable(DECIMAL)
+ACCOUNT_MEMBERS: Mapping[str, Schema] = {
+    "id": IDENTIFIER,
+    "trader_id": IDENTIFIER,
+    "currency": {**CURRENCY, "description": "Of every amount here."},
+    "kind": word(words_of(AccountKind)),
+    "leverage": DECIMAL,
+    "position_mode": word(["hedging", "netting"]),
+    "trading_state": word(["active", "reducing", "halted"]),
+    "balance": DECIMAL,
+    "unrealized_pnl": MARKED,
+    "equity": {**MARKED, "description": "Balance and unrealized P&L."},
+    "margin_used": DECIMAL,
+    "free_margin": {**MARKED, "description": "Equity less used margin."},
+    "margin_level": {**MARKED, "description": "Percent: equity / used margin; null while none is used."},
+    "open_positions": COUNT,
+    "sequence": {**COUNT, "description": "Of the account's last event: where to subscribe from."},
+    "created_at": TIMESTAMP,
+}
 SCHEMAS: Mapping[str, Schema] = {
-    "Account": closed(
+    "Account": closed(ACCOUNT_MEMBERS),
+    "Profile": closed(
         {
             "id": IDENTIFIER,
-            "trader_id": IDENTIFIER,
-            "currency": {**CURRENCY, "description": "Of every amount here."},
-            "kind": word(words_of(AccountKind)),
-            "leverage": DECIMAL,
-            "position_mode": word(["hedging", "netting"]),
-            "trading_state": word(["active", "reducing", "halted"]),
-            "balance": DECIMAL,
-            "unrealized_pnl": MARKED,
-            "equity": {**MARKED, "description": "Balance and unrealized P&L."},
-            "margin_used": DECIMAL,
-            "free_margin": {**MARKED, "description": "Equity less used margin."},
-            "margin_level": {**MARKED, "description": "Percent: equity / used margin; null while none is used."},
-            "open_positions": COUNT,
-            "sequence": {**COUNT, "description": "Of the account's last event: where to subscribe from."},
+            "email": TEXT,
+            "kyc_status": word(["pending", "verified", "rejected"]),
+            "account_status": word(["active", "suspended", "closed"]),
+            "tier": {**word(COMMISSION_FACTOR_BY_TIER), "description": "Of the commission."},
+            "rate_limit_tier": {**word(LIMIT_BY_TIER), "description": "Of the access token."},
+            "role": TEXT,
+            "permissions": list_of(TEXT),
+            "accounts": list_of(
+                closed(
+                    {
+                        "id": IDENTIFIER,
+                        "currency": CURRENCY,
+                        "kind": word(words_of(AccountKind)),
+                        "leverage": DECIMAL,
+                        "position_mode": word(["hedging", "netting"]),
+                        "trading_state": word(["active", "reducing", "halted"]),
+                        "limits": {**nullable(ref("Limits")), "description": "Without them nothing can be traded."},
+                    }
+                )
+            ),
             "created_at": TIMESTAMP,
         }
-    )
+    ),
+    "Limits": {
+        **closed(
+            {
+                "max_position_size": nullable(DECIMAL),
+                "max_positions": nullable(COUNT),
+                "max_working_orders": nullable(COUNT),
+                "daily_trade_limit": nullable(COUNT),
+                "max_daily_loss": nullable(DECIMAL),
+                "margin_call_threshold": DECIMAL,
+            }
+        ),
+        "description": "One that is null does not bind.",
+    },
+}
+PROFILED: Mapping[str, Any] = {
+    "id": "01a1fc5c-5be2-7d0e-a0d5-6a4c1a4a6a10",
+    "email": "gold@example.com",
+    "kyc_status": "verified",
+    "account_status": "active",
+    "tier": "gold",
+    "rate_limit_tier": "gold",
+    "role": "trader",
+    "permissions": ["account:read", "orders:read", "orders:write", "positions:read"],
+    "accounts": [
+        {
+            "id": ACCOUNT_ID,
+            "currency": "USD",
+            "kind": "margin",
+            "leverage": "100",
+            "position_mode": "hedging",
+            "trading_state": "active",
+            "limits": {
+                "max_position_size": "100000",
+                "max_positions": 10,
+                "max_working_orders": 100,
+                "daily_trade_limit": 100,
+                "max_daily_loss": "10000.00",
+                "margin_call_threshold": "50",
+            },
+        }
+    ],
+    "created_at": "2026-11-21T04:20:02.114Z",
 }
 ACCOUNT_FACTS: Mapping[str, Any] = {
     "id": ACCOUNT_ID,
@@ -76,5 +147,14 @@ ACCOUNT = (
         parameters=(ACCOUNT_PARAMETER,),
         errors=frozenset({ErrorCode.NOT_FOUND}),
         answers={200: Answer("The account.", ref("Account"), account_body(ACCOUNT_FACTS))},
+    ),
+    Operation(
+        route="GET /api/user/profile",
+        operation_id="getProfile",
+        tag="account",
+        summary="Read who you are, your accounts and their limits",
+        permission="account:read",
+        errors=frozenset({ErrorCode.NOT_FOUND}),
+        answers={200: Answer("The profile.", ref("Profile"), PROFILED)},
     ),
 )

@@ -80,4 +80,19 @@ HEALTH = (
             )
         },
     ),
+    Operation(
+        route="GET /api/health",
+        operation_id="getLivenessPlainly",
+        tag="health",
+        summary="The same as /api/v1/health",
+        needs_token=False,
+        errors=frozenset({ErrorCode.DATABASE_UNAVAILABLE}),
+        answers={
+            200: Answer(
+                "It does. Nothing behind it was looked at.",
+                closed({"status": constant("ok"), "timestamp": TIMESTAMP}),
+                {"status": "ok", "timestamp": "2026-11-21T04:28:43.227Z"},
+            )
+        },
+    ),
 )

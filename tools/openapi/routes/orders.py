@@ -1,11 +1,13 @@
 """Orders: made, listed, read back."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from tools.openapi.errors import ACCOUNT_ID, DENIALS, ORDER_ID
 from tools.openapi.forms import (
     COUNT,
+    CURRENCY,
     DECIMAL,
     IDENTIFIER,
     TEXT,
@@ -18,18 +20,21 @@ from tools.openapi.forms import (
     word,
     words_of,
 )
-from tools.openapi.operation import Answer, Operation
-from tools.openapi.order_body import NUMBERS
+from tools.openapi.operation import Answer, Operation, Parameter
+from tools.openapi.order_body import NUMBERS, keyed_body, without_key
 from tools.openapi.order_body import order_body as new_order
 from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT
-from tools.openapi.parameters import CURSOR, PAGE_LIMIT, path_id, some_of
-from trading.edge.dialects import AUDIT_ACTIONS, order_state_words, spoken
+from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id, some_of
+from trading.edge.change_dialects import canceled_body
+from trading.edge.dialects import AUDIT_ACTIONS, order_state, order_state_words, spoken
 from trading.edge.order_dialects import execution_data
-from trading.edge.reading_dialects import audit_body, order_body, orders_body
+from trading.edge.reading_dialects import ORDER_TYPES, SIDES, audit_body, order_body, orders_body
 from trading.errors import ErrorCode
 from trading.execution import Execution
-from trading.orders import OrderType, Side, TimeInForce
+from trading.order_entry import LABEL_CHARACTERS_MAX, SYMBOL_PATTERN
+from trading.orders import CLOSED_STATUSES, OrderType, Side, TimeInForce
 
+CLOSED_WORDS = tuple(sorted({order_state("rest", status) for status in CLOSED_STATUSES}))
 TRADER_ID = "01a1fc5c-5be2-7d0e-a0d5-6a4c1a4a6a10"
 POSITION_ID = "01a1fc5d-1d65-7e95-b7ba-4385d0cd8a94"
 FILL_ID = "01a1fc5d-1d65-7a33-8c87-9c3e967dedf3"
@@ -59,23 +64,82 @@ EXECUTED = closed(
         ),
     }
 )
-CREATED = closed(
+PENDING_DETAILS: Mapping[str, Schema] = {
+    "symbol": TEXT,
+    "order_type": word(words_of(OrderType)),
+    "side": word(words_of(Side)),
+    "quantity": DECIMAL,
+    "limit_price": nullable(DECIMAL),
+    "stop_price": nullable(DECIMAL),
+    "time_in_force": word(words_of(TimeInForce)),
+    "timestamp": TIMESTAMP,
+}
+RESTING = closed(
     {
-        "id": IDENTIFIER,
-        "trader_id": IDENTIFIER,
-        "status": word(order_state_words("rest")),
-        "created_at": TIMESTAMP,
-        "client_order_id": nullable(TEXT),
+        "order_id": IDENTIFIER,
+        "position_id": {"type": "null"},
+        "status": word(order_state_words("functions")),
+        "order_details": closed(PENDING_DETAILS),
+    }
+)
+# Without a fill: it rests, is on its way to its venue, or was canceled.
+UNFILLED_MEMBERS: Mapping[str, Schema] = {
+    "id": IDENTIFIER,
+    "trader_id": IDENTIFIER,
+    "status": word(order_state_words("rest")),
+    "created_at": TIMESTAMP,
+    "client_order_id": nullable(TEXT),
+    "symbol": TEXT,
+    "side": spoken_word(Side),
+    "order_type": spoken_word(OrderType),
+    "quantity": DECIMAL,
+    "filled_quantity": DECIMAL,
+    "leaves_quantity": DECIMAL,
+    "price": {**nullable(DECIMAL), "description": "The limit price."},
+    "stop_price": nullable(DECIMAL),
+    "time_in_force": spoken_word(TimeInForce),
+}
+CREATED_MEMBERS: Mapping[str, Schema] = {
+    "id": IDENTIFIER,
+    "trader_id": IDENTIFIER,
+    "status": word(order_state_words("rest")),
+    "created_at": TIMESTAMP,
+    "client_order_id": nullable(TEXT),
+    "symbol": TEXT,
+    "side": spoken_word(Side),
+    "order_type": spoken_word(OrderType),
+    "quantity": DECIMAL,
+    "filled_quantity": DECIMAL,
+    "average_price": DECIMAL,
+    **COSTS,
+    "position_id": IDENTIFIER,
+    "transaction_id": TRANSACTION,
+    "executed_at": TIMESTAMP,
+}
+CREATED = closed(CREATED_MEMBERS)
+PREVIEW = closed(
+    {
+        "account_id": IDENTIFIER,
         "symbol": TEXT,
-        "side": spoken_word(Side),
         "order_type": spoken_word(OrderType),
+        "side": spoken_word(Side),
         "quantity": DECIMAL,
-        "filled_quantity": DECIMAL,
-        "average_price": DECIMAL,
-        **COSTS,
-        "position_id": IDENTIFIER,
-        "transaction_id": TRANSACTION,
-        "executed_at": TIMESTAMP,
+        "currency": {**CURRENCY, "description": "Of every amount here."},
+        "price": {**DECIMAL, "description": "Where it would fill, in the middle of the slippage's random part."},
+        "slippage": DECIMAL,
+        "commission": DECIMAL,
+        "margin": DECIMAL,
+        "margin_released": DECIMAL,
+        "total_cost": DECIMAL,
+        "reduces_position": {"type": "boolean"},
+        "realized_pnl": DECIMAL,
+        "free_margin_before": nullable(DECIMAL),
+        "free_margin_after": nullable(DECIMAL),
+        "margin_level_before": nullable(DECIMAL),
+        "margin_level_after": nullable(DECIMAL),
+        "accepted": {"type": "boolean"},
+        "refusal": nullable(closed({"code": word(sorted(DENIALS)), "message": TEXT, "details": {"type": "object"}})),
+        "quoted_at": TIMESTAMP,
     }
 )
 ORDER_MEMBERS: Mapping[str, Schema] = {
@@ -99,7 +163,7 @@ ORDER_MEMBERS: Mapping[str, Schema] = {
     **{name: nullable(schema) for name, schema in COSTS.items()},
     "position_id": nullable(IDENTIFIER),
     "transaction_id": nullable(TRANSACTION),
-    "failure_code": nullable(word(sorted(DENIALS))),
+    "failure_code": {**nullable(TEXT), "description": "The code of its denial, or what its venue said."},
     "failure_reason": nullable(TEXT),
     "created_at": TIMESTAMP,
     "updated_at": TIMESTAMP,
@@ -129,6 +193,7 @@ AUDIT_ROW = closed(
         "status": nullable(word(order_state_words("rest"))),
         "timestamp": TIMESTAMP,
         "reason": nullable(TEXT),
+        "error_code": nullable(TEXT),
         "retry_attempt": nullable(COUNT),
     }
 )
@@ -140,6 +205,14 @@ SCHEMAS: Mapping[str, Schema] = {
     **NUMBERS,
     "ExecuteOrderRequest": new_order("functions"),
     "CreateOrderRequest": new_order("rest"),
+    "PreviewOrderRequest": without_key(new_order("rest")),
+    "CancelRequest": keyed_body({}),
+    "ExecutedOrder": EXECUTED,
+    "PendingOrder": RESTING,
+    "CreatedOrder": CREATED,
+    "UnfilledOrder": closed(UNFILLED_MEMBERS),
+    "CanceledOrder": closed({**UNFILLED_MEMBERS, "cancelled_at": TIMESTAMP}),
+    "OrderPreview": PREVIEW,
 }
 
 # --- what the renderers of the code make these examples of ---------------------------------------------------------
@@ -216,6 +289,7 @@ AUDIT_FACTS: Mapping[str, Any] = {
     "status": "filled",
     "created_at": MOMENT,
     "reason": None,
+    "error_code": None,
     "retry_attempt": None,
 }
 MARKET_ORDER = {
@@ -230,7 +304,64 @@ ORDER_ERRORS = DENIALS | {
     ErrorCode.UNKNOWN_SYMBOL,
     ErrorCode.CONFLICT,
     ErrorCode.MARKET_DATA_UNAVAILABLE,
+    ErrorCode.VENUE_UNAVAILABLE,
 }
+UNFILLED: Mapping[str, Any] = {
+    "outcome": "canceled",
+    "order_id": ORDER_ID,
+    "client_order_id": None,
+    "symbol": "AAPL",
+    "side": "buy",
+    "order_type": "limit",
+    "quantity": 100,
+    "limit_price": Decimal("140.00"),
+    "stop_price": None,
+    "time_in_force": "gtc",
+    "status": "canceled",
+    "filled_quantity": 0,
+    "leaves_quantity": 0,
+    "created_at": MOMENT,
+    "transact_time": MOMENT,
+}
+PREVIEWED = {
+    "account_id": ACCOUNT_ID,
+    "symbol": "EURUSD",
+    "order_type": "MARKET",
+    "side": "BUY",
+    "quantity": "0.1",
+    "currency": "USD",
+    "price": "1.15983",
+    "slippage": "0.00012",
+    "commission": "0.00",
+    "margin": "115.98",
+    "margin_released": "0.00",
+    "total_cost": "115.98",
+    "reduces_position": False,
+    "realized_pnl": "0.00",
+    "free_margin_before": "100000.00",
+    "free_margin_after": "99882.02",
+    "margin_level_before": None,
+    "margin_level_after": "86220.04",
+    "accepted": True,
+    "refusal": None,
+    "quoted_at": "2026-11-21T04:28:43.227Z",
+}
+FILTERS = (
+    Parameter("symbol", {"type": "string", "pattern": SYMBOL_PATTERN.replace("A-Z", "A-Za-z")}, "Of this symbol."),
+    one_of("side", SIDES, "Of this side."),
+    one_of("order_type", ORDER_TYPES, "Of this type."),
+    Parameter("from", {"type": "string", "format": "date-time"}, "Created at this time or later, with its offset."),
+    Parameter("to", {"type": "string", "format": "date-time"}, "Created before this time."),
+    Parameter("client_order_id", {"type": "string", "maxLength": LABEL_CHARACTERS_MAX}, "The caller's name of one."),
+    ACCOUNT,
+    PAGE_LIMIT,
+    CURSOR,
+)
+ORDER_PAGE = Answer(
+    "A page of orders. next_cursor is null on the last one.",
+    closed({"data": list_of(ref("Order")), "next_cursor": nullable(IDENTIFIER)}),
+    orders_body({"orders": [ORDER_FACTS], "next": None}),
+)
 
 ORDERS = (
     Operation(
@@ -247,8 +378,8 @@ ORDERS = (
         errors=ORDER_ERRORS,
         answers={
             200: Answer(
-                "The order was executed.",
-                EXECUTED,
+                "The order was executed; or it is pending, because it rests or is on its way to its venue.",
+                {"anyOf": [ref("ExecutedOrder"), ref("PendingOrder")]},
                 execution_data(EXECUTION, "functions", TRADER_ID),
                 ("Idempotency-Replayed",),
             )
@@ -268,8 +399,8 @@ ORDERS = (
         errors=ORDER_ERRORS,
         answers={
             201: Answer(
-                "The order was executed.",
-                CREATED,
+                "The order was executed; or it is pending, because it rests or is on its way to its venue.",
+                {"anyOf": [ref("CreatedOrder"), ref("UnfilledOrder")]},
                 execution_data(EXECUTION, "rest", TRADER_ID),
                 ("Idempotency-Replayed",),
             )
@@ -283,15 +414,59 @@ ORDERS = (
         permission="orders:read",
         parameters=(
             some_of("status", order_state_words("rest"), "Only orders in one of these states; their case is ignored."),
-            ACCOUNT,
-            PAGE_LIMIT,
-            CURSOR,
+            *FILTERS,
         ),
+        answers={200: ORDER_PAGE},
+    ),
+    Operation(
+        route="GET /api/orders/history",
+        operation_id="listClosedOrders",
+        tag="orders",
+        summary="List your orders that have ended, newest first",
+        permission="orders:read",
+        parameters=(
+            some_of("status", CLOSED_WORDS, "Only orders in one of these states; their case is ignored."),
+            *FILTERS,
+        ),
+        answers={200: ORDER_PAGE},
+    ),
+    Operation(
+        route="POST /api/v1/orders/preview",
+        operation_id="previewOrder",
+        tag="orders",
+        summary="See what an order would come to; nothing is written",
+        permission="orders:read",
+        body=ref("PreviewOrderRequest"),
+        body_example={"symbol": "EURUSD", "order_type": "MARKET", "side": "BUY", "quantity": "0.1"},
+        errors=frozenset(
+            {
+                ErrorCode.NOT_FOUND,
+                ErrorCode.UNKNOWN_SYMBOL,
+                ErrorCode.CONFLICT,
+                ErrorCode.MARKET_DATA_UNAVAILABLE,
+            }
+        ),
+        answers={200: Answer("What it would come to.", ref("OrderPreview"), PREVIEWED)},
+    ),
+    Operation(
+        route="POST /api/v1/orders/{id}/cancel",
+        operation_id="cancelOrder",
+        tag="orders",
+        summary="Cancel a working order",
+        permission="orders:write",
+        state_changing=True,
+        keyed=True,
+        parameters=(path_id("an order of yours"),),
+        body=ref("CancelRequest"),
+        body_example={},
+        may_lack_body=True,
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.ORDER_NOT_CANCELABLE}),
         answers={
             200: Answer(
-                "A page of orders. next_cursor is null on the last one.",
-                closed({"data": list_of(ref("Order")), "next_cursor": nullable(IDENTIFIER)}),
-                orders_body({"orders": [ORDER_FACTS], "next": None}),
+                "The order is canceled.",
+                ref("CanceledOrder"),
+                canceled_body(UNFILLED, TRADER_ID),
+                ("Idempotency-Replayed",),
             )
         },
     ),
