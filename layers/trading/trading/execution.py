@@ -110,6 +110,7 @@ def execute_order(
         raise TradingError(
             ErrorCode.VENUE_UNAVAILABLE,
             f"The venue of {order.symbol} is not connected at the moment. Send the same request again later.",
+            {"field": "symbol", "value": order.symbol, "constraint": "an instrument whose venue is connected"},
             retry_after=60,
         )
     accepted = settled(routing.procedure(asked), wake_relay)

@@ -1,9 +1,10 @@
-"""What moved an account's balance, and what operators do to accounts."""
+"""What operators do to accounts, and the ledger that shows it to them and to its owner."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
-from tools.openapi.errors import ACCOUNT_ID, ORDER_ID
+from tools.openapi.errors import ACCOUNT_ID
 from tools.openapi.forms import (
     COUNT,
     CURRENCY,
@@ -17,140 +18,181 @@ from tools.openapi.forms import (
     nullable,
     ref,
     word,
+    words_of,
 )
 from tools.openapi.operation import Answer, Operation, Parameter
 from tools.openapi.order_body import keyed_body
 from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT
 from tools.openapi.parameters import PAGE_LIMIT, path_id
-from tools.openapi.routes.account import ACCOUNT_FACTS, ACCOUNT_MEMBERS
-from trading.account_requests import REASON_CHARACTERS_MAX
-from trading.edge.account_dialects import EMAIL_CHARACTERS_MAX, accounts_body, change_body, movement_body
+from tools.openapi.routes.account import ACCOUNT_FACTS
+from tools.openapi.routes.account import SCHEMAS as ACCOUNT_SCHEMAS
+from trading.account_requests import REASON_CHARACTERS_MAX, AccountChange, EntryType
+from trading.edge.account_dialects import EMAIL_CHARACTERS_MAX, TAKEN, accounts_body, change_body, movement_body
 from trading.edge.reading_dialects import CURSOR_DIGITS_MAX, ledger_body
 from trading.errors import ErrorCode
-from trading.pricing import COMMISSION_FACTOR_BY_TIER
+from trading.order_entry import DIGITS_MAX, PLAIN_DECIMAL
 
+# As exact as a JSON number in a schema can be.
+BOUND = 10**DIGITS_MAX
+DECIMAL_TEXT: Schema = {"type": "string", "pattern": f"^{PLAIN_DECIMAL.pattern}$"}
+LEDGER_CURSOR: Schema = {"type": "string", "pattern": f"^[0-9]{{1,{CURSOR_DIGITS_MAX}}}$"}
+# Those that an operator books, and those that trading does.
+ENTRY_TYPES = (*words_of(EntryType), "realized_pnl", "commission", "financing")
+
+
+def _taken(name: str, form: Schema, more: str = "") -> Schema:
+    """A member of a body, described in the words that refusals use."""
+    return {"description": f"Send {TAKEN[name]}{more}.", **form}
+
+
+def _words(name: str) -> Schema:
+    """The words that a change takes as `name`."""
+    return word(AccountChange.model_json_schema()["properties"][name]["anyOf"][0]["enum"])
+
+
+def _body(required: Mapping[str, Schema], optional: Mapping[str, Schema]) -> dict[str, Any]:
+    """A body whose `required` members may not be null either."""
+    keyed = keyed_body(optional)
+    return {**keyed, "properties": {**required, **keyed["properties"]}, "required": list(required)}
+
+
+REASON = _taken("reason", {"type": "string", "minLength": 1, "maxLength": REASON_CHARACTERS_MAX}, ", not only spaces")
 TERMS: Mapping[str, Schema] = {
-    "kyc_status": word(["pending", "verified", "rejected"]),
-    "account_status": word(["active", "suspended", "closed"]),
-    "account_tier": word(COMMISSION_FACTOR_BY_TIER),
+    "kyc_status": _words("kyc_status"),
+    "account_status": _words("account_status"),
+    "account_tier": _words("account_tier"),
+    "leverage": DECIMAL,
 }
-REASON: Schema = {"type": "string", "minLength": 1, "maxLength": REASON_CHARACTERS_MAX, "pattern": r"\S"}
-AMOUNT: Schema = {
-    "description": "In whole minor units of the account's currency; only an adjustment may be below 0.",
-    "anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^-?[0-9]{1,18}(\.[0-9]{1,12})?$"}],
+CHANGES: Mapping[str, Schema] = {
+    "kyc_status": _taken("kyc_status", TERMS["kyc_status"], " (its case is ignored)"),
+    "account_status": _taken("account_status", TERMS["account_status"], " (its case is ignored)"),
+    "account_tier": _taken("account_tier", TERMS["account_tier"], " (its case is ignored)"),
+    "leverage": _taken(
+        "leverage",
+        {"anyOf": [{"type": "number", "minimum": 1, "maximum": 1000}, DECIMAL_TEXT]},
+        " with at most 2 places, as a number or as text; 1 on a cash account",
+    ),
 }
-LEDGER_ENTRY = closed(
-    {
-        "id": IDENTIFIER,
-        "account_id": IDENTIFIER,
-        "entry_number": {**COUNT, "description": "Gapless in the account."},
-        "entry_type": word(["deposit", "withdrawal", "adjustment", "realized_pnl", "commission", "financing"]),
-        "amount": {**DECIMAL, "description": "Signed."},
-        "balance": {**DECIMAL, "description": "After it."},
-        "currency": CURRENCY,
-        "reason": nullable(TEXT),
-        "order_id": nullable(IDENTIFIER),
-        "position_id": nullable(IDENTIFIER),
-        "created_at": TIMESTAMP,
-    }
-)
-MOVEMENT: Mapping[str, Schema] = {
-    "entry_type": word(["deposit", "withdrawal", "adjustment"]),
-    "amount": AMOUNT,
-    "reason": REASON,
-}
+SEQUENCE: Schema = {**COUNT, "description": "Of the event that tells it."}
 SCHEMAS: Mapping[str, Schema] = {
-    "LedgerEntry": LEDGER_ENTRY,
-    "MovementRequest": {**keyed_body(MOVEMENT), "required": list(MOVEMENT)},
-    "Movement": closed(
+    "LedgerEntry": closed(
         {
             "id": IDENTIFIER,
             "account_id": IDENTIFIER,
-            "entry_type": MOVEMENT["entry_type"],
-            "amount": {**DECIMAL, "description": "Signed, as in the ledger."},
-            "balance": {**DECIMAL, "description": "After it."},
+            "entry_number": {"type": "integer", "minimum": 1, "description": "Counted in the account, without gaps."},
+            "entry_type": word(ENTRY_TYPES),
+            "amount": {**DECIMAL, "description": "Signed: below zero it left the account."},
+            "balance": {**DECIMAL, "description": "After this entry."},
+            "currency": CURRENCY,
+            "reason": {**nullable(TEXT), "description": "What the operator said; null for what trading booked."},
+            "order_id": nullable(IDENTIFIER),
+            "position_id": nullable(IDENTIFIER),
+            "created_at": TIMESTAMP,
+        }
+    ),
+    "LedgerPage": closed({"data": list_of(ref("LedgerEntry")), "next_cursor": nullable(LEDGER_CURSOR)}),
+    "MoneyMovementRequest": _body(
+        {
+            "entry_type": _taken("entry_type", word(words_of(EntryType)), " (its case is ignored)"),
+            "amount": _taken(
+                "amount",
+                {"anyOf": [{"type": "number", "exclusiveMinimum": -BOUND, "exclusiveMaximum": BOUND}, DECIMAL_TEXT]},
+                ", as a number or as text; positive, or for an adjustment of any sign but not zero",
+            ),
+            "reason": REASON,
+        },
+        {},
+    ),
+    "MoneyMovement": closed(
+        {
+            "id": {**IDENTIFIER, "description": "Of the ledger entry."},
+            "account_id": IDENTIFIER,
+            "entry_type": word(words_of(EntryType)),
+            "amount": {**DECIMAL, "description": "Signed: a withdrawal's is below zero."},
+            "balance": {**DECIMAL, "description": "After this entry."},
             "currency": CURRENCY,
             "reason": TEXT,
             "created_at": TIMESTAMP,
-            "sequence": COUNT,
+            "sequence": SEQUENCE,
         }
     ),
     "AccountChangeRequest": {
-        **keyed_body({**TERMS, "leverage": {"type": "number", "minimum": 1, "maximum": 1000}, "reason": REASON}),
-        "required": ["reason"],
+        **_body({"reason": REASON}, CHANGES),
+        "description": "One of the terms at least, with a value that differs from what is set.",
+        "anyOf": [{"required": [name]} for name in CHANGES],
     },
-    "AccountTerms": closed(
-        {
-            "id": IDENTIFIER,
-            "trader_id": IDENTIFIER,
-            **TERMS,
-            "leverage": DECIMAL,
-            "updated_at": TIMESTAMP,
-            "sequence": COUNT,
-        }
+    "ChangedAccount": closed(
+        {"id": IDENTIFIER, "trader_id": IDENTIFIER, **TERMS, "updated_at": TIMESTAMP, "sequence": SEQUENCE}
     ),
-    "FoundAccount": closed({**ACCOUNT_MEMBERS, "email": TEXT, **TERMS}),
+    "FoundAccount": closed({**ACCOUNT_SCHEMAS["Account"]["properties"], "email": TEXT, **TERMS}),
 }
-CURSOR = Parameter(
-    "cursor",
-    {"type": "string", "pattern": f"^[0-9]{{1,{CURSOR_DIGITS_MAX}}}$"},
-    "The next_cursor of the page before.",
-)
-EMAIL = Parameter(
-    "email",
-    {"type": "string", "minLength": 3, "maxLength": EMAIL_CHARACTERS_MAX, "pattern": r"^\S[ -~]+\S$"},
-    "Whose accounts.",
-    required=True,
-)
-ENTRY_FACTS: Mapping[str, Any] = {
-    "id": "01a1fc5d-1d66-7c20-9f1d-3b1c5f4a7e11",
-    "account_id": ACCOUNT_ID,
-    "entry_number": 2,
-    "entry_type": "commission",
-    "amount": "0.00",
-    "balance": "100000.00",
-    "currency": "USD",
-    "reason": None,
-    "order_id": ORDER_ID,
-    "position_id": "01a1fc5d-1d65-7e95-b7ba-4385d0cd8a94",
-    "created_at": "2026-11-21T04:28:43.227114Z",
+
+ENTRY_ID = "01a1fc5d-0b31-7c18-9d0e-64b1f7a0c2e5"
+MOMENT = "2026-11-21T04:28:43.227114Z"
+SAID = "wire 4711 has arrived"
+TERMS_FACTS: Mapping[str, Any] = {
+    "kyc_status": "verified",
+    "account_status": "active",
+    "account_tier": "gold",
+    "leverage": "30",
+}
+LEDGER_FACTS: Mapping[str, Any] = {
+    "entries": [
+        {
+            "id": ENTRY_ID,
+            "account_id": ACCOUNT_ID,
+            "entry_number": 2,
+            "entry_type": "deposit",
+            "amount": "250.50",
+            "balance": "100250.50",
+            "currency": "USD",
+            "reason": SAID,
+            "order_id": None,
+            "position_id": None,
+            "created_at": MOMENT,
+        }
+    ],
+    "next": 2,
 }
 MOVED: Mapping[str, Any] = {
-    "entry_id": ENTRY_FACTS["id"],
+    "entry_id": ENTRY_ID,
     "account_id": ACCOUNT_ID,
     "entry_type": "deposit",
-    "amount": 250,
-    "balance": 100250,
+    "amount": Decimal("250.5"),
+    "balance": Decimal("100250.5"),
     "currency": "USD",
-    "reason": "wire of 20 November",
-    "transact_time": "2026-11-21T04:28:43.227114Z",
+    "reason": SAID,
+    "transact_time": MOMENT,
     "sequence": 3,
 }
 CHANGED: Mapping[str, Any] = {
+    **TERMS_FACTS,
     "account_id": ACCOUNT_ID,
     "user_id": ACCOUNT_FACTS["user_id"],
-    "kyc_status": "verified",
-    "account_status": "suspended",
-    "account_tier": "gold",
-    "leverage": 100,
-    "transact_time": "2026-11-21T04:28:43.227114Z",
-    "sequence": 4,
+    "transact_time": MOMENT,
+    "sequence": 3,
 }
-LEDGER = Answer(
-    "A page of entries, newest first. next_cursor is null on the last one.",
-    closed({"data": list_of(ref("LedgerEntry")), "next_cursor": nullable({"type": "string"})}),
-    ledger_body({"entries": [ENTRY_FACTS], "next": None}),
+FOUND: Mapping[str, Any] = {**ACCOUNT_FACTS, **TERMS_FACTS, "email": "gold@example.com"}
+
+LEDGER = Answer("A page of the ledger.", ref("LedgerPage"), ledger_body(LEDGER_FACTS))
+LEDGER_PAGE = (PAGE_LIMIT, Parameter("cursor", LEDGER_CURSOR, "The next_cursor of the page before."))
+EMAIL = Parameter(
+    "email",
+    {"type": "string", "minLength": 3, "maxLength": EMAIL_CHARACTERS_MAX},
+    "The user's address; its case is ignored.",
+    required=True,
 )
-OPERATORS_ALONE = "For the role operator, who may not change an account of their own."
+ROLE = "For the role operator alone; another is FORBIDDEN whatever its permissions."
+NOT_ONES_OWN = f"{ROLE} So is an account of one's own: another operator has to act on it."
 
 OPERATORS = (
     Operation(
         route="GET /api/v1/account/ledger-entries",
-        operation_id="listOwnLedgerEntries",
+        operation_id="listLedgerEntries",
         tag="account",
-        summary="List what moved your balance",
+        summary="List what moved your balance, newest first",
         permission="account:read",
-        parameters=(ACCOUNT, PAGE_LIMIT, CURSOR),
+        parameters=(ACCOUNT, *LEDGER_PAGE),
         errors=frozenset({ErrorCode.NOT_FOUND}),
         answers={200: LEDGER},
     ),
@@ -158,26 +200,26 @@ OPERATORS = (
         route="GET /api/v1/accounts",
         operation_id="findAccounts",
         tag="operators",
-        summary="Find the accounts of a user",
-        description="For the role operator.",
+        summary="Find the accounts of a user and their worth",
+        description=f"{ROLE} An address that nobody has is answered with no accounts.",
         permission="accounts:write",
         parameters=(EMAIL,),
         answers={
             200: Answer(
-                "Their accounts; none for an unknown address.",
+                "The user's accounts, oldest first.",
                 closed({"data": list_of(ref("FoundAccount")), "total": COUNT}),
-                accounts_body([{**ACCOUNT_FACTS, **CHANGED, "email": "gold@example.com", "leverage": "100"}]),
+                accounts_body([FOUND]),
             )
         },
     ),
     Operation(
         route="GET /api/v1/accounts/{id}/ledger-entries",
-        operation_id="listLedgerEntries",
+        operation_id="listLedgerEntriesOfAccount",
         tag="operators",
-        summary="List what moved an account's balance",
-        description="For the role operator.",
+        summary="List what moved an account's balance, newest first",
+        description=ROLE,
         permission="accounts:write",
-        parameters=(path_id("an account"), PAGE_LIMIT, CURSOR),
+        parameters=(path_id("an account"), *LEDGER_PAGE),
         errors=frozenset({ErrorCode.NOT_FOUND}),
         answers={200: LEDGER},
     ),
@@ -185,30 +227,40 @@ OPERATORS = (
         route="POST /api/v1/accounts/{id}/ledger-entries",
         operation_id="moveMoney",
         tag="operators",
-        summary="Deposit, withdraw or adjust",
-        description=OPERATORS_ALONE,
+        summary="Book a deposit, a withdrawal or an adjustment",
+        description=(
+            f"{NOT_ONES_OWN} A withdrawal takes at most what is free at fresh quotes; without those it is "
+            "MARKET_DATA_UNAVAILABLE. Without an idempotency key, a repeat is another movement."
+        ),
         permission="accounts:write",
         state_changing=True,
         keyed=True,
         parameters=(path_id("an account"),),
-        body=ref("MovementRequest"),
-        body_example={"entry_type": "deposit", "amount": "250.00", "reason": "wire of 20 November"},
+        body=ref("MoneyMovementRequest"),
+        body_example={"entry_type": "deposit", "amount": "250.50", "reason": SAID, "idempotency_key": "wire-4711"},
         errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.INSUFFICIENT_FUNDS, ErrorCode.MARKET_DATA_UNAVAILABLE}),
-        answers={201: Answer("It is booked.", ref("Movement"), movement_body(MOVED), ("Idempotency-Replayed",))},
+        answers={
+            201: Answer("The money is moved.", ref("MoneyMovement"), movement_body(MOVED), ("Idempotency-Replayed",))
+        },
     ),
     Operation(
         route="PATCH /api/v1/accounts/{id}",
         operation_id="changeAccount",
         tag="operators",
         summary="Change what an account's user is and may",
-        description=OPERATORS_ALONE,
+        description=(
+            f"{NOT_ONES_OWN} What is left out stays. KYC, status and tier are the user's, on all accounts; leverage is "
+            "the account's. It holds from the next order on."
+        ),
         permission="accounts:write",
         state_changing=True,
         keyed=True,
         parameters=(path_id("an account"),),
         body=ref("AccountChangeRequest"),
-        body_example={"account_status": "suspended", "reason": "under review"},
+        body_example={"leverage": 30, "reason": "asked for less risk", "idempotency_key": "ticket-4712"},
         errors=frozenset({ErrorCode.NOT_FOUND}),
-        answers={200: Answer("It is changed.", ref("AccountTerms"), change_body(CHANGED), ("Idempotency-Replayed",))},
+        answers={
+            200: Answer("What holds now.", ref("ChangedAccount"), change_body(CHANGED), ("Idempotency-Replayed",))
+        },
     ),
 )
