@@ -368,8 +368,9 @@ def test_the_request_id_goes_into_the_order_and_its_event(traders: Traders) -> N
     trader = traders.new()
     trader.http.headers["X-Request-ID"] = "follow-me"
     # when
-    trader.order()
+    response = trader.order()
     # then
+    assert response.status_code == 200, response.text
     assert [row["request_id"] for row in trader.rows("orders", "request_id")] == ["follow-me"]
     assert trader.rows("events", "request_id", "sequence")[-1]["request_id"] == "follow-me"
 
