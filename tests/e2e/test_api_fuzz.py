@@ -25,6 +25,8 @@ bounded = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
+# A limit in EURUSD that the market does not reach.
+FAR_BELOW = "0.50000"
 # What an id in a path is the id of.
 COLLECTION = re.compile(r"/([a-z_-]+)/\{id\}")
 every_operation = pytest.mark.parametrize("described", operations(), ids=lambda each: each.operation["operationId"])
@@ -32,11 +34,15 @@ every_operation = pytest.mark.parametrize("described", operations(), ids=lambda 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A trader with an order and a position, and a token that carries every permission."""
+    """A trader with orders and a position, and a token that carries every permission.
+
+    `ids` are those that the caller may act on, by collection; the first is one that acting on succeeds. The account
+    is another user's, because an operator may not act on one of their own.
+    """
 
     trader: Trader
     token: str
-    ids: dict[str, str]
+    ids: dict[str, list[str]]
 
     def real(self, described: Described) -> dict[str, list[Any]]:
         """Values that mean something, by the names of members and parameters."""
@@ -46,10 +52,10 @@ class Caller:
             "symbols": ["EURUSD", "AAPL,eurusd"],
             "order_type": ["market", "MARKET"],
             "quantity": ["0.1", 0.02, "0.5"],
-            "account_id": [self.ids["accounts"]],
-            "cursor": [self.ids["orders"]],
+            "account_id": [str(self.trader.account_id)],
+            "cursor": self.ids["orders"],
             "email": [self.trader.email],
-        } | ({"id": [self.ids[found[1]]]} if found else {})
+        } | ({"id": self.ids[found[1]]} if found else {})
 
     def send(self, sent: Sent, **claims: object) -> httpx.Response:
         """The answer to a request, with a token that has other claims; None leaves a claim out."""
@@ -60,17 +66,31 @@ class Caller:
         return sample(described, self.real(described))
 
 
+def new_caller(traders: Traders) -> Caller:
+    trader = traders.new()
+    filled = exact(trader.order())["data"]
+    resting = exact(trader.order(order_type="limit", limit_price=FAR_BELOW))["data"]
+    ids = {
+        "orders": [resting["order_id"], filled["order_id"]],
+        "positions": [filled["position_id"]],
+        "accounts": [str(traders.new().account_id)],
+    }
+    return Caller(trader, token_of(trader), ids)
+
+
 @pytest.fixture(scope="module")
 def caller(all_traders: Traders) -> Iterator[Caller]:
-    trader = all_traders.new()
-    ordered = exact(trader.order())["data"]
-    ids = {
-        "orders": ordered["order_id"],
-        "positions": ordered["position_id"],
-        "accounts": str(trader.account_id),
-    }
-    yield Caller(trader, token_of(trader), ids)
-    trader.close()
+    made = new_caller(all_traders)
+    yield made
+    made.trader.close()
+
+
+@pytest.fixture(scope="module")
+def untouched(all_traders: Traders) -> Iterator[Caller]:
+    """A caller whose order still waits and whose position is still open: no other test acts on them."""
+    made = new_caller(all_traders)
+    yield made
+    made.trader.close()
 
 
 @every_operation
@@ -97,6 +117,14 @@ def test_what_does_not_fit_is_refused(caller: Caller, described: Described) -> N
         assert 400 <= response.status_code < 500, (sent, response.text)
 
     asked()
+
+
+@every_operation
+def test_its_own_example_is_taken(untouched: Caller, described: Described) -> None:
+    if "requestBody" not in described.operation:
+        return
+    response = untouched.send(untouched.sample(described))
+    assert response.is_success, response.text
 
 
 # --- who may ------------------------------------------------------------------------------------------------------
