@@ -103,9 +103,11 @@ def send(client: httpx.Client, token: str | None, sent: Sent) -> httpx.Response:
 
 
 def _real(case: Case, values: Mapping[str, Any]) -> Sent:
-    for container in (case.path_parameters, case.query, case.body):
-        if isinstance(container, dict):
-            container.update({name: values[name] for name in values if name in container})
+    # A part of a case may be the document's own example, which is not to be changed.
+    for part in ("path_parameters", "query", "body"):
+        held = getattr(case, part)
+        if isinstance(held, dict):
+            setattr(case, part, held | {name: values[name] for name in values if name in held})
     return _sent(case)
 
 
