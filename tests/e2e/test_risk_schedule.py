@@ -1,6 +1,6 @@
 """The scheduled risk function: a margin call is told once when it begins and once when it ends, a stop-out as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -18,6 +18,19 @@ BID, ASK = Decimal("0.66"), Decimal("0.6602")
 LOWER_BID = Decimal("0.6525")
 LOWEST_BID = Decimal("0.6510")
 RUN_SECONDS_MAX = 90
+
+
+@pytest.fixture(autouse=True)
+def prices_flow_again(local_system: LocalSystem) -> Iterator[None]:
+    """A killed gateway takes the price feed with it, and the next copy waits out its lease, for as long as quotes stay
+    fresh: whoever trades in that moment is refused. So the tests that come after wait for a quote of the new copy.
+    """
+    yield
+    (now,) = execute(local_system, "SELECT clock_timestamp() AS at")
+    newest = "SELECT received_at FROM quotes WHERE symbol = 'EURUSD'"
+    eventually(
+        lambda: execute(local_system, newest)[0]["received_at"] > now["at"], seconds=RUN_SECONDS_MAX, what="a new quote"
+    )
 
 
 def run_the_schedule(system: LocalSystem) -> None:

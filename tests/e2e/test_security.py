@@ -181,7 +181,7 @@ def test_the_eleventh_call_of_a_bronze_user_in_a_minute_is_refused(traders: Trad
     # given a bronze user who has used the minute
     trader = traders.named("bronze@example.com")
     answers = [trader.order(quantity="0.01") for _ in range(BRONZE_LIMIT)]
-    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
     assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == [str(n) for n in reversed(range(10))]
     assert {answer.headers["x-ratelimit-limit"] for answer in answers} == {str(BRONZE_LIMIT)}
     # when the next call comes
