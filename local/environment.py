@@ -36,6 +36,7 @@ ROLE_OF_SECRET = {
     "RiskDatabaseSecret": "function_risk",
     "RouterDatabaseSecret": "function_router",
     "OperatorDatabaseSecret": "function_operator",
+    "TriggersDatabaseSecret": "function_triggers",
 }
 
 # Variable -> parameter of template.yaml.

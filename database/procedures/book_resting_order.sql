@@ -8,6 +8,7 @@ DECLARE
 BEGIN
     v_order.limit_price := (request ->> 'limit_price')::numeric;
     v_order.stop_price := (request ->> 'stop_price')::numeric;
+    v_order.expires_at := (request ->> 'expires_at')::timestamptz;
     v_order.linked_order_ids := '{}';
     v_order.position_size_check := true;
     v_order.version := 1;
@@ -37,32 +38,104 @@ BEGIN
         'limit_price', p_order.limit_price, 'stop_price', p_order.stop_price,
         'time_in_force', p_order.time_in_force, 'status', p_order.status,
         'filled_quantity', p_order.filled_quantity, 'leaves_quantity', p_order.leaves_quantity,
-        'average_price', p_order.average_price
+        'average_price', p_order.average_price, 'expires_at', utc_text(p_order.expires_at),
+        'failure_code', p_order.failure_code, 'failure_reason', p_order.failure_reason
     );
 END
 $$;
 
--- An order that rests from now on. p_fill holds the margin (NULL when it only reduces) and the commission that were
--- found free for it; neither is reserved.
+-- An order that rests from now on, unless the quote of now touches it or it may not rest. p_fill holds the margin (NULL
+-- when it only reduces) and the commission that were found free for it; neither is reserved.
 CREATE OR REPLACE FUNCTION book_resting_order(
     request jsonb, p_account accounts, p_terms order_terms, p_fill order_fill, p_at timestamptz
 ) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
     v_order orders := priced_order(request, p_account, p_at);
+    v_entries audit_entry [];
+    v_touched boolean;
 BEGIN
     v_order.status := 'new';
     v_order.leaves_quantity := v_order.quantity;
     -- They lie on the tick already: this gives them its places.
     v_order.limit_price := round_to_tick(v_order.limit_price, p_terms.tick_size);
     v_order.stop_price := round_to_tick(v_order.stop_price, p_terms.tick_size);
+    v_order.trigger_watch := watch_of(v_order.order_type, v_order.side, v_order.status);
+    v_order.trigger_price := trigger_level(v_order);
+    IF v_order.time_in_force = 'day' THEN
+        v_order.expires_at := trading_day_end(p_terms.calendar, p_at);
+    END IF;
     PERFORM insert_priced_order(v_order);
-    RETURN book_order_state(request, p_account, v_order, ARRAY[
+    v_entries := ARRAY[
         submitted_entry(request),
         ROW('APPROVED', 'new', jsonb_build_object(
             'margin', p_fill.margin, 'commission', p_fill.commission, 'reduces', p_fill.margin IS NULL
-        ), NULL, NULL)::audit_entry
-    ], p_at);
+        ) || jsonb_strip_nulls(jsonb_build_object('expires_at', utc_text(v_order.expires_at))), NULL, NULL)::audit_entry
+    ];
+    v_touched := touches(v_order.trigger_watch, v_order.trigger_price, p_terms.bid, p_terms.ask)
+        AND quote_is_fresh(p_terms, p_at)
+        AND (p_terms.trade_always OR market_is_open(p_terms.calendar, p_at));
+    IF v_touched OR v_order.time_in_force IN ('ioc', 'fok') THEN
+        RETURN settle_at_once(request, p_account, v_order, p_terms, v_entries, v_touched, p_at);
+    END IF;
+    RETURN book_order_state(request, p_account, v_order, v_entries, p_at);
+END
+$$;
+
+-- An order that is touched as it comes, or that may not rest: accepted, filled as far as the quote goes, and what may
+-- not rest is canceled. The answer tells where it ended.
+CREATE OR REPLACE FUNCTION settle_at_once(
+    request jsonb, p_account accounts, p_order orders, p_terms order_terms, p_entries audit_entry[], p_touched boolean,
+    p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_order orders := p_order;
+    v_answer jsonb;
+BEGIN
+    PERFORM book_order_state(unkept(request), p_account, v_order, p_entries, p_at);
+    IF p_touched AND (v_order.time_in_force <> 'fok' OR venue_depth(p_terms) >= v_order.quantity) THEN
+        v_order := act_on_touch(unkept(request), account_under_lock(p_account), v_order, p_terms, p_at);
+    END IF;
+    IF v_order.time_in_force IN ('ioc', 'fok') AND v_order.status IN ('new', 'partially_filled') THEN
+        v_order := end_order(
+            request, account_under_lock(p_account), v_order, 'canceled', NULL, 'It could not be filled at once', p_at
+        );
+    END IF;
+    v_answer := settled_answer(account_under_lock(p_account), v_order, p_at);
+    PERFORM keep_answer(
+        p_account, request ->> 'idempotency_key', request ->> 'request_hash', v_answer,
+        (request ->> 'idempotency_key_days')::integer, p_at
+    );
+    RETURN v_answer;
+END
+$$;
+
+-- What the caller is told of an order that came to something in the call that placed it.
+CREATE OR REPLACE FUNCTION settled_answer(p_account accounts, p_order orders, p_at timestamptz) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN order_fact(p_order) || jsonb_build_object(
+        'outcome', p_order.status, 'account_id', p_account.id, 'created_at', utc_text(p_order.created_at),
+        'sequence', p_account.last_sequence, 'transact_time', utc_text(p_at)
+    ) || CASE p_order.status
+        WHEN 'filled' THEN jsonb_build_object(
+            'execution_price', p_order.average_price, 'position_id', p_order.position_id,
+            'slippage', p_order.slippage, 'commission', p_order.commission,
+            'margin', p_order.total_cost - p_order.commission, 'total_cost', p_order.total_cost,
+            'currency', p_account.currency, 'transaction_id', p_order.transaction_id,
+            'realized_pnl', (
+                SELECT sum(f.realized_pnl) FROM fills AS f
+                WHERE f.user_id = p_order.user_id AND f.order_id = p_order.id
+            )
+        )
+        WHEN 'rejected' THEN jsonb_build_object(
+            'code', p_order.failure_code, 'message', p_order.failure_reason, 'details', jsonb_build_object(
+                'field', 'status', 'value', p_order.status, 'constraint', 'accepted at the price that touched it'
+            )
+        )
+        ELSE '{}'
+    END;
 END
 $$;
 
@@ -73,7 +146,9 @@ CREATE OR REPLACE FUNCTION book_order_state(
 ) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_head bytea := append_audit(p_account, p_order.id, p_entries, p_at, request);
+    v_head bytea := append_audit(
+        p_account, p_order.id, p_entries, p_at, CASE WHEN request ? 'ip_address' THEN request END
+    );
     v_sequence bigint := p_account.last_sequence + 1;
     v_answer jsonb;
 BEGIN
@@ -108,6 +183,8 @@ BEGIN
         'insert_priced_order(orders)',
         'order_fact(orders)',
         'book_resting_order(jsonb, accounts, order_terms, order_fill, timestamptz)',
+        'settle_at_once(jsonb, accounts, orders, order_terms, audit_entry[], boolean, timestamptz)',
+        'settled_answer(accounts, orders, timestamptz)',
         'book_order_state(jsonb, accounts, orders, audit_entry[], timestamptz)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);

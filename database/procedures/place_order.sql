@@ -1,11 +1,14 @@
--- Places an order that rests, in one call and one transaction; returns the stored answer of its key.
+-- Places an order that waits for a price, in one call and one transaction; returns the stored answer of its key.
 --
--- request as of execute_order_atomic, but order_type 'limit', 'stop' or 'stop_limit' with limit_price? and stop_price?
---   (limit and stop_limit have the one, stop and stop_limit the other), time_in_force 'gtc'
--- -> {replayed, answer: {outcome: 'new' | 'denied', order_id, ...}}, the answer as book_resting_order and
---   book_denied_order make it.
--- The margin at its own price must be free now. Nothing of it is reserved: it is checked again when the order triggers.
--- Raises what execute_order_atomic raises; TR004 only where a quote is needed: for the side of a stop and for margin.
+-- request as of execute_order_atomic, but order_type 'limit', 'stop', 'stop_limit', 'market_if_touched' or
+--   'limit_if_touched' with limit_price? and stop_price? as its type has them, time_in_force 'day', 'gtc', 'gtd' with
+--   expires_at, and for a limit also 'ioc' or 'fok'
+-- -> {replayed, answer: {outcome: 'new' | 'triggered' | 'partially_filled' | 'filled' | 'canceled' | 'rejected' |
+--   'denied', order_id, ...}}, the answer as book_order_state, settled_answer and book_denied_order make it.
+-- The margin at its own price must be free now. Nothing of it is reserved: it is checked again when a price touches it.
+-- One that the quote of now touches is filled in the same call, as far as the quote's depth goes.
+-- Raises what execute_order_atomic raises; TR004 only where a quote is needed: for the side of a stop, for margin, and
+-- for what may not rest.
 CREATE OR REPLACE FUNCTION place_order(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -33,10 +36,11 @@ DECLARE
     v_terms order_terms;
     v_position positions;
     v_reducing boolean;
+    v_rests boolean := request ->> 'time_in_force' NOT IN ('ioc', 'fok');
     v_fill order_fill;
     v_refusal jsonb;
 BEGIN
-    PERFORM check_resting_form(request);
+    PERFORM check_resting_form(request, p_at);
     v_terms := terms_of_order(request, p_account);
     PERFORM check_resting_prices(request, v_terms);
     v_position := netting_position(p_account, v_terms.symbol);
@@ -46,7 +50,10 @@ BEGIN
     );
     v_refusal := coalesce(
         -- A closed market fills nothing, but lets an order wait for its opening.
-        eligibility_refusal(p_account, v_terms, v_reducing, true, p_at),
+        eligibility_refusal(
+            p_account, v_terms, v_reducing,
+            v_rests OR market_is_open(v_terms.calendar, p_at), p_at
+        ),
         position_refusal(
             p_account, v_position, v_side, v_quantity, coalesce((request ->> 'reduce_only')::boolean, false)
         ),
@@ -57,6 +64,9 @@ BEGIN
     END IF;
 
     PERFORM check_stop_side(request, v_terms, p_at);
+    IF NOT v_rests AND NOT quote_is_fresh(v_terms, p_at) THEN
+        PERFORM refuse_stale_quote(v_terms.symbol);
+    END IF;
     v_fill.price := coalesce(request ->> 'limit_price', request ->> 'stop_price')::numeric;
     IF request ?| ARRAY['stop_loss', 'take_profit'] THEN
         PERFORM check_exit_prices(request, v_terms, v_fill.price, v_reducing);
@@ -84,27 +94,40 @@ LANGUAGE sql STABLE AS $$
         AND p.status = 'open' AND p.symbol = p_symbol
 $$;
 
--- Behind the API's own check: the types that rest, the prices of each, and the one time in force that they have.
-CREATE OR REPLACE FUNCTION check_resting_form(request jsonb) RETURNS void
+-- Behind the API's own check: the types that wait for a price, the prices of each, and how long each may wait.
+DROP FUNCTION IF EXISTS check_resting_form(jsonb);
+CREATE OR REPLACE FUNCTION check_resting_form(request jsonb, p_at timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_type text := request ->> 'order_type';
+    v_time text := request ->> 'time_in_force';
 BEGIN
-    IF v_type IS NULL OR v_type NOT IN ('limit', 'stop', 'stop_limit') THEN
-        PERFORM refuse_value('order_type', v_type, 'limit, stop or stop_limit');
-    END IF;
-    IF request ->> 'time_in_force' IS DISTINCT FROM 'gtc' THEN
-        PERFORM refuse_value('time_in_force', request ->> 'time_in_force', 'gtc');
-    END IF;
-    IF (request ->> 'limit_price' IS NOT NULL) <> (v_type IN ('limit', 'stop_limit')) THEN
+    IF v_type IS NULL OR v_type NOT IN ('limit', 'stop', 'stop_limit', 'market_if_touched', 'limit_if_touched') THEN
         PERFORM refuse_value(
-            'limit_price', request ->> 'limit_price', CASE v_type WHEN 'stop' THEN 'left out' ELSE 'required' END
+            'order_type', v_type, 'limit, stop, stop_limit, market_if_touched or limit_if_touched'
         );
     END IF;
-    IF (request ->> 'stop_price' IS NOT NULL) <> (v_type IN ('stop', 'stop_limit')) THEN
-        PERFORM refuse_value(
-            'stop_price', request ->> 'stop_price', CASE v_type WHEN 'limit' THEN 'left out' ELSE 'required' END
-        );
+    IF v_time IS NULL OR v_time NOT IN ('day', 'gtc', 'gtd')
+        AND NOT (v_type = 'limit' AND v_time IN ('ioc', 'fok')) THEN
+        PERFORM refuse_value('time_in_force', v_time, 'day, gtc or gtd, and of a limit order also ioc or fok');
+    END IF;
+    IF (request ->> 'expires_at' IS NOT NULL) <> (v_time = 'gtd') THEN
+        PERFORM refuse_value('expires_at', request ->> 'expires_at', CASE v_time
+            WHEN 'gtd' THEN 'a time to come' ELSE 'left out' END);
+    END IF;
+    IF (request ->> 'expires_at')::timestamptz <= p_at THEN
+        PERFORM refuse_value('expires_at', request ->> 'expires_at', 'a time to come');
+    END IF;
+    PERFORM check_price_given(request, 'limit_price', v_type IN ('limit', 'stop_limit', 'limit_if_touched'));
+    PERFORM check_price_given(request, 'stop_price', v_type <> 'limit');
+END
+$$;
+
+CREATE OR REPLACE FUNCTION check_price_given(request jsonb, p_field text, p_wanted boolean) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF (request ->> p_field IS NOT NULL) <> p_wanted THEN
+        PERFORM refuse_value(p_field, request ->> p_field, CASE WHEN p_wanted THEN 'required' ELSE 'left out' END);
     END IF;
 END
 $$;
@@ -131,7 +154,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_stop numeric := (request ->> 'stop_price')::numeric;
 BEGIN
-    IF v_stop IS NULL THEN
+    IF v_stop IS NULL OR request ->> 'order_type' NOT IN ('stop', 'stop_limit') THEN
         RETURN;
     END IF;
     IF quote_is_stale(p_terms.quoted_at, p_terms.received_at, p_terms.quote_age_ms_max, p_terms.calendar, p_at) THEN
@@ -200,7 +223,8 @@ BEGIN
         'place_order(jsonb)',
         'place_resting_order(jsonb, accounts, timestamptz)',
         'netting_position(accounts, text)',
-        'check_resting_form(jsonb)',
+        'check_resting_form(jsonb, timestamptz)',
+        'check_price_given(jsonb, text, boolean)',
         'check_resting_prices(jsonb, order_terms)',
         'check_stop_side(jsonb, order_terms, timestamptz)',
         'working_orders_refusal(accounts)',

@@ -18,9 +18,11 @@ $$;
 -- Record a batch of quotes of one source.
 --   request {"version": 1, "source": text, "quotes": [{"symbol", "bid", "ask", "quoted_at"}],
 --            "lease": {"name", "fence"} or absent}
---   answer  {"accepted": n, "ignored": n, "refused": [{"symbol", "reason"}],
+--   answer  {"accepted": n, "ignored": n, "touched": n, "refused": [{"symbol", "reason"}],
 --            "held": [{"symbol", "bid", "ask", "source"}]}
 -- Quotes only move forward: one that is not newer than the row is ignored. quoted_at defaults to the database's clock.
+-- Several quotes of a symbol are taken in the order of their times. What each touches is queued with it, in the same
+-- transaction: `touched` says how much (queue_touched).
 -- A symbol set by hand (source `manual`) is held against the simulator: its prices stay and only their time is renewed,
 -- so that a run can be made exact. Any other source takes it over.
 -- A batch under a lease renews it; CONFLICT (TR005) when the lease has gone to another copy, and nothing is recorded.
@@ -30,11 +32,13 @@ SET search_path = public, pg_temp
 AS $$
 DECLARE
     c_quotes_max CONSTANT integer := 1000;
-    c_future_max CONSTANT interval := '1 second';
     c_lease CONSTANT interval := '5 seconds';
     v_source CONSTANT text := request ->> 'source';
     v_now CONSTANT timestamptz := clock_timestamp();
-    v_answer jsonb;
+    v_offered offered_quote [];
+    v_round quotes [];
+    v_written quotes [] := '{}';
+    v_touched bigint := 0;
 BEGIN
     PERFORM check_request_version(request);
     IF coalesce(v_source, '') = '' OR jsonb_typeof(request -> 'quotes') IS DISTINCT FROM 'array' THEN
@@ -52,39 +56,88 @@ BEGIN
         END IF;
     END IF;
 
-    WITH offered AS MATERIALIZED (
-        SELECT q.symbol, i.tick_size, i.volatility_average,
-            CASE WHEN pg_input_is_valid(q.bid, 'numeric') THEN q.bid::numeric END AS bid,
-            CASE WHEN pg_input_is_valid(q.ask, 'numeric') THEN q.ask::numeric END AS ask,
-            CASE WHEN q.quoted_at IS NULL THEN v_now
-                WHEN pg_input_is_valid(q.quoted_at, 'timestamptz') THEN q.quoted_at::timestamptz END AS quoted_at
-        FROM jsonb_to_recordset(request -> 'quotes') AS q (symbol text, bid text, ask text, quoted_at text)
-        LEFT JOIN instruments i ON i.symbol = q.symbol
-    ), judged AS MATERIALIZED (
-        SELECT o.*,
-            CASE
-                WHEN o.tick_size IS NULL THEN 'unknown_symbol'
-                WHEN o.bid IS NULL OR o.ask IS NULL THEN 'not_a_number'
-                -- NaN and Infinity sort above every number.
-                WHEN o.bid >= 'Infinity' OR o.ask >= 'Infinity' THEN 'not_a_number'
-                WHEN o.bid <= 0 OR o.ask <= 0 THEN 'not_positive'
-                WHEN o.ask < o.bid THEN 'crossed'
-                WHEN o.quoted_at IS NULL OR NOT isfinite(o.quoted_at) THEN 'no_time'
-                WHEN o.quoted_at > v_now + c_future_max THEN 'in_the_future'
-            END AS reason
-        FROM offered o
-    ), newest AS (
-        -- In the order of the key, so that two writers cannot wait for each other.
-        SELECT DISTINCT ON (j.symbol)
-            j.symbol, j.quoted_at, j.volatility_average,
-            round(j.bid, greatest(scale(j.bid), scale(j.tick_size))) AS bid,
-            round(j.ask, greatest(scale(j.ask), scale(j.tick_size))) AS ask
+    v_offered := judge_quotes(request -> 'quotes', v_now);
+    -- Round by round: the second quote of a symbol finds what the first has left.
+    FOR v_place IN 1..coalesce((SELECT max(o.place) FROM unnest(v_offered) AS o), 0) LOOP
+        v_round := write_quotes(v_offered, v_place, v_source, v_now);
+        v_touched := v_touched + queue_touched(ARRAY(SELECT w.symbol FROM unnest(v_round) AS w), v_now);
+        v_written := v_written || v_round;
+    END LOOP;
+    RETURN jsonb_build_object(
+        'accepted', cardinality(v_written),
+        'ignored', (SELECT count(*) FROM unnest(v_offered) AS o WHERE o.reason IS NULL) - cardinality(v_written),
+        'touched', v_touched,
+        'refused', (
+            SELECT coalesce(jsonb_agg(jsonb_build_object('symbol', o.symbol, 'reason', o.reason)), '[]')
+            FROM unnest(v_offered) AS o WHERE o.reason IS NOT NULL
+        ),
+        'held', (
+            SELECT coalesce(jsonb_agg(DISTINCT jsonb_build_object(
+                'symbol', w.symbol, 'bid', w.bid::text, 'ask', w.ask::text, 'source', w.source
+            )), '[]')
+            FROM unnest(v_written) AS w WHERE w.source <> v_source
+        )
+    );
+END
+$$;
+
+-- The quotes of a batch as numbers and times, each with the reason why it is refused, if it is, and its place among
+-- those of its symbol.
+CREATE OR REPLACE FUNCTION judge_quotes(p_quotes jsonb, p_now timestamptz) RETURNS offered_quote[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    c_future_max CONSTANT interval := '1 second';
+BEGIN
+    RETURN ARRAY(
+        WITH offered AS MATERIALIZED (
+            SELECT q.symbol, i.tick_size, i.volatility_average,
+                CASE WHEN pg_input_is_valid(q.bid, 'numeric') THEN q.bid::numeric END AS bid,
+                CASE WHEN pg_input_is_valid(q.ask, 'numeric') THEN q.ask::numeric END AS ask,
+                CASE WHEN q.quoted_at IS NULL THEN p_now
+                    WHEN pg_input_is_valid(q.quoted_at, 'timestamptz') THEN q.quoted_at::timestamptz END AS quoted_at
+            FROM jsonb_to_recordset(p_quotes) AS q (symbol text, bid text, ask text, quoted_at text)
+            LEFT JOIN instruments i ON i.symbol = q.symbol
+        ), judged AS MATERIALIZED (
+            SELECT o.*,
+                CASE
+                    WHEN o.tick_size IS NULL THEN 'unknown_symbol'
+                    WHEN o.bid IS NULL OR o.ask IS NULL THEN 'not_a_number'
+                    -- NaN and Infinity sort above every number.
+                    WHEN o.bid >= 'Infinity' OR o.ask >= 'Infinity' THEN 'not_a_number'
+                    WHEN o.bid <= 0 OR o.ask <= 0 THEN 'not_positive'
+                    WHEN o.ask < o.bid THEN 'crossed'
+                    WHEN o.quoted_at IS NULL OR NOT isfinite(o.quoted_at) THEN 'no_time'
+                    WHEN o.quoted_at > p_now + c_future_max THEN 'in_the_future'
+                END AS reason
+            FROM offered o
+        )
+        SELECT ROW(
+            j.symbol,
+            round(j.bid, greatest(scale(j.bid), scale(j.tick_size))),
+            round(j.ask, greatest(scale(j.ask), scale(j.tick_size))),
+            j.quoted_at, j.volatility_average, j.reason,
+            row_number() OVER (PARTITION BY j.symbol, j.reason IS NULL ORDER BY j.quoted_at)
+        )::offered_quote
         FROM judged j
-        WHERE j.reason IS NULL
-        ORDER BY j.symbol, j.quoted_at DESC
-    ), written AS (
+    );
+END
+$$;
+
+-- Writes the quotes of one place that are newer than those that stand; the rows as they stand then.
+CREATE OR REPLACE FUNCTION write_quotes(
+    p_offered offered_quote[], p_place integer, p_source text, p_now timestamptz
+) RETURNS quotes[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_written quotes [];
+BEGIN
+    WITH written AS (
         INSERT INTO quotes AS kept (symbol, bid, ask, quoted_at, received_at, source, volatility)
-        SELECT n.symbol, n.bid, n.ask, n.quoted_at, v_now, v_source, n.volatility_average FROM newest n
+        SELECT o.symbol, o.bid, o.ask, o.quoted_at, p_now, p_source, o.volatility_average
+        FROM unnest(p_offered) AS o
+        WHERE o.place = p_place AND o.reason IS NULL
+        -- In the order of the key, so that two writers cannot wait for each other.
+        ORDER BY o.symbol
         ON CONFLICT (symbol) DO UPDATE SET
             (bid, ask, source, volatility) = (SELECT
                 CASE WHEN h.held THEN kept.bid ELSE excluded.bid END,
@@ -101,23 +154,19 @@ BEGIN
             quoted_at = excluded.quoted_at,
             received_at = excluded.received_at
         WHERE excluded.quoted_at > kept.quoted_at
-        RETURNING kept.symbol, kept.bid, kept.ask, kept.source
+        RETURNING kept.*
     )
-    SELECT jsonb_build_object(
-        'accepted', (SELECT count(*) FROM written),
-        'ignored', (SELECT count(*) FROM judged WHERE reason IS NULL) - (SELECT count(*) FROM written),
-        'refused', (SELECT coalesce(jsonb_agg(jsonb_build_object('symbol', j.symbol, 'reason', j.reason)), '[]')
-            FROM judged j WHERE j.reason IS NOT NULL),
-        'held', (SELECT coalesce(jsonb_agg(jsonb_build_object(
-                'symbol', w.symbol, 'bid', w.bid::text, 'ask', w.ask::text, 'source', w.source)), '[]')
-            FROM written w WHERE w.source <> v_source))
-    INTO v_answer;
-    RETURN v_answer;
+    SELECT coalesce(array_agg(w), '{}') INTO v_written FROM written AS w;
+    RETURN v_written;
 END
 $$;
 
 ALTER FUNCTION quote_volatility(numeric, numeric, numeric, numeric, numeric) OWNER TO trading_procedures;
+ALTER FUNCTION judge_quotes(jsonb, timestamptz) OWNER TO trading_procedures;
+ALTER FUNCTION write_quotes(offered_quote[], integer, text, timestamptz) OWNER TO trading_procedures;
 ALTER FUNCTION record_quotes(jsonb) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION quote_volatility(numeric, numeric, numeric, numeric, numeric) FROM PUBLIC;
+REVOKE ALL ON FUNCTION judge_quotes(jsonb, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION write_quotes(offered_quote[], integer, text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION record_quotes(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION record_quotes(jsonb) TO function_prices;

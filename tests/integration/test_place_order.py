@@ -71,7 +71,7 @@ class TestResting:
         assert set(answer) == {
             "outcome", "order_id", "account_id", "client_order_id", "symbol", "side", "order_type", "quantity",
             "limit_price", "stop_price", "time_in_force", "status", "filled_quantity", "leaves_quantity",
-            "average_price", "created_at", "sequence", "transact_time",
+            "average_price", "expires_at", "failure_code", "failure_reason", "created_at", "sequence", "transact_time",
         }  # fmt: skip
         assert (answer["outcome"], answer["status"], answer["client_order_id"]) == ("new", "new", "mine")
         assert answer["account_id"] == str(user.account_id)
@@ -134,8 +134,16 @@ class TestResting:
 
         assert market.place(market.user())["outcome"] == "new"
 
-    def test_on_the_far_side_of_the_market_it_rests_all_the_same(self, market: Market) -> None:
-        assert market.place(market.user(), limit_price="1.2000")["outcome"] == "new"
+    def test_on_the_far_side_of_the_market_it_is_filled_at_the_quote(self, market: Market) -> None:
+        user = market.user()
+
+        placed = market.place(user, limit_price="1.2000")
+
+        assert (placed["outcome"], placed["execution_price"], placed["slippage"]) == ("filled", Decimal("1.1002"), 0)
+        assert [row["action"] for row in market.audit(user, placed["order_id"])] == [
+            "SUBMITTED", "APPROVED", "EXECUTED", "FILLED",
+        ]  # fmt: skip
+        assert placed["sequence"] == market.last_event(user)["sequence"] == 3
 
 
 class TestDenial:
@@ -358,7 +366,11 @@ class TestRefusal:
             ({"order_type": "market", "limit_price": None}, "order_type"),
             ({"order_type": "iceberg"}, "order_type"),
             ({"order_type": None}, "order_type"),
-            ({"time_in_force": "day"}, "time_in_force"),
+            ({"time_in_force": "opg"}, "time_in_force"),
+            ({"order_type": "stop", "limit_price": None, "stop_price": "1.2", "time_in_force": "ioc"}, "time_in_force"),
+            ({"time_in_force": "gtd"}, "expires_at"),
+            ({"time_in_force": "gtd", "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+            ({"time_in_force": "gtc", "expires_at": "2090-01-01T00:00:00Z"}, "expires_at"),
             ({"time_in_force": None}, "time_in_force"),
             ({"limit_price": None}, "limit_price"),
             ({"stop_price": "1.2"}, "stop_price"),

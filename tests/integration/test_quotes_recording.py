@@ -52,7 +52,7 @@ def test_a_batch_is_recorded_with_the_digits_of_the_tick(
 ) -> None:
     answer = record(prices, quote("EURUSD", "1.1", "1.1002"), quote("AAPL", "265", "265.02"))
 
-    assert answer == {"accepted": 2, "ignored": 0, "refused": [], "held": []}
+    assert answer == {"accepted": 2, "ignored": 0, "touched": 0, "refused": [], "held": []}
     assert row_of(database, "EURUSD") == ("1.10000", "1.10020", AT, "test", average_of(database, "EURUSD"))
     assert row_of(database, "AAPL") == ("265.00", "265.02", AT, "test", average_of(database, "AAPL"))
 
@@ -122,18 +122,18 @@ def test_quotes_only_move_forward(
     record(prices, quote("EURUSD", "1.1", "1.2"))
     answer = record(prices, quote("EURUSD", "1.3", "1.4", AT - late_by))
 
-    assert answer == {"accepted": 0, "ignored": 1, "refused": [], "held": []}
+    assert answer == {"accepted": 0, "ignored": 1, "touched": 0, "refused": [], "held": []}
     row = row_of(database, "EURUSD")
     assert row is not None
     assert row[:3] == ("1.10000", "1.20000", AT)
 
 
-def test_of_two_quotes_of_a_symbol_in_a_batch_the_newer_counts(
+def test_two_quotes_of_a_symbol_in_a_batch_are_taken_in_the_order_of_their_times(
     database: ScratchDatabase, prices: psycopg.Connection[Any]
 ) -> None:
     answer = record(prices, quote("EURUSD", "1.3", "1.4", AT), quote("EURUSD", "1.1", "1.2", AT - timedelta(seconds=1)))
 
-    assert (answer["accepted"], answer["ignored"]) == (1, 1)
+    assert (answer["accepted"], answer["ignored"]) == (2, 0)
     row = row_of(database, "EURUSD")
     assert row is not None
     assert row[:2] == ("1.30000", "1.40000")

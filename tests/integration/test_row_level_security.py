@@ -19,6 +19,7 @@ FUNCTION_ROLES = (
     "function_risk",
     "function_router",
     "function_operator",
+    "function_triggers",
 )
 OWNERS = ("trading_owner", "trading_procedures", "trading_readers")
 APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
@@ -99,6 +100,7 @@ EXECUTE_GRANTS = {
         "take_rate_limits(jsonb)",
         "withdraw(jsonb)",
     },
+    "function_triggers": {"claim_triggers(jsonb)", "execute_trigger(jsonb)"},
     "compliance": {"diagnose_margin(text)", "verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},
 }

@@ -21,6 +21,7 @@ SECRETS = {
         "RiskDatabaseSecret",
         "RouterDatabaseSecret",
         "OperatorDatabaseSecret",
+        "TriggersDatabaseSecret",
         "RedisSecret",
         "JwtSecret",
         "CsrfSecret",

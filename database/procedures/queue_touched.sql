@@ -1,0 +1,69 @@
+-- Queues what the newest quotes of p_symbols have touched and what has expired by p_at; how many. It takes no lock on
+-- an order or an account: what became of them meanwhile is seen when the queue's row is executed, under the account's
+-- lock. One look-up in an index for each side of a quote, so the work follows what is touched, not what waits.
+-- A quote that is too old, or of a closed market, touches nothing.
+CREATE OR REPLACE FUNCTION queue_touched(p_symbols text[], p_at timestamptz) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    c_expired_max CONSTANT integer := 1000;
+    v_touched bigint;
+    v_expired bigint;
+BEGIN
+    INSERT INTO trigger_queue (user_id, subject_id, account_id, kind, bid, ask, quoted_at, source, touched_at)
+    SELECT DISTINCT ON (t.user_id, t.id)
+        t.user_id, t.id, t.account_id, t.kind, q.bid, q.ask, q.quoted_at, q.source, p_at
+    FROM quotes AS q
+    INNER JOIN instruments AS i USING (symbol)
+    CROSS JOIN LATERAL (
+        SELECT o.user_id, o.id, o.account_id, 'order' AS kind FROM orders AS o
+        WHERE o.symbol = q.symbol AND o.trigger_watch = 'ask_rises' AND o.trigger_price <= q.ask
+            AND o.trigger_price IS NOT NULL AND o.status IN ('new', 'triggered', 'partially_filled')
+        UNION ALL
+        SELECT o.user_id, o.id, o.account_id, 'order' FROM orders AS o
+        WHERE o.symbol = q.symbol AND o.trigger_watch = 'ask_falls' AND o.trigger_price >= q.ask
+            AND o.trigger_price IS NOT NULL AND o.status IN ('new', 'triggered', 'partially_filled')
+        UNION ALL
+        SELECT o.user_id, o.id, o.account_id, 'order' FROM orders AS o
+        WHERE o.symbol = q.symbol AND o.trigger_watch = 'bid_rises' AND o.trigger_price <= q.bid
+            AND o.trigger_price IS NOT NULL AND o.status IN ('new', 'triggered', 'partially_filled')
+        UNION ALL
+        SELECT o.user_id, o.id, o.account_id, 'order' FROM orders AS o
+        WHERE o.symbol = q.symbol AND o.trigger_watch = 'bid_falls' AND o.trigger_price >= q.bid
+            AND o.trigger_price IS NOT NULL AND o.status IN ('new', 'triggered', 'partially_filled')
+        UNION ALL
+        SELECT p.user_id, p.id, p.account_id, 'stop_loss' FROM positions AS p
+        WHERE p.symbol = q.symbol AND p.side = 'long' AND p.stop_loss >= q.bid AND p.status = 'open'
+        UNION ALL
+        SELECT p.user_id, p.id, p.account_id, 'stop_loss' FROM positions AS p
+        WHERE p.symbol = q.symbol AND p.side = 'short' AND p.stop_loss <= q.ask AND p.status = 'open'
+        UNION ALL
+        SELECT p.user_id, p.id, p.account_id, 'take_profit' FROM positions AS p
+        WHERE p.symbol = q.symbol AND p.side = 'long' AND p.take_profit <= q.bid AND p.status = 'open'
+        UNION ALL
+        SELECT p.user_id, p.id, p.account_id, 'take_profit' FROM positions AS p
+        WHERE p.symbol = q.symbol AND p.side = 'short' AND p.take_profit >= q.ask AND p.status = 'open'
+    ) AS t
+    WHERE q.symbol = ANY (p_symbols)
+        AND least(q.quoted_at, q.received_at) >= p_at - i.quote_age_ms_max * interval '1 ms'
+        AND ((SELECT s.trade_always FROM platform_settings AS s) OR market_is_open(i.calendar, p_at))
+        AND NOT EXISTS (SELECT FROM trigger_queue AS w WHERE w.user_id = t.user_id AND w.subject_id = t.id)
+    -- A stop loss before a take profit; in the order of the key, so that two batches cannot wait for each other.
+    ORDER BY t.user_id, t.id, t.kind
+    ON CONFLICT (user_id, subject_id) DO NOTHING;
+    GET DIAGNOSTICS v_touched = ROW_COUNT;
+
+    INSERT INTO trigger_queue (user_id, subject_id, account_id, kind, quoted_at, touched_at)
+    SELECT o.user_id, o.id, o.account_id, 'expiry', o.expires_at, p_at
+    FROM orders AS o
+    WHERE o.expires_at <= p_at AND o.status IN ('new', 'triggered', 'partially_filled')
+        AND NOT EXISTS (SELECT FROM trigger_queue AS w WHERE w.user_id = o.user_id AND w.subject_id = o.id)
+    ORDER BY o.user_id, o.id
+    LIMIT c_expired_max
+    ON CONFLICT (user_id, subject_id) DO NOTHING;
+    GET DIAGNOSTICS v_expired = ROW_COUNT;
+    RETURN v_touched + v_expired;
+END
+$$;
+
+ALTER FUNCTION queue_touched(text[], timestamptz) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION queue_touched(text[], timestamptz) FROM PUBLIC;

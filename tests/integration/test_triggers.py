@@ -1,0 +1,470 @@
+"""What a price touches: which orders and exits, at what price they are filled, and what is refused by then."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from tests.kit import MigratedTemplate, User
+from tests.kit.orders import Market, at_once, keyed_request, raises_sqlstate, send
+from tests.kit.ticks import Ticker, call, execution_request
+
+EURUSD = "EURUSD"
+# EURUSD stands at 1.1000/1.1002. Each order waits at its level; the quote before does not touch it, the one after does.
+# order type, side, its prices, quote that leaves it, quote that touches it, price of its fill
+TOUCHES = [
+    ("limit", "buy", {"limit_price": "1.0950"}, ("1.0949", "1.0951"), ("1.0947", "1.0950"), "1.0950"),
+    ("limit", "sell", {"limit_price": "1.1050"}, ("1.1049", "1.1051"), ("1.1050", "1.1052"), "1.1050"),
+    ("stop", "buy", {"stop_price": "1.1050"}, ("1.1047", "1.1049"), ("1.1048", "1.1050"), None),
+    ("stop", "sell", {"stop_price": "1.0950"}, ("1.0951", "1.0953"), ("1.0950", "1.0952"), None),
+    ("market_if_touched", "buy", {"stop_price": "1.0950"}, ("1.0949", "1.0951"), ("1.0948", "1.0950"), None),
+    ("market_if_touched", "sell", {"stop_price": "1.1050"}, ("1.1049", "1.1051"), ("1.1050", "1.1052"), None),
+]
+
+
+def prices(given: dict[str, str]) -> dict[str, object]:
+    return {"limit_price": None, **given}
+
+
+@pytest.fixture
+def market(migrated: MigratedTemplate) -> Iterator[Market]:
+    """A database of its own, because a price touches whatever waits; its books must hold in the end."""
+    with Market.checked(migrated) as market:
+        yield market
+
+
+@pytest.fixture
+def ticker(market: Market) -> Iterator[Ticker]:
+    with Ticker.opened(market) as ticker:
+        yield ticker
+
+
+def order_of(market: Market, user: User) -> dict[str, Any]:
+    (order,) = [row for row in market.rows("orders", user) if row["order_type"] != "market"]
+    return order
+
+
+class TestWhatTouches:
+    @pytest.mark.parametrize(("order_type", "side", "given", "leaves", "touches", "price"), TOUCHES)
+    def test_it_waits_for_its_side_of_the_quote(
+        self, market: Market, ticker: Ticker, order_type: str, side: str, given: dict[str, str],
+        leaves: tuple[str, str], touches: tuple[str, str], price: str | None,
+    ) -> None:  # fmt: skip
+        user = market.user()
+        market.place(user, order_type=order_type, side=side, **prices(given))
+
+        assert ticker.tick(EURUSD, *leaves) == []
+        assert ticker.tick(EURUSD, *touches) == ["filled"]
+
+        order = order_of(market, user)
+        side_of_quote = Decimal(touches[1] if side == "buy" else touches[0])
+        assert (order["status"], order["filled_quantity"], order["leaves_quantity"]) == ("filled", 1, 0)
+        if price is not None:
+            assert (order["average_price"], order["slippage"]) == (Decimal(price), 0)
+        else:
+            # what is filled at market slips against its owner from the quote, not from its level
+            slip = order["average_price"] - side_of_quote
+            assert (slip if side == "buy" else -slip) == order["slippage"] > 0
+
+    @pytest.mark.parametrize(
+        ("side", "limit", "gap", "filled"),
+        [
+            # the gap cases of the reference's worked cases, moved to EURUSD's scale
+            ("buy", "1.0905", ("1.08948", "1.08950"), "1.0895"),
+            ("sell", "1.1115", ("1.1125", "1.11252"), "1.1125"),
+        ],
+    )
+    def test_a_limit_takes_a_favourable_gap(
+        self, market: Market, ticker: Ticker, side: str, limit: str, gap: tuple[str, str], filled: str
+    ) -> None:
+        user = market.user()
+        market.place(user, side=side, limit_price=limit)
+
+        ticker.tick(EURUSD, *gap)
+
+        assert order_of(market, user)["average_price"] == Decimal(filled)
+
+    def test_a_stop_fills_at_the_first_price_through_it_never_at_its_own_level(
+        self, market: Market, ticker: Ticker
+    ) -> None:
+        user = market.user()
+        market.place(user, order_type="stop", side="sell", limit_price=None, stop_price="1.0950")
+
+        ticker.tick(EURUSD, "1.0700", "1.0702")
+
+        assert order_of(market, user)["average_price"] < Decimal("1.0700")
+
+    def test_a_repeated_quote_touches_once(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(user, limit_price="1.0950")
+        now = datetime.now(UTC)
+
+        touched = [ticker.record((EURUSD, "1.0947", "1.0949", now))["touched"] for _ in range(3)]
+
+        assert touched == [1, 0, 0]
+        assert (ticker.work(), ticker.work()) == (["filled"], [])
+        assert len(market.rows("fills", user)) == 1
+
+    def test_a_late_quote_touches_nothing(self, market: Market, ticker: Ticker) -> None:
+        market.place(market.user(), limit_price="1.0950")
+        now = datetime.now(UTC)
+        ticker.record((EURUSD, "1.1000", "1.1002", now))
+
+        late = ticker.record((EURUSD, "1.0900", "1.0902", now - timedelta(seconds=1)))
+
+        assert (late["ignored"], late["touched"]) == (1, 0)
+
+    def test_a_quote_that_is_too_old_touches_nothing(self, market: Market, ticker: Ticker) -> None:
+        market.execute("DELETE FROM quotes")
+        market.place(market.user(), symbol="AAPL", quantity="1", limit_price="140")
+
+        old = ticker.record((EURUSD, "1.0900", "1.0902", datetime.now(UTC) - timedelta(hours=1)))
+
+        assert (old["accepted"], old["touched"]) == (1, 0)
+
+    def test_each_quote_of_a_batch_is_looked_at_in_the_order_of_time(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(user, limit_price="1.0950")
+        now = datetime.now(UTC)
+        dip, back = (EURUSD, "1.0940", "1.0942", now), (EURUSD, "1.1000", "1.1002", now + timedelta(milliseconds=1))
+
+        ticker.record(back, dip)
+        ticker.work()
+
+        assert order_of(market, user)["average_price"] == Decimal("1.0942")
+
+    def test_a_closed_market_touches_nothing(self, market: Market, ticker: Ticker) -> None:
+        market.place(market.user(), limit_price="1.0950")
+        market.close("FX")
+
+        assert ticker.touch(EURUSD, "1.0940", "1.0942") == 0
+
+    def test_the_fill_is_at_the_quote_that_touched_whatever_came_after(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(user, limit_price="1.0950")
+
+        ticker.touch(EURUSD, "1.0940", "1.0942")
+        ticker.touch(EURUSD, "1.1000", "1.1002")
+        ticker.work()
+
+        executed, filled = market.audit(user, order_of(market, user)["id"])[-2:]
+        assert order_of(market, user)["average_price"] == Decimal("1.0942")
+        assert (executed["action"], filled["action"]) == ("EXECUTED", "FILLED")
+        assert Decimal(str(executed["details"]["ask"])) == Decimal("1.0942")
+
+
+class TestTriggeredFirst:
+    def test_a_stop_limit_is_triggered_then_waits_for_its_limit(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(user, order_type="stop_limit", stop_price="1.1050", limit_price="1.1060")
+
+        through = ticker.tick(EURUSD, "1.1070", "1.1072")
+        states = [order_of(market, user)["status"]]
+        back = ticker.tick(EURUSD, "1.1055", "1.1057")
+        states.append(order_of(market, user)["status"])
+
+        assert (through, back, states) == (["triggered"], ["filled"], ["triggered", "filled"])
+        assert order_of(market, user)["average_price"] == Decimal("1.1057")
+        events = [row["event_type"] for row in sorted(market.rows("events", user), key=lambda row: row["sequence"])]
+        assert events[-3:] == ["order.new", "order.triggered", "order.filled"]
+
+    def test_a_quote_that_touches_both_its_prices_fills_it_at_once(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(user, order_type="stop_limit", stop_price="1.1050", limit_price="1.1060")
+
+        assert ticker.tick(EURUSD, "1.1053", "1.1055") == ["filled"]
+        assert [row["status"] for row in market.audit(user, order_of(market, user)["id"])] == [
+            "pending_new", "new", "triggered", "triggered", "filled",
+        ]  # fmt: skip
+
+    def test_a_limit_if_touched(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(user, order_type="limit_if_touched", stop_price="1.0950", limit_price="1.0940")
+
+        assert ticker.tick(EURUSD, "1.0947", "1.0949") == ["triggered"]
+        assert ticker.tick(EURUSD, "1.0937", "1.0939") == ["filled"]
+        assert order_of(market, user)["average_price"] == Decimal("1.0939")
+
+
+class TestDepth:
+    def test_a_large_limit_order_is_filled_in_parts(self, market: Market, ticker: Ticker) -> None:
+        """EURUSD trades 2,500,000 lots a day: 28.93 in a second."""
+        user = market.user(balance="1000000", risk={"max_position_size": None})
+        market.place(user, quantity="50", limit_price="1.0950")
+
+        states = ticker.tick(EURUSD, "1.0940", "1.0942") + ticker.tick(EURUSD, "1.0938", "1.0940")
+
+        order = order_of(market, user)
+        fills = sorted(market.rows("fills", user), key=lambda row: row["transact_time"])
+        assert states == ["partially_filled", "filled"]
+        assert [(fill["quantity"], fill["price"]) for fill in fills] == [
+            (Decimal("28.93"), Decimal("1.0942")), (Decimal("21.07"), Decimal("1.0940")),
+        ]  # fmt: skip
+        weighted = sum(fill["quantity"] * fill["price"] for fill in fills) / 50
+        assert order["average_price"] == weighted
+        assert order["status"] == "filled"
+        # one order, one position on a hedging account too
+        (position,) = market.rows("positions", user)
+        assert (position["quantity"], position["entry_price"]) == (50, weighted)
+
+    def test_ioc_takes_what_is_there_and_cancels_the_rest(self, market: Market) -> None:
+        user = market.user(balance="1000000")
+
+        placed = market.place(user, quantity="50", limit_price="1.2", time_in_force="ioc")
+
+        assert (placed["outcome"], placed["filled_quantity"]) == ("canceled", Decimal("28.93"))
+        assert market.audit(user, placed["order_id"])[-1]["reason"] == "It could not be filled at once"
+
+    @pytest.mark.parametrize(
+        ("quantity", "limit", "outcome"), [("28.93", "1.2", "filled"), ("28.94", "1.2", "canceled"), ("1", "1.05", "canceled")]
+    )
+    def test_fok_takes_all_or_nothing(self, market: Market, quantity: str, limit: str, outcome: str) -> None:
+        user = market.user(balance="1000000")
+
+        placed = market.place(user, quantity=quantity, limit_price=limit, time_in_force="fok")
+
+        assert placed["outcome"] == outcome
+        assert len(market.rows("fills", user)) == (1 if outcome == "filled" else 0)
+
+
+class TestRefusedByThen:
+    def test_without_margin_it_is_rejected_with_its_reason(self, market: Market, ticker: Ticker) -> None:
+        user = market.user(balance="1500")
+        market.place(user, limit_price="1.0950")
+        market.trade(user, quantity="1")
+
+        assert ticker.tick(EURUSD, "1.0947", "1.0949") == ["rejected"]
+
+        order = order_of(market, user)
+        last = market.audit(user, order["id"])[-1]
+        assert (order["status"], order["failure_code"]) == ("rejected", "INSUFFICIENT_MARGIN")
+        assert (last["action"], last["reason"]) == ("REJECTED", order["failure_reason"])
+        assert market.last_event(user)["event_type"] == "order.rejected"
+
+    def test_who_may_not_trade_any_more_is_rejected(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(user, limit_price="1.0950")
+        market.execute("UPDATE profiles SET account_status = 'suspended' WHERE id = %s", (user.user_id,))
+
+        assert ticker.tick(EURUSD, "1.0947", "1.0949") == ["rejected"]
+        assert order_of(market, user)["failure_code"] == "ACCOUNT_NOT_ACTIVE"
+
+    def test_a_slip_beyond_what_is_allowed(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(
+            user, order_type="stop", limit_price=None, stop_price="1.1050", max_slippage="0", quantity="1"
+        )
+
+        assert ticker.tick(EURUSD, "1.1050", "1.1052") == ["rejected"]
+        assert order_of(market, user)["failure_code"] == "SLIPPAGE_EXCEEDED"
+
+    def test_refused_at_the_price_that_touched_it_as_it_came(self, market: Market) -> None:
+        """Its own price leaves the margin, the spread of the quote does not."""
+        user = market.user(balance="1100.30")
+
+        placed = market.place(user, limit_price="1.1002", quantity="1")
+
+        assert (placed["outcome"], placed["code"]) == ("rejected", "INSUFFICIENT_MARGIN")
+
+    def test_reduce_only_takes_what_is_held_and_cancels_the_rest(self, market: Market, ticker: Ticker) -> None:
+        user = market.user(position_mode="netting")
+        market.trade(user, quantity="2")
+        market.place(user, side="sell", quantity="2", limit_price="1.1050", reduce_only=True)
+        market.trade(user, side="sell", quantity="0.5")
+
+        assert ticker.tick(EURUSD, "1.1050", "1.1052") == ["canceled"]
+
+        order = order_of(market, user)
+        assert (order["filled_quantity"], order["leaves_quantity"]) == (Decimal("1.5"), 0)
+        assert all(position["status"] == "closed" for position in market.rows("positions", user))
+
+
+class TestExits:
+    def opened(self, market: Market, side: str = "buy", **exits: str) -> tuple[User, UUID]:
+        user = market.user()
+        return user, UUID(market.trade(user, side=side, quantity="1", **exits)["position_id"])
+
+    @pytest.mark.parametrize(
+        ("side", "exits", "leaves", "touches", "component"),
+        [
+            ("buy", {"stop_loss": "1.0950"}, ("1.0951", "1.0953"), ("1.0950", "1.0952"), "stop_loss"),
+            ("buy", {"take_profit": "1.1050"}, ("1.1049", "1.1051"), ("1.1050", "1.1052"), "take_profit"),
+            ("sell", {"stop_loss": "1.1050"}, ("1.1047", "1.1049"), ("1.1048", "1.1050"), "stop_loss"),
+            ("sell", {"take_profit": "1.0950"}, ("1.0949", "1.0951"), ("1.0948", "1.0950"), "take_profit"),
+        ],
+    )
+    def test_a_position_leaves_at_its_level(
+        self, market: Market, ticker: Ticker, side: str, exits: dict[str, str], leaves: tuple[str, str],
+        touches: tuple[str, str], component: str,
+    ) -> None:  # fmt: skip
+        user, position_id = self.opened(market, side, **exits)
+
+        assert ticker.tick(EURUSD, *leaves) == []
+        assert ticker.tick(EURUSD, *touches) == ["filled"]
+
+        (position,) = market.rows("positions", user)
+        (closing,) = [row for row in market.rows("orders", user) if row["component_name"] == component]
+        touched = Decimal(touches[0] if side == "buy" else touches[1])
+        assert (position["id"], position["status"]) == (position_id, "closed")
+        if component == "take_profit":
+            assert closing["average_price"] == touched
+        else:
+            worse = touched - closing["average_price"] if side == "buy" else closing["average_price"] - touched
+            assert worse == closing["slippage"] > 0
+
+    def test_a_stop_loss_comes_before_a_take_profit_that_the_same_quote_touches(
+        self, market: Market, ticker: Ticker
+    ) -> None:
+        """A short leaves at the ask; a spread that opens can touch both exits only if both stand at one price."""
+        user, position_id = self.opened(market, stop_loss="1.0950", take_profit="1.1050")
+        market.execute("UPDATE positions SET take_profit = 1.0900 WHERE id = %s", (position_id,))
+
+        ticker.touch(EURUSD, "1.0940", "1.0942")
+        ticker.work()
+
+        closing = max(market.rows("orders", user), key=lambda row: row["created_at"])
+        assert closing["component_name"] == "stop_loss"
+
+    def test_the_exits_of_an_order_that_rests_reach_its_position(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(user, limit_price="1.0950", stop_loss="1.0900", take_profit="1.1000")
+
+        states = ticker.tick(EURUSD, "1.0947", "1.0949") + ticker.tick(EURUSD, "1.1000", "1.1002")
+
+        assert states == ["filled", "filled"]
+        (position,) = market.rows("positions", user)
+        assert position["status"] == "closed"
+        assert position["realized_pnl"] == Decimal("510.00")
+
+    def test_a_position_that_was_closed_meanwhile_stays_as_it_is(self, market: Market, ticker: Ticker) -> None:
+        user, position_id = self.opened(market, stop_loss="1.0950")
+        ticker.touch(EURUSD, "1.0940", "1.0942")
+
+        market.close_out(user, position_id)
+
+        assert ticker.work() == ["idle"]
+        assert len(market.rows("fills", user)) == 2
+
+
+class TestTime:
+    def test_a_gtd_order_expires(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(
+            user, time_in_force="gtd", expires_at=(datetime.now(UTC) + timedelta(seconds=30)).isoformat()
+        )
+        market.execute("UPDATE orders SET expires_at = now() WHERE user_id = %s", (user.user_id,))
+
+        assert ticker.tick("AAPL", "149.98", "150.00") == ["expired"]
+
+        order = order_of(market, user)
+        assert (order["status"], order["leaves_quantity"]) == ("expired", 0)
+        assert market.last_event(user)["event_type"] == "order.expired"
+
+    def test_a_touch_after_its_end_expires_it(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(
+            user, limit_price="1.0950", time_in_force="gtd",
+            expires_at=(datetime.now(UTC) + timedelta(seconds=30)).isoformat(),
+        )  # fmt: skip
+        ticker.touch(EURUSD, "1.0940", "1.0942")
+        market.execute("UPDATE orders SET expires_at = created_at WHERE user_id = %s", (user.user_id,))
+
+        assert ticker.work() == ["expired"]
+
+    def test_a_day_order_ends_with_the_session(self, market: Market) -> None:
+        user = market.user()
+        opens_at = datetime.now(UTC) + timedelta(hours=1)
+        market.close("XNYS", opens_at)
+
+        placed = market.place(user, symbol="AAPL", quantity="1", limit_price="140", time_in_force="day")
+
+        assert datetime.fromisoformat(placed["expires_at"]) == opens_at + timedelta(hours=8)
+
+    def test_a_day_of_a_market_that_never_closes_ends_at_five_in_new_york(self, market: Market) -> None:
+        (day,) = market.execute(
+            "SELECT trading_day_end('CRYPTO', '2026-07-01T20:59:00Z'), trading_day_end('CRYPTO', '2026-07-01T21:00:00Z')"
+        )
+        assert day == (datetime(2026, 7, 1, 21, tzinfo=UTC), datetime(2026, 7, 2, 21, tzinfo=UTC))
+
+
+class TestWorkers:
+    def test_two_workers_do_not_share_a_user(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        for level in ("1.0950", "1.0960"):
+            market.place(user, limit_price=level)
+        ticker.touch(EURUSD, "1.0940", "1.0942")
+
+        first, second = ticker.claim(UUID(int=1)), ticker.claim(UUID(int=2))
+
+        assert (len(first), second) == (2, [])
+
+    def test_a_lease_that_ran_out_is_taken_over_and_the_first_holder_does_nothing(
+        self, market: Market, ticker: Ticker
+    ) -> None:
+        user = market.user()
+        market.place(user, limit_price="1.0950")
+        ticker.touch(EURUSD, "1.0940", "1.0942")
+        (late,) = ticker.claim(UUID(int=1), lease_ms=0)
+        (claimed,) = ticker.claim(UUID(int=2))
+
+        assert ticker.execute(late, UUID(int=1))["state"] == "lost"
+        assert ticker.execute(claimed, UUID(int=2))["state"] == "filled"
+        assert ticker.execute(claimed, UUID(int=2))["state"] == "lost"
+
+    def test_many_workers_on_one_row_fill_it_once(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(user, limit_price="1.0950")
+        ticker.touch(EURUSD, "1.0940", "1.0942")
+        (claimed,) = ticker.claim()
+
+        def execute(_connection: psycopg.Connection[Any]) -> str:
+            with market.database.connect("function_triggers") as connection:
+                return call(connection, "execute_trigger", execution_request(claimed))["state"]
+
+        states = at_once(market, [execute] * 8)
+
+        assert sorted(states) == ["filled"] + ["lost"] * 7
+        assert len(market.rows("fills", user)) == 1
+
+    @pytest.mark.parametrize("_turn", range(5))
+    def test_a_fill_against_a_cancel_is_decided_once(self, market: Market, ticker: Ticker, _turn: int) -> None:
+        user = market.user()
+        placed = market.place(user, limit_price="1.0950")
+        ticker.touch(EURUSD, "1.0940", "1.0942")
+        (claimed,) = ticker.claim()
+
+        def fill(_connection: psycopg.Connection[Any]) -> str:
+            with market.database.connect("function_triggers") as connection:
+                return call(connection, "execute_trigger", execution_request(claimed))["state"]
+
+        def cancel(connection: psycopg.Connection[Any]) -> str:
+            try:
+                return send(connection, keyed_request(user, order_id=placed["order_id"]), "cancel_order")["outcome"]
+            except psycopg.Error as error:
+                return error.sqlstate or ""
+
+        told = at_once(market, [fill, cancel])
+
+        assert tuple(told) in {("filled", "TR009"), ("idle", "canceled")}
+        assert order_of(market, user)["status"] == ("filled" if told[0] == "filled" else "canceled")
+        assert ticker.queued() == 0
+
+    def test_a_stale_quote_of_something_held_leaves_the_row_for_the_next_try(
+        self, market: Market, ticker: Ticker
+    ) -> None:
+        user = market.user()
+        market.trade(user, symbol="GBPUSD")
+        market.place(user, limit_price="1.0950")
+        market.quote("GBPUSD", "1.25", "1.2504", datetime.now(UTC) - timedelta(hours=1))
+        ticker.touch(EURUSD, "1.0940", "1.0942")
+        (claimed,) = ticker.claim(lease_ms=0)
+
+        with raises_sqlstate("TR004"):
+            ticker.execute(claimed)
+
+        market.quote("GBPUSD", "1.25", "1.2504")
+        assert ticker.work() == ["filled"]
