@@ -233,6 +233,13 @@ LANGUAGE sql STABLE AS $$
         -- What a venue trades is booked as it is: there the acceptance is judged.
         AND NOT l.details ? 'venue'
     WHERE v.event_type = 'order.filled' AND (v.payload -> 'account' ->> 'free_margin')::numeric < 0
+        -- One that rested is judged by the quote that touched it, the account is told by those of now.
+        AND l.status <> 'new'
+    UNION ALL
+    SELECT l.account_id, l.order_id::text,
+        format('was filled by a touch and left free margin %s', l.details ->> 'free_margin_after')
+    FROM order_audit_log AS l
+    WHERE l.action = 'EXECUTED' AND (l.details ->> 'free_margin_after')::numeric < 0
     UNION ALL
     SELECT m.account_id, m.id::text, format('margin used is told as %s, its positions sum to %s', m.told, m.summed)
     FROM (

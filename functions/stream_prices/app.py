@@ -6,6 +6,7 @@ from typing import Any
 
 from trading.cache import cache
 from trading.observability import MetricUnit, instrumented, logger, metrics
+from trading.queue import start_triggers
 from trading.quotes.fan_out import FanOut
 from trading.quotes.feed import Clock, Feed, give_back, wait_for_lease
 from trading.quotes.providers import make_provider
@@ -38,6 +39,7 @@ def _feed(lease: Lease, clock: Clock) -> dict[str, object]:
             database=database(),
             cache=cache(),
             fan_out=fan_out,
+            start_triggers=start_triggers,
             clock=clock,
             quotes_per_second=settings().quotes_per_second,
         )

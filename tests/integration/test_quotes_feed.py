@@ -75,6 +75,7 @@ class World:
     time: Time
     database_url: str = ""
     posts: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    started: list[int] = field(default_factory=list)
     outcome: Outcome = Outcome.DELIVERED
     opened: list[Any] = field(default_factory=list)
 
@@ -96,6 +97,7 @@ class World:
             database=database,
             cache=cache,
             fan_out=fan_out,
+            start_triggers=self.started.append,
             clock=self.time.clock(),
             quotes_per_second=quotes_per_second,
         )

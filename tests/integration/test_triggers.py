@@ -220,7 +220,8 @@ class TestDepth:
         assert market.audit(user, placed["order_id"])[-1]["reason"] == "It could not be filled at once"
 
     @pytest.mark.parametrize(
-        ("quantity", "limit", "outcome"), [("28.93", "1.2", "filled"), ("28.94", "1.2", "canceled"), ("1", "1.05", "canceled")]
+        ("quantity", "limit", "outcome"),
+        [("28.93", "1.2", "filled"), ("28.94", "1.2", "canceled"), ("1", "1.05", "canceled")],
     )
     def test_fok_takes_all_or_nothing(self, market: Market, quantity: str, limit: str, outcome: str) -> None:
         user = market.user(balance="1000000")
@@ -255,9 +256,7 @@ class TestRefusedByThen:
 
     def test_a_slip_beyond_what_is_allowed(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
-        market.place(
-            user, order_type="stop", limit_price=None, stop_price="1.1050", max_slippage="0", quantity="1"
-        )
+        market.place(user, order_type="stop", limit_price=None, stop_price="1.1050", max_slippage="0", quantity="1")
 
         assert ticker.tick(EURUSD, "1.1050", "1.1052") == ["rejected"]
         assert order_of(market, user)["failure_code"] == "SLIPPAGE_EXCEEDED"
@@ -353,9 +352,7 @@ class TestExits:
 class TestTime:
     def test_a_gtd_order_expires(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
-        market.place(
-            user, time_in_force="gtd", expires_at=(datetime.now(UTC) + timedelta(seconds=30)).isoformat()
-        )
+        market.place(user, time_in_force="gtd", expires_at=(datetime.now(UTC) + timedelta(seconds=30)).isoformat())
         market.execute("UPDATE orders SET expires_at = now() WHERE user_id = %s", (user.user_id,))
 
         assert ticker.tick("AAPL", "149.98", "150.00") == ["expired"]
@@ -386,7 +383,8 @@ class TestTime:
 
     def test_a_day_of_a_market_that_never_closes_ends_at_five_in_new_york(self, market: Market) -> None:
         (day,) = market.execute(
-            "SELECT trading_day_end('CRYPTO', '2026-07-01T20:59:00Z'), trading_day_end('CRYPTO', '2026-07-01T21:00:00Z')"
+            "SELECT trading_day_end('CRYPTO', %s), trading_day_end('CRYPTO', %s)",
+            (datetime(2026, 7, 1, 20, 59, tzinfo=UTC), datetime(2026, 7, 1, 21, tzinfo=UTC)),
         )
         assert day == (datetime(2026, 7, 1, 21, tzinfo=UTC), datetime(2026, 7, 2, 21, tzinfo=UTC))
 

@@ -29,7 +29,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """The stored outcome of an order or of its cancellation; `refusal` is set when the order was denied.
+    """The stored outcome of an order or of its cancellation; `refusal` is set when it was denied or rejected.
 
     `answer` holds outcome, order_id, account_id, sequence, transact_time and, for a filled order, position_id, symbol,
     side, order_type, quantity, execution_price, slippage (quote currency), commission, margin, realized_pnl, total_cost
@@ -184,7 +184,7 @@ def _normalised(value: object) -> object:
 
 
 def _refusal(answer: Mapping[str, Any]) -> TradingError | None:
-    if answer["outcome"] != "denied":
+    if answer["outcome"] not in ("denied", "rejected"):
         return None
     details = {**answer["details"], "order_id": answer["order_id"]}
     return TradingError(ErrorCode(answer["code"]), answer["message"], details)

@@ -27,13 +27,16 @@ METADATA_MEMBERS_MAX = 32
 METADATA_CHARACTERS_MAX = 1024
 # What a market order can mean that is filled at once.
 MARKET_TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok"})
-# What an order that rests can mean while nothing ends it but a fill or its owner.
-RESTING_TIMES_IN_FORCE = frozenset({"gtc"})
+# How long an order may wait for its price; what has nothing but a limit may also take what there is at once.
+RESTING_TIMES_IN_FORCE = frozenset({"day", "gtc", "gtd"})
+LIMIT_TIMES_IN_FORCE = RESTING_TIMES_IN_FORCE | {"ioc", "fok"}
+LIMIT_TYPES = frozenset({"limit", "stop_limit", "limit_if_touched"})
+STOP_TYPES = frozenset({"stop", "stop_limit", "market_if_touched", "limit_if_touched"})
 SYMBOL_PATTERN = r"^[A-Z0-9_]{1,20}$"
 
 PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", re.ASCII)
 
-type Rule = Literal["needed", "unwanted", "resting", "below_limit", "above_limit", "below_stop", "above_stop"]
+type Rule = Literal["needed", "unwanted", "resting", "limit", "below_limit", "above_limit", "below_stop", "above_stop"]
 
 
 def _plain_number(value: object) -> object:
@@ -127,20 +130,19 @@ class OrderEntry(BaseModel):
 
     @model_validator(mode="after")
     def _prices_fit_the_type(self) -> Self:
-        wants_limit = self.order_type in ("limit", "stop_limit")
-        wants_stop = self.order_type in ("stop", "stop_limit")
-        self._require("limit_price", wanted=wants_limit)
-        self._require("stop_price", wanted=wants_stop)
+        self._require("limit_price", wanted=self.order_type in LIMIT_TYPES)
+        self._require("stop_price", wanted=self.order_type in STOP_TYPES)
         return self
 
     @model_validator(mode="after")
     def _times_fit_the_type(self) -> Self:
         if self.order_type == "market" and self.time_in_force not in MARKET_TIMES_IN_FORCE:
             raise FieldError("time_in_force", "unwanted", self.order_type)
-        if self.order_type != "market" and self.time_in_force not in RESTING_TIMES_IN_FORCE:
+        if self.order_type == "limit" and self.time_in_force not in LIMIT_TIMES_IN_FORCE:
+            raise FieldError("time_in_force", "limit", self.order_type)
+        if self.order_type not in ("market", "limit") and self.time_in_force not in RESTING_TIMES_IN_FORCE:
             raise FieldError("time_in_force", "resting", self.order_type)
-        # No time in force that is taken ends an order by a time.
-        self._require("expires_at", wanted=False)
+        self._require("expires_at", wanted=self.time_in_force == "gtd")
         return self
 
     @model_validator(mode="after")

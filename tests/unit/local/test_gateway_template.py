@@ -86,12 +86,14 @@ def test_the_projects_queues_and_schedules_are_found(project: Stack) -> None:
         "RealtimeFunction",
         "ProcessUpdatesFunction",
         "RouteOrdersFunction",
+        "TriggerOrdersFunction",
     }
     assert all(mapping.partial_failures for mapping in project.mappings)
     assert {(schedule.function, schedule.seconds) for schedule in project.schedules} == {
         ("ProcessUpdatesFunction", 60.0),
         ("RiskMonitoringFunction", 60.0),
         ("RouteOrdersFunction", 60.0),
+        ("TriggerOrdersFunction", 60.0),
         ("StreamPricesFunction", 60.0),
     }
 

@@ -72,6 +72,9 @@ PENDING_DETAILS: Mapping[str, Schema] = {
     "limit_price": nullable(DECIMAL),
     "stop_price": nullable(DECIMAL),
     "time_in_force": word(words_of(TimeInForce)),
+    "expires_at": nullable(TIMESTAMP),
+    "filled_quantity": DECIMAL,
+    "average_price": nullable(DECIMAL),
     "timestamp": TIMESTAMP,
 }
 RESTING = closed(
@@ -98,6 +101,8 @@ UNFILLED_MEMBERS: Mapping[str, Schema] = {
     "price": {**nullable(DECIMAL), "description": "The limit price."},
     "stop_price": nullable(DECIMAL),
     "time_in_force": spoken_word(TimeInForce),
+    "expires_at": nullable(TIMESTAMP),
+    "average_price": nullable(DECIMAL),
 }
 CREATED_MEMBERS: Mapping[str, Schema] = {
     "id": IDENTIFIER,
@@ -320,6 +325,8 @@ UNFILLED: Mapping[str, Any] = {
     "status": "canceled",
     "filled_quantity": 0,
     "leaves_quantity": 0,
+    "average_price": None,
+    "expires_at": None,
     "created_at": MOMENT,
     "transact_time": MOMENT,
 }

@@ -13,6 +13,8 @@ AUDIT_ACTIONS: Mapping[str, str] = {
     "EXECUTED": "EXECUTED",
     "FILLED": "FILLED",
     "REJECTED": "REJECTED",
+    "TRIGGERED": "TRIGGERED",
+    "EXPIRED": "EXPIRED",
     "CANCELED": "CANCELLED",
     "RECOVERED": "RECOVERED",
 }

@@ -24,7 +24,7 @@ DEFAULT_SIDE = "buy"
 def order_entry(request: Request, body: Mapping[str, Any], dialect: Dialect) -> OrderEntry:
     """The order that `body` asks for; VALIDATION_FAILED names the first field that does not fit.
 
-    A null member counts as left out. `price` is the limit of a limit order and the trigger of a stop order. /api/v1
+    A null member counts as left out. `price` is the limit of an order that has one, else its trigger. /api/v1
     may leave `side` out (a buy) and the key, which is then made here, so that our own repeats are safe.
     """
     given = {name: value for name, value in body.items() if value is not None}
@@ -59,12 +59,12 @@ def faults_as_sent(body: Mapping[str, Any]) -> Generator[None]:
 
 
 def execution_data(execution: Execution, dialect: Dialect, trader_id: str) -> dict[str, object]:
-    """The data of an order that was executed, rests or is in flight to its venue.
+    """The data of an order that was executed, rests, came to its end without a fill or is in flight to its venue.
 
     Amounts are decimal strings, as the reading functions write.
     """
     answer = execution.answer
-    if answer["outcome"] in ("new", "pending_new"):
+    if answer["outcome"] != "filled":
         return _functions_resting(answer) if dialect == "functions" else resting_data(answer, trader_id)
     return _functions_data(answer) if dialect == "functions" else filled_data(answer, trader_id)
 
@@ -108,6 +108,8 @@ def resting_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]
         "price": _price(answer["limit_price"]),
         "stop_price": _price(answer["stop_price"]),
         "time_in_force": spoken("rest", answer["time_in_force"]),
+        "expires_at": _moment_if_any(answer),
+        "average_price": _price(answer["average_price"]),
     }
 
 
@@ -135,6 +137,9 @@ def _functions_resting(answer: Mapping[str, Any]) -> dict[str, object]:
             "limit_price": _price(answer["limit_price"]),
             "stop_price": _price(answer["stop_price"]),
             "time_in_force": answer["time_in_force"],
+            "expires_at": _moment_if_any(answer),
+            "filled_quantity": shortest(Decimal(answer["filled_quantity"])),
+            "average_price": _price(answer["average_price"]),
             "timestamp": moment(answer["transact_time"]),
         },
     }
@@ -162,10 +167,16 @@ def _costs(answer: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
+def _moment_if_any(answer: Mapping[str, Any]) -> str | None:
+    """When the order ends by itself; answers of an earlier release do not say."""
+    expires_at = answer.get("expires_at")
+    return moment(expires_at) if expires_at else None
+
+
 def _price(value: Decimal | int | None) -> str | None:
     return None if value is None else plain_number(value)
 
 
 def _price_field(given: Mapping[str, Any]) -> str:
-    is_stop = str(given.get("order_type")).lower() == "stop" and "stop_price" not in given
+    is_stop = str(given.get("order_type")).lower() in ("stop", "market_if_touched") and "stop_price" not in given
     return "stop_price" if is_stop else "limit_price"

@@ -27,7 +27,7 @@ _SWITCH = "true or false"
 # example where there is one below.
 TAKEN: Mapping[str, str] = {
     "symbol": "1 to 20 letters A to Z, digits and underscores",
-    "order_type": "market, limit, stop or stop_limit",
+    "order_type": "market, limit, stop, stop_limit, market_if_touched or limit_if_touched",
     "side": "buy or sell",
     "quantity": _NUMBER,
     "price": _NUMBER,
@@ -35,7 +35,7 @@ TAKEN: Mapping[str, str] = {
     "stop_price": _NUMBER,
     "stop_loss": _NUMBER,
     "take_profit": _NUMBER,
-    "time_in_force": "gtc, or for a market order day, gtc, ioc or fok",
+    "time_in_force": "day, gtc, gtd, ioc or fok, as the order type has it",
     "expires_at": "a time in ISO 8601 with its offset",
     "max_slippage": f"a number not below 0 with at most {_DIGITS}",
     "reduce_only": _SWITCH,
@@ -76,14 +76,19 @@ BETWEEN: Mapping[tuple[str, str], tuple[str, str]] = {
     ("needed", "stop_price"): ("required", "A {order} needs {field}: send the price that triggers it."),
     ("unwanted", "limit_price"): ("left out", "A {order} takes no {field}: leave {field} out."),
     ("unwanted", "stop_price"): ("left out", "A {order} takes no {field}: leave {field} out."),
-    ("unwanted", "expires_at"): ("left out", "An order has no end of its own: leave {field} out."),
+    ("needed", "expires_at"): ("required", "An order that is good till a time needs {field}: send that time."),
+    ("unwanted", "expires_at"): ("left out", "Only time_in_force gtd ends by a time: leave {field} out."),
     ("unwanted", "time_in_force"): (
         "day, gtc, ioc or fok",
         "A {order} is executed at once: send {field} as day, gtc, ioc or fok, or leave it out.",
     ),
     ("resting", "time_in_force"): (
-        "gtc",
-        "A {order} rests until it is filled or canceled: send {field} as gtc, or leave it out.",
+        "day, gtc or gtd",
+        "A {order} waits for its price: send {field} as day, gtc or gtd, or leave it out.",
+    ),
+    ("limit", "time_in_force"): (
+        "day, gtc, gtd, ioc or fok",
+        "Send {field} of a {order} as day, gtc, gtd, ioc or fok, or leave it out.",
     ),
     ("below_limit", "stop_loss"): ("below the limit price", "Send a {field} below the limit price of this buy."),
     ("below_limit", "take_profit"): ("below the limit price", "Send a {field} below the limit price of this sale."),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 from trading.edge.dialects import AUDIT_ACTIONS, order_state, order_state_words, order_states_inside, spoken
@@ -13,14 +13,14 @@ from trading.edge.gate import Caller
 from trading.errors import validation_failed
 from trading.moments import read_moment
 from trading.order_entry import LABEL_CHARACTERS_MAX
-from trading.orders import CLOSED_STATUSES
+from trading.orders import CLOSED_STATUSES, OrderType
 from trading.prices import read_symbols
 from trading.store.reading import OrderFilters
 
 PAGE_ROWS_MAX = 100
 PAGE_ROWS_DEFAULT = 50
 SIDES = ("buy", "sell")
-ORDER_TYPES = ("market", "limit", "stop", "stop_limit")
+ORDER_TYPES: tuple[OrderType, ...] = get_args(OrderType.__value__)
 POSITION_STATUSES = ("open", "closed", "all")
 CURSOR_DIGITS_MAX = 18
 

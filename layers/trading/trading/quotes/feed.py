@@ -61,6 +61,7 @@ class Feed:
         database: Database,
         cache: Cache,
         fan_out: FanOut,
+        start_triggers: Callable[[int], None],
         clock: Clock,
         quotes_per_second: int,
     ) -> None:
@@ -70,6 +71,7 @@ class Feed:
         self._database = database
         self._cache = cache
         self._fan_out = fan_out
+        self._start_triggers = start_triggers
         self._clock = clock
         self._interval = 1 / quotes_per_second
         # In steps, not by the clock, so that a step that comes a moment early is not skipped.
@@ -97,10 +99,12 @@ class Feed:
         return True
 
     def step(self, lease: Lease) -> None:
-        """Pull, record, cache, hand on. TradingError CONFLICT when the lease is lost."""
+        """Pull, record, start what was touched, cache, hand on. TradingError CONFLICT when the lease is lost."""
         now = self._clock.now()
         offered = self._provider.quotes(self._symbols, now)
         recorded = record_quotes(self._database, self._provider.name, offered, lease)
+        if recorded.touched:
+            self._start_triggers(recorded.touched)
         standing = self._standing(offered, recorded)
         self._newest |= {quote.symbol: quote for quote in standing}
         self._keep(standing, now)

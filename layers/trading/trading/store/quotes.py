@@ -22,10 +22,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What became of a batch: why some were refused, by symbol, and (bid, ask, source) where one is held."""
+    """What became of a batch: why some were refused, by symbol, and (bid, ask, source) where one is held.
+
+    `touched` orders and exits now wait to be executed.
+    """
 
     accepted: int
     ignored: int
+    touched: int
     refused: dict[str, str]
     held: dict[str, tuple[Decimal, Decimal, str]]
 
@@ -64,6 +68,7 @@ def record_quotes(database: Database, source: str, quotes: Sequence[Quote], leas
     return Recorded(
         accepted=answer["accepted"],
         ignored=answer["ignored"],
+        touched=answer["touched"],
         refused={each["symbol"]: each["reason"] for each in answer["refused"]},
         held={each["symbol"]: (Decimal(each["bid"]), Decimal(each["ask"]), each["source"]) for each in answer["held"]},
     )
