@@ -1,7 +1,7 @@
 -- Books a trade of an order that works, under its account's lock: what a venue says it traded, or what a price that
 -- touched the order comes to here.
 
--- The rows of a trade, in one part or two, and what audit and event tell of them; the caller finishes with finish_trade.
+-- The rows of a trade, in one part or two, and what audit and event tell of them; finish_trade does the rest.
 -- request {venue, trade_id, quantity, price, venue_order_id?, retry_attempt?}. p_rates_at: when rates must be fresh to
 -- convert by, NULL for any age.
 -- account and order_after are not written yet; facts {fills, positions}.
