@@ -18,11 +18,12 @@ $$;
 -- Record a batch of quotes of one source.
 --   request {"version": 1, "source": text, "quotes": [{"symbol", "bid", "ask", "quoted_at"}],
 --            "lease": {"name", "fence"} or absent}
---   answer  {"accepted": n, "ignored": n, "touched": n, "refused": [{"symbol", "reason"}],
+--   answer  {"accepted": n, "ignored": n, "touched": n, "due": boolean,
+--            "refused": [{"symbol", "reason"}],
 --            "held": [{"symbol", "bid", "ask", "source"}]}
 -- Quotes only move forward: one that is not newer than the row is ignored. quoted_at defaults to the database's clock.
 -- Several quotes of a symbol are taken in the order of their times. What each touches is queued with it, in the same
--- transaction: `touched` says how much (queue_touched).
+-- transaction: `touched` says how much (queue_touched). `due`: something is queued that no worker has, whoever queued it.
 -- A symbol set by hand (source `manual`) is held against the simulator: its prices stay and only their time is renewed,
 -- so that a run can be made exact. Any other source takes it over.
 -- A batch under a lease renews it; CONFLICT (TR005) when the lease has gone to another copy, and nothing is recorded.
@@ -67,6 +68,9 @@ BEGIN
         'accepted', cardinality(v_written),
         'ignored', (SELECT count(*) FROM unnest(v_offered) AS o WHERE o.reason IS NULL) - cardinality(v_written),
         'touched', v_touched,
+        'due', EXISTS (
+            SELECT FROM trigger_queue AS w WHERE w.lease_expires_at IS NULL OR w.lease_expires_at <= v_now
+        ),
         'refused', (
             SELECT coalesce(jsonb_agg(jsonb_build_object('symbol', o.symbol, 'reason', o.reason)), '[]')
             FROM unnest(v_offered) AS o WHERE o.reason IS NOT NULL

@@ -39,8 +39,8 @@ def _measured(report: TriggerReport) -> dict[str, Any]:
     done = asdict(report)
     counts = {
         "TriggersClaimed": report.claimed,
-        "TriggersFilled": report.states["filled"] + report.states["partially_filled"],
-        "TriggersRejected": report.states["rejected"],
+        "TriggersFilled": report.states.get("filled", 0) + report.states.get("partially_filled", 0),
+        "TriggersRejected": report.states.get("rejected", 0),
         "TriggersWaiting": report.waiting,
         "TriggersFailed": report.failed,
     }

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -75,7 +76,7 @@ class World:
     time: Time
     database_url: str = ""
     posts: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    started: list[int] = field(default_factory=list)
+    started: list[None] = field(default_factory=list[None])
     outcome: Outcome = Outcome.DELIVERED
     opened: list[Any] = field(default_factory=list)
 
@@ -97,7 +98,7 @@ class World:
             database=database,
             cache=cache,
             fan_out=fan_out,
-            start_triggers=self.started.append,
+            start_triggers=partial(self.started.append, None),
             clock=self.time.clock(),
             quotes_per_second=quotes_per_second,
         )
@@ -191,6 +192,30 @@ def test_a_step_records_caches_and_hands_on(world: World, lease: Lease) -> None:
             },
         )
     ]
+
+
+def test_what_a_price_touches_is_started_at_each_step_until_a_worker_has_it(world: World, lease: Lease) -> None:
+    feed = world.feed(world.database())
+    feed.step(lease)
+    assert world.started == []
+    user = make_user(world.scratch)
+    world.owner(
+        "INSERT INTO trigger_queue (user_id, subject_id, account_id, kind, quoted_at, touched_at) "
+        "VALUES (%s, uuidv7(), %s, 'expiry', now(), now())",
+        user.user_id,
+        user.account_id,
+    )
+
+    world.time.sleep(0.25)
+    feed.step(lease)
+    world.time.sleep(0.25)
+    feed.step(lease)
+    assert len(world.started) == 2
+
+    world.owner("UPDATE trigger_queue SET lease_expires_at = now() + interval '1 minute'")
+    world.time.sleep(0.25)
+    feed.step(lease)
+    assert len(world.started) == 2
 
 
 def test_the_cache_forgets_a_quote_when_it_is_no_longer_fresh(world: World, lease: Lease) -> None:

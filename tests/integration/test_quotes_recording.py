@@ -52,7 +52,7 @@ def test_a_batch_is_recorded_with_the_digits_of_the_tick(
 ) -> None:
     answer = record(prices, quote("EURUSD", "1.1", "1.1002"), quote("AAPL", "265", "265.02"))
 
-    assert answer == {"accepted": 2, "ignored": 0, "touched": 0, "refused": [], "held": []}
+    assert answer == {"accepted": 2, "ignored": 0, "touched": 0, "due": False, "refused": [], "held": []}
     assert row_of(database, "EURUSD") == ("1.10000", "1.10020", AT, "test", average_of(database, "EURUSD"))
     assert row_of(database, "AAPL") == ("265.00", "265.02", AT, "test", average_of(database, "AAPL"))
 
@@ -122,7 +122,7 @@ def test_quotes_only_move_forward(
     record(prices, quote("EURUSD", "1.1", "1.2"))
     answer = record(prices, quote("EURUSD", "1.3", "1.4", AT - late_by))
 
-    assert answer == {"accepted": 0, "ignored": 1, "touched": 0, "refused": [], "held": []}
+    assert answer == {"accepted": 0, "ignored": 1, "touched": 0, "due": False, "refused": [], "held": []}
     row = row_of(database, "EURUSD")
     assert row is not None
     assert row[:3] == ("1.10000", "1.20000", AT)

@@ -56,9 +56,9 @@ def start_routing(user_id: UUID, order_id: UUID, *, request_id: str | None = Non
     _send(settings().route_queue_url, "ROUTE_QUEUE_URL", body, delay_seconds=0, request_id=request_id)
 
 
-def start_triggers(touched: int) -> None:
-    """Have `touched` queued triggers executed. Call it after commit; it never raises."""
-    _send(settings().trigger_queue_url, "TRIGGER_QUEUE_URL", {"touched": touched}, delay_seconds=0)
+def start_triggers() -> None:
+    """Have executed what prices have touched. Call it after commit; it never raises."""
+    _send(settings().trigger_queue_url, "TRIGGER_QUEUE_URL", {}, delay_seconds=0)
 
 
 def send_connection_task(task: ConnectionTask) -> None:

@@ -1,7 +1,6 @@
 """Executing what prices have touched: orders that rest, exits of positions, orders whose time is over."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -35,7 +34,7 @@ class Store(Protocol):
 class TriggerReport:
     """What a run did: rows by the state that they came to; `waiting` for a fresh rate, `failed` for another reason."""
 
-    states: Counter[str] = field(default_factory=Counter[str])
+    states: dict[str, int] = field(default_factory=dict[str, int])
     claimed: int = 0
     waiting: int = 0
     failed: int = 0
@@ -71,7 +70,7 @@ def _execute_all(store: Store, triggers: Sequence[Trigger], report: TriggerRepor
         except TradingError as error:
             _count_failure(trigger, error, report)
         else:
-            report.states[executed.state] += 1
+            report.states[executed.state] = report.states.get(executed.state, 0) + 1
             told = told or executed.told
     return told
 

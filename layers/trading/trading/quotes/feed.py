@@ -61,7 +61,7 @@ class Feed:
         database: Database,
         cache: Cache,
         fan_out: FanOut,
-        start_triggers: Callable[[int], None],
+        start_triggers: Callable[[], None],
         clock: Clock,
         quotes_per_second: int,
     ) -> None:
@@ -103,8 +103,8 @@ class Feed:
         now = self._clock.now()
         offered = self._provider.quotes(self._symbols, now)
         recorded = record_quotes(self._database, self._provider.name, offered, lease)
-        if recorded.touched:
-            self._start_triggers(recorded.touched)
+        if recorded.triggers_due:
+            self._start_triggers()
         standing = self._standing(offered, recorded)
         self._newest |= {quote.symbol: quote for quote in standing}
         self._keep(standing, now)

@@ -24,12 +24,12 @@ class Lease:
 class Recorded:
     """What became of a batch: why some were refused, by symbol, and (bid, ask, source) where one is held.
 
-    `touched` orders and exits now wait to be executed.
+    `triggers_due`: something that prices have touched waits for a worker.
     """
 
     accepted: int
     ignored: int
-    touched: int
+    triggers_due: bool
     refused: dict[str, str]
     held: dict[str, tuple[Decimal, Decimal, str]]
 
@@ -68,7 +68,7 @@ def record_quotes(database: Database, source: str, quotes: Sequence[Quote], leas
     return Recorded(
         accepted=answer["accepted"],
         ignored=answer["ignored"],
-        touched=answer["touched"],
+        triggers_due=answer["due"],
         refused={each["symbol"]: each["reason"] for each in answer["refused"]},
         held={each["symbol"]: (Decimal(each["bid"]), Decimal(each["ask"]), each["source"]) for each in answer["held"]},
     )
