@@ -23,7 +23,7 @@ $$;
 --            "held": [{"symbol", "bid", "ask", "source"}]}
 -- Quotes only move forward: one that is not newer than the row is ignored. quoted_at defaults to the database's clock.
 -- Several quotes of a symbol are taken in the order of their times. What each touches is queued with it, in the same
--- transaction: `touched` says how much (queue_touched). `due`: something is queued that no worker has, whoever queued it.
+-- transaction: `touched` says how much (queue_touched). `due`: something is queued that no worker has.
 -- A symbol set by hand (source `manual`) is held against the simulator: its prices stay and only their time is renewed,
 -- so that a run can be made exact. Any other source takes it over.
 -- A batch under a lease renews it; CONFLICT (TR005) when the lease has gone to another copy, and nothing is recorded.
