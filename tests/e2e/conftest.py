@@ -11,7 +11,7 @@ from local.servers import free_port
 from tests.kit.local_system import LocalSystem
 from tests.kit.traders import Traders
 
-LOAD_ACCOUNTS = 80
+LOAD_ACCOUNTS = 90
 
 
 @pytest.fixture(scope="module")

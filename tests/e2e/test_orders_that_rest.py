@@ -1,0 +1,82 @@
+"""Orders that wait for a price, end to end: placed by HTTP, touched by the feed, told on the WebSocket."""
+
+from decimal import Decimal
+
+from tests.kit.local_system import LocalSystem
+from tests.kit.traders import Traders, exact, execute, of_type
+
+ORDERS = "/api/v1/orders"
+
+
+def test_an_order_is_triggered_and_its_position_leaves_at_its_take_profit(
+    local_system: LocalSystem, traders: Traders
+) -> None:
+    # given a limit order below the market, with exits, and its owner who listens
+    local_system.quote("GBPUSD", "1.3000", "1.3002")
+    trader = traders.new()
+    with trader.stream("orders", "positions") as stream:
+        placed = trader.http.post(
+            ORDERS,
+            json={
+                "symbol": "GBPUSD",
+                "order_type": "LIMIT",
+                "quantity": "0.5",
+                "price": "1.2950",
+                "stop_loss": "1.2900",
+                "take_profit": "1.3050",
+                "time_in_force": "DAY",
+            },
+        )
+        assert (placed.status_code, exact(placed)["status"]) == (201, "PENDING"), placed.text
+        stream.wait_for(of_type("order_update", 2))
+
+        # when the ask comes down to its limit
+        local_system.quote("GBPUSD", "1.2947", "1.2949")
+
+        # then it is filled at the quote, not at its limit, and its owner hears of it
+        filled = stream.wait_for(of_type("order_update", 3)).message["data"]
+        assert (filled["order_id"], filled["status"]) == (exact(placed)["id"], "executed")
+        assert filled["execution_price"] == Decimal("1.2949")
+        opened = stream.wait_for(of_type("position_update", 3)).message["data"]
+        assert (opened["status"], opened["quantity"], opened["entry_price"]) == (
+            "open",
+            Decimal("0.5"),
+            Decimal("1.2949"),
+        )
+
+        # when the bid comes up to its take profit
+        local_system.quote("GBPUSD", "1.3051", "1.3053")
+
+        # then it is closed at the quote
+        closed = stream.wait_for(of_type("position_update", 4)).message["data"]
+        assert (closed["status"], closed["quantity"]) == ("closed", 0)
+    account = trader.read("/api/v1/account")
+    assert Decimal(account["balance"]) == Decimal("100000.00") + (Decimal("1.3051") - Decimal("1.2949")) * 50_000
+    audit = trader.read(f"{ORDERS}/{exact(placed)['id']}/audit")["data"]
+    assert [row["action"] for row in audit] == ["SUBMITTED", "APPROVED", "EXECUTED", "FILLED"]
+    assert execute(local_system, "SELECT * FROM verify_books()") == []
+    local_system.quote("GBPUSD")
+
+
+def test_an_order_that_may_not_rest_is_filled_or_canceled_at_once(local_system: LocalSystem, traders: Traders) -> None:
+    local_system.quote("USDCHF", "0.8000", "0.8002")
+    trader = traders.new()
+
+    def told(price: str, time_in_force: str) -> str:
+        answer = trader.http.post(
+            ORDERS,
+            json={
+                "symbol": "USDCHF",
+                "order_type": "LIMIT",
+                "quantity": "0.1",
+                "price": price,
+                "time_in_force": time_in_force,
+            },
+        )
+        assert answer.status_code == 201, answer.text
+        return exact(answer)["status"]
+
+    assert [told("0.8002", "FOK"), told("0.8001", "FOK"), told("0.8010", "IOC"), told("0.7990", "IOC")] == [
+        "FILLED", "CANCELLED", "FILLED", "CANCELLED",
+    ]  # fmt: skip
+    local_system.quote("USDCHF")
