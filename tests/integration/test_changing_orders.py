@@ -108,6 +108,8 @@ class TestCancel:
             "price": "140.00",
             "stop_price": None,
             "time_in_force": "GTC",
+            "expires_at": None,
+            "average_price": None,
         }
         assert datetime.fromisoformat(data["created_at"]) <= datetime.fromisoformat(data["cancelled_at"])
 

@@ -195,6 +195,9 @@ class TestResting:
                 "limit_price": "1.05000",
                 "stop_price": None,
                 "time_in_force": "gtc",
+                "expires_at": None,
+                "filled_quantity": "0",
+                "average_price": None,
                 "timestamp": data["order_details"]["timestamp"],
             },
         }
@@ -224,6 +227,8 @@ class TestResting:
             "price": "155.00",
             "stop_price": "151.00",
             "time_in_force": "GTC",
+            "expires_at": None,
+            "average_price": None,
         }
 
     def test_price_is_the_trigger_of_a_stop(self, api: Api, user: User) -> None:
@@ -316,8 +321,8 @@ class TestRefusals:
             ({"symbol": "EUR/USD"}, "symbol", "EUR/USD"),
             ({"order_type": "iceberg"}, "order_type", "iceberg"),
             ({"price": "1.1"}, "price", "1.1"),
-            ({"order_type": "limit", "price": "1.1", "time_in_force": "day"}, "time_in_force", "day"),
-            ({"order_type": "stop", "price": "1.2", "time_in_force": "gtd"}, "time_in_force", "gtd"),
+            ({"order_type": "limit", "price": "1.1", "time_in_force": "cls"}, "time_in_force", "cls"),
+            ({"order_type": "stop", "price": "1.2", "time_in_force": "gtd"}, "expires_at", None),
             ({"order_type": "stop", "price": "1.1"}, "price", "1.1"),
             ({"order_type": "stop", "side": "sell", "stop_price": "1.2"}, "stop_price", "1.2"),
             ({"order_type": "stop_limit", "price": "1.1", "stop_price": "1.1"}, "stop_price", "1.1"),
