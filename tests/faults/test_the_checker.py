@@ -12,7 +12,7 @@ import pytest
 
 from tests.kit.builders import order_request
 from tests.kit.fault_runs import MARKET_ORDER, FaultRun
-from tests.kit.mutations import definition_of, remove_text, replace_body, swallow
+from tests.kit.mutations import definition_of, distort, remove_text, replace_body, swallow
 from trading.errors import TradingError
 
 CALLERS = 8
@@ -56,6 +56,18 @@ def no_fill_in_the_ledger(connection: psycopg.Connection[Any]) -> None:
     swallow(connection, "ledger_entries", "NEW.entry_type = 'commission'")
 
 
+def another_order(connection: psycopg.Connection[Any]) -> None:
+    distort(connection, "orders", "total_cost", "NEW.total_cost + 0.01")
+
+
+def another_position(connection: psycopg.Connection[Any]) -> None:
+    distort(connection, "positions", "opened_quantity", "NEW.opened_quantity + 1")
+
+
+def another_balance_told(connection: psycopg.Connection[Any]) -> None:
+    distort(connection, "order_audit_log", "details", """NEW.details || '{"balance_after": 1}'""")
+
+
 def nothing(_connection: psycopg.Connection[Any]) -> None:
     """The load alone."""
 
@@ -70,6 +82,9 @@ def nothing(_connection: psycopg.Connection[Any]) -> None:
         pytest.param(no_last_audit_row, {"I2", "I3", "I6"}, id="one audit row"),
         pytest.param(no_margin_check, {"I4"}, id="the margin check"),
         pytest.param(no_fill_in_the_ledger, {"I2", "I3"}, id="the ledger entry"),
+        pytest.param(another_order, {"I3"}, id="a figure of the order's row"),
+        pytest.param(another_position, {"I2"}, id="a figure of the position's row"),
+        pytest.param(another_balance_told, {"I2", "I6"}, id="the balance in the audit"),
     ],
 )
 def test_what_is_taken_away_is_missed(run: FaultRun, mutation: Mutation, invariants: set[str]) -> None:

@@ -905,13 +905,13 @@ class TestLimits:
         user = market.user(risk=limited({"daily_trade_limit": 1}))
         market.trade(user)
         market.trade(user)
-        market.execute(
-            "UPDATE orders SET executed_at = date_trunc('day', now(), 'UTC') - interval '1 microsecond' "
-            "WHERE user_id = %s AND status = 'filled'",
-            (user.user_id,),
-        )
+        executed_at = "UPDATE orders SET executed_at = {} WHERE user_id = %s AND status = 'filled'"
+        yesterday = executed_at.format("date_trunc('day', now(), 'UTC') - interval '1 microsecond'")
+        market.execute(yesterday, (user.user_id,))
 
         assert market.trade(user)["outcome"] == "filled"
+        # as the audit tells it
+        market.execute(executed_at.format("created_at"), (user.user_id,))
 
     def test_no_trades_at_all(self, market: Market) -> None:
         user = market.user(risk=limited({"daily_trade_limit": 0}))

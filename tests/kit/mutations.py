@@ -1,6 +1,6 @@
 """Procedures with a part taken away, made in a test's own database from what was loaded into it.
 
-Each fails when the text, procedure or table that it should change is not there, so that none changes nothing.
+Each fails when the text, procedure, table or column that it should change is not there, so that none changes nothing.
 """
 
 import re
@@ -44,6 +44,16 @@ def swallow(connection: psycopg.Connection[Any], table: str, condition: str) -> 
         f"CREATE FUNCTION swallow_{table}() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$; "
         f"CREATE TRIGGER swallow BEFORE INSERT ON {table} FOR EACH ROW WHEN ({condition}) "
         f"EXECUTE FUNCTION swallow_{table}()",
+    )
+
+
+def distort(connection: psycopg.Connection[Any], table: str, column: str, value: str) -> None:
+    """Let every row of `table` be written with `value`, of NEW, in `column`, whichever procedure writes it."""
+    _execute(
+        connection,
+        f"CREATE FUNCTION distort_{table}() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$BEGIN NEW.{column} := {value}; RETURN NEW; END$$; "
+        f"CREATE TRIGGER distort BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION distort_{table}()",
     )
 
 
