@@ -1,10 +1,20 @@
--- One order of a user with its fills in their order; NULL when the user has no such order.
+-- One order of a user with the rest of what was asked for and its fills in their order; NULL when the user has no such
+-- order.
 CREATE OR REPLACE FUNCTION get_order(p_user_id uuid, p_order_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     PERFORM set_config('app.user_id', p_user_id::text, true);
     RETURN (
-        SELECT readable_order(o) || jsonb_build_object('fills', (
+        SELECT readable_order(o) || jsonb_build_object(
+            'parent_order_id', o.parent_order_id,
+            'max_slippage', number_form(o.max_slippage),
+            'reduce_only', o.reduce_only,
+            'execution_instructions', o.execution_instructions,
+            'strategy_id', o.strategy_id,
+            'signal_id', o.signal_id,
+            'component_name', o.component_name,
+            'metadata', o.metadata
+        ) || jsonb_build_object('fills', (
             SELECT coalesce(jsonb_agg(jsonb_build_object(
                 'id', f.id,
                 'order_id', f.order_id,

@@ -101,6 +101,26 @@ def test_an_order_is_read_back_with_its_fill(database: ScratchDatabase, trader: 
     assert datetime.fromisoformat(order["executed_at"]).tzinfo is not None
 
 
+def test_an_order_shows_all_that_was_asked_for(database: ScratchDatabase, trader: User) -> None:
+    asked = {
+        "max_slippage": "0.5",
+        "execution_instructions": {"urgency": "high"},
+        "strategy_id": "momentum-7",
+        "signal_id": "s-1",
+        "component_name": "bot",
+        "metadata": {"desk": "fx", "weights": [1, Decimal("0.50")]},
+    }
+    execute(database, trader)
+    first = order_ids(database, trader)[0]
+    execute(database, trader, parent_order_id=first, **asked)
+
+    order, parent = (get(f"orders/{order_id}", trader).body for order_id in reversed(order_ids(database, trader)))
+
+    shown = asked | {"parent_order_id": first, "reduce_only": False}
+    assert {name: order[name] for name in shown} == shown
+    assert {name: parent[name] for name in shown} == dict.fromkeys(shown) | {"reduce_only": False}
+
+
 def test_a_denied_order_says_why(database: ScratchDatabase, trader: User) -> None:
     execute(database, trader, quantity="100")
     (order_id,) = order_ids(database, trader)

@@ -174,6 +174,16 @@ ORDER_MEMBERS: Mapping[str, Schema] = {
     "updated_at": TIMESTAMP,
     "executed_at": nullable(TIMESTAMP),
 }
+ASKED_MEMBERS: Mapping[str, Schema] = {
+    "parent_order_id": nullable(IDENTIFIER),
+    "max_slippage": nullable(DECIMAL),
+    "reduce_only": {"type": "boolean"},
+    "execution_instructions": nullable({"type": "object"}),
+    "strategy_id": nullable(TEXT),
+    "signal_id": nullable(TEXT),
+    "component_name": nullable(TEXT),
+    "metadata": {**nullable({"type": "object"}), "description": "As it came."},
+}
 FILL = closed(
     {
         "id": IDENTIFIER,
@@ -204,7 +214,7 @@ AUDIT_ROW = closed(
 )
 SCHEMAS: Mapping[str, Schema] = {
     "Order": closed(ORDER_MEMBERS),
-    "OrderWithFills": closed({**ORDER_MEMBERS, "fills": list_of(ref("Fill"))}),
+    "OrderWithFills": closed({**ORDER_MEMBERS, **ASKED_MEMBERS, "fills": list_of(ref("Fill"))}),
     "Fill": FILL,
     "OrderAuditRow": AUDIT_ROW,
     **NUMBERS,
@@ -272,6 +282,11 @@ ORDER_FACTS: Mapping[str, Any] = {
     "created_at": MOMENT,
     "updated_at": MOMENT,
     "executed_at": MOMENT,
+}
+ASKED_FACTS: Mapping[str, Any] = dict.fromkeys(ASKED_MEMBERS) | {
+    "reduce_only": False,
+    "strategy_id": "momentum-7",
+    "metadata": {"desk": "fx"},
 }
 FILL_FACTS: Mapping[str, Any] = {
     "id": FILL_ID,
@@ -481,11 +496,17 @@ ORDERS = (
         route="GET /api/v1/orders/{id}",
         operation_id="getOrder",
         tag="orders",
-        summary="Read an order with its fills",
+        summary="Read an order with all that was asked for, and its fills",
         permission="orders:read",
         parameters=(path_id("an order of yours"),),
         errors=frozenset({ErrorCode.NOT_FOUND}),
-        answers={200: Answer("The order.", ref("OrderWithFills"), order_body({**ORDER_FACTS, "fills": [FILL_FACTS]}))},
+        answers={
+            200: Answer(
+                "The order.",
+                ref("OrderWithFills"),
+                order_body({**ORDER_FACTS, **ASKED_FACTS, "fills": [FILL_FACTS]}),
+            )
+        },
     ),
     Operation(
         route="GET /api/v1/orders/{id}/audit",

@@ -23,6 +23,17 @@ SIDES = ("buy", "sell")
 ORDER_TYPES: tuple[OrderType, ...] = get_args(OrderType.__value__)
 POSITION_STATUSES = ("open", "closed", "all")
 CURSOR_DIGITS_MAX = 18
+# What one order shows of its request beside what every order of a list does.
+ASKED_BESIDE = (
+    "parent_order_id",
+    "max_slippage",
+    "reduce_only",
+    "execution_instructions",
+    "strategy_id",
+    "signal_id",
+    "component_name",
+    "metadata",
+)
 
 type Facts = Mapping[str, Any]
 
@@ -118,8 +129,9 @@ def orders_body(page: Facts) -> dict[str, Any]:
 
 
 def order_body(order: Facts) -> dict[str, Any]:
-    """One order with its fills."""
-    return _order(order) | {"fills": [_fill(fill) for fill in order["fills"]]}
+    """One order with all that was asked for, and its fills."""
+    asked = {name: order[name] for name in ASKED_BESIDE}
+    return _order(order) | asked | {"fills": [_fill(fill) for fill in order["fills"]]}
 
 
 def audit_body(rows: Sequence[Facts]) -> dict[str, Any]:
