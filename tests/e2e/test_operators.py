@@ -170,6 +170,10 @@ def test_the_reports_read_the_running_system(local_system: LocalSystem, traders:
     report = make(local_system, "execution-report", "FROM=2020-01-01", "TO=2999-12-31")
     assert (report.returncode, report.stderr) == (0, "")
     assert f"{trader.user_id},{refused},REJECTED," in report.stdout
+    replayed = make(local_system, "replay", f"ORDER={refused}")
+    assert (replayed.returncode, replayed.stderr) == (0, "")
+    assert "REJECTED  pending_new -> denied  by platform, told by event " in replayed.stdout
+    assert replayed.stdout.endswith("The tables are what the audit tells.\n")
     # and an unknown address is answered by those that are known
     unknown = make(local_system, "diagnose", "EMAIL=nobody@example.com")
     assert unknown.returncode == 2

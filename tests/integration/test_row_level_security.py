@@ -101,7 +101,7 @@ EXECUTE_GRANTS = {
         "withdraw(jsonb)",
     },
     "function_triggers": {"claim_triggers(jsonb)", "execute_trigger(jsonb)"},
-    "compliance": {"diagnose_margin(text)", "verify_audit()", "verify_books()"},
+    "compliance": {"diagnose_margin(text)", "replay_order(uuid)", "verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},
 }
 
