@@ -48,14 +48,14 @@ LANGUAGE sql STABLE AS $$
             OR (o.execution_instructions, o.metadata, o.strategy_id, o.signal_id, o.component_name)
             IS DISTINCT FROM
             (r.execution_instructions, r.metadata, r.strategy_id, r.signal_id, r.component_name)
-            OR (o.idempotency_key, o.request_id, o.created_at, o.executed_at, o.failure_code, o.failure_reason)
+            OR (o.idempotency_key, o.request_id, o.created_at, o.executed_at, o.failure_code, o.failure_reason, o.expires_at)
             IS DISTINCT FROM
-            (r.idempotency_key, r.request_id, r.created_at, r.executed_at, r.failure_code, r.failure_reason)
+            (r.idempotency_key, r.request_id, r.created_at, r.executed_at, r.failure_code, r.failure_reason, r.expires_at)
             OR (o.status, o.filled_quantity, o.leaves_quantity, o.last_price, o.average_price, o.slippage)
             IS DISTINCT FROM
             (r.status, r.filled_quantity, r.leaves_quantity, r.last_price, r.average_price, r.slippage)
-            OR (o.commission, o.total_cost, o.position_id, o.transaction_id, o.venue_order_id) IS DISTINCT FROM
-            (r.commission, r.total_cost, r.position_id, r.transaction_id, r.venue_order_id)
+            OR (o.commission, o.total_cost, o.position_id, o.transaction_id, o.venue_order_id, o.triggered_at) IS DISTINCT FROM
+            (r.commission, r.total_cost, r.position_id, r.transaction_id, r.venue_order_id, r.triggered_at)
         )
         AND (d.said IS NOT NULL OR o.id IS NULL OR r.id IS NULL)
 $$;

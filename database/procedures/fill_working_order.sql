@@ -190,7 +190,7 @@ BEGIN
     v_order.slippage := greatest(coalesce(p_order.slippage, 0), p_fill.slippage);
     PERFORM finish_trade(request, v_trade.account, v_order, ROW(
         'EXECUTED', p_order.status, quote_details(p_terms) || jsonb_build_object(
-            'venue', 'internal', 'trigger_price', p_order.trigger_price, 'slippage', p_fill.slippage_details,
+            'venue', 'internal', 'trigger_price', p_order.trigger_price, 'slippage', p_fill.slippage_details, 'slipped', p_fill.slippage,
             'reduces', p_fill.margin IS NULL, 'free_margin_after', p_fill.free_margin
         ), NULL, NULL)::audit_entry || v_trade.entries, v_trade.facts, p_at);
     IF p_order.reduce_only AND v_order.leaves_quantity > 0 AND p_fill.quantity < least(

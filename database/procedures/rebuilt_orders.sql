@@ -33,7 +33,7 @@ CREATE OR REPLACE FUNCTION rebuilt_orders()
 RETURNS TABLE (
     user_id uuid, id uuid, account_id uuid, client_order_id text, parent_order_id uuid, symbol text, order_type text,
     side text, quantity numeric, limit_price numeric, stop_price numeric, stop_loss numeric, take_profit numeric,
-    time_in_force text, max_slippage numeric, reduce_only boolean, execution_instructions jsonb, strategy_id text,
+    time_in_force text, expires_at timestamptz, triggered_at timestamptz, max_slippage numeric, reduce_only boolean, execution_instructions jsonb, strategy_id text,
     signal_id text, component_name text, metadata jsonb, idempotency_key text, request_id text,
     created_at timestamptz, status text, filled_quantity numeric, leaves_quantity numeric, last_price numeric,
     average_price numeric, slippage numeric, commission numeric, total_cost numeric, position_id uuid,
@@ -48,6 +48,10 @@ LANGUAGE sql STABLE AS $$
             min(l.created_at) FILTER (WHERE l.action = 'SUBMITTED') AS created_at,
             (array_agg(l.status ORDER BY l.version DESC))[1] AS status,
             (array_agg(l.details ORDER BY l.version DESC) FILTER (WHERE l.details ?& ARRAY['bid', 'ask']))[1] AS quote,
+            (array_agg(l.details ->> 'expires_at') FILTER (WHERE l.action = 'APPROVED'))[1] AS expires_at,
+            min(l.created_at) FILTER (WHERE l.action = 'TRIGGERED') AS triggered_at,
+            -- Of what waited for a price; any other slips from the one quote of its audit.
+            max((l.details ->> 'slipped')::numeric) AS slipped,
             (array_agg(l.details ->> 'venue_order_id' ORDER BY l.version DESC) FILTER (
                 WHERE l.details ? 'venue_order_id'
             ))[1] AS venue_order_id,
@@ -73,7 +77,8 @@ LANGUAGE sql STABLE AS $$
         s.user_id, s.order_id, s.account_id, s.asked ->> 'client_order_id', (s.asked ->> 'parent_order_id')::uuid,
         s.asked ->> 'symbol', s.asked ->> 'order_type', s.asked ->> 'side', (s.asked ->> 'quantity')::numeric,
         (s.asked ->> 'limit_price')::numeric, (s.asked ->> 'stop_price')::numeric, (s.asked ->> 'stop_loss')::numeric,
-        (s.asked ->> 'take_profit')::numeric, s.asked ->> 'time_in_force', (s.asked ->> 'max_slippage')::numeric,
+        (s.asked ->> 'take_profit')::numeric, s.asked ->> 'time_in_force', s.expires_at::timestamptz, s.triggered_at,
+        (s.asked ->> 'max_slippage')::numeric,
         coalesce((s.asked ->> 'reduce_only')::boolean, false), s.asked -> 'execution_instructions',
         s.asked ->> 'strategy_id', s.asked ->> 'signal_id', s.asked ->> 'component_name', s.asked -> 'metadata',
         s.asked ->> 'idempotency_key', s.asked ->> 'request_id', s.created_at, s.status, coalesce(f.quantity, 0),
@@ -83,9 +88,9 @@ LANGUAGE sql STABLE AS $$
             ELSE 0
         END,
         f.last_price, f.average_price,
-        trim_scale(abs(
+        coalesce(s.slipped, trim_scale(abs(
             f.average_price - (s.quote ->> CASE s.asked ->> 'side' WHEN 'buy' THEN 'ask' ELSE 'bid' END)::numeric
-        )),
+        ))),
         coalesce(f.commission, 0), f.margin_added + f.commission, f.position_id, f.transaction_id, f.executed_at,
         s.venue_order_id, s.code, s.reason
     FROM steps AS s
