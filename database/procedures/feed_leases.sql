@@ -1,5 +1,5 @@
 -- Which copy of a feed writes. One at a time: each taking over raises the fence, and a batch under an older fence is
--- refused by record_quotes.
+-- refused by record_quotes. A copy that waits says so in a row of its own, so that the one that writes makes way.
 
 -- request {"version": 1, "name": text}
 -- answer  {"granted": true, "fence": n} or {"granted": false, "fence": null} while another copy holds the lease.
@@ -9,8 +9,10 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp
 AS $$
 DECLARE
-    c_lease CONSTANT interval := '5 seconds';
+    -- Shorter than a quote stays fresh, by enough for the next copy to begin; record_quotes has it too.
+    c_lease CONSTANT interval := '3 seconds';
     v_now CONSTANT timestamptz := clock_timestamp();
+    v_next CONSTANT text := (request ->> 'name') || '/next';
     v_fence bigint;
 BEGIN
     PERFORM check_request_version(request);
@@ -19,7 +21,28 @@ BEGIN
     ON CONFLICT (name) DO UPDATE SET fence = l.fence + 1, expires_at = excluded.expires_at
     WHERE l.expires_at <= v_now
     RETURNING l.fence INTO v_fence;
+
+    IF v_fence IS NULL THEN
+        -- Said anew at each try, so that nobody makes way for a copy that does not come again.
+        INSERT INTO feed_leases AS l (name, fence, expires_at) VALUES (v_next, 1, v_now + c_lease)
+        ON CONFLICT (name) DO UPDATE SET expires_at = excluded.expires_at;
+    ELSE
+        UPDATE feed_leases SET expires_at = v_now WHERE name = v_next;
+    END IF;
     RETURN jsonb_build_object('granted', v_fence IS NOT NULL, 'fence', v_fence);
+END
+$$;
+
+-- Whether another copy waits for the lease. request {"version": 1, "name": text}; answer {"awaited": boolean}
+CREATE OR REPLACE FUNCTION feed_lease_awaited(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = public, pg_temp
+AS $$
+BEGIN
+    PERFORM check_request_version(request);
+    RETURN jsonb_build_object('awaited', EXISTS (
+        SELECT FROM feed_leases WHERE name = (request ->> 'name') || '/next' AND expires_at > clock_timestamp()
+    ));
 END
 $$;
 
@@ -39,8 +62,11 @@ END
 $$;
 
 ALTER FUNCTION acquire_feed_lease(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION feed_lease_awaited(jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION release_feed_lease(jsonb) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION acquire_feed_lease(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION feed_lease_awaited(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION release_feed_lease(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION acquire_feed_lease(jsonb) TO function_prices;
+GRANT EXECUTE ON FUNCTION feed_lease_awaited(jsonb) TO function_prices;
 GRANT EXECUTE ON FUNCTION release_feed_lease(jsonb) TO function_prices;

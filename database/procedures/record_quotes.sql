@@ -33,7 +33,7 @@ SET search_path = public, pg_temp
 AS $$
 DECLARE
     c_quotes_max CONSTANT integer := 1000;
-    c_lease CONSTANT interval := '5 seconds';
+    c_lease CONSTANT interval := '3 seconds';
     v_source CONSTANT text := request ->> 'source';
     v_now CONSTANT timestamptz := clock_timestamp();
     v_offered offered_quote [];

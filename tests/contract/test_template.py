@@ -10,6 +10,7 @@ import pytest
 
 from local.gateway.template import load_template, merge
 from tests.kit.functions import deployed_handler
+from trading.quotes.feed import REMAINING_MS_MIN
 from trading.quotes.single_flight import WAIT_SECONDS
 from trading.settings import Settings
 from trading.store.database import CONNECT_SECONDS_MAX
@@ -307,7 +308,8 @@ class TestLimits:
         assert 2 * linger <= FUNCTIONS["ProcessUpdatesFunction"]["Timeout"]
 
     def test_the_next_price_stream_starts_before_this_one_ends(self) -> None:
-        assert FUNCTIONS["StreamPricesFunction"]["Timeout"] > 60
+        # a minute, and the minute to which the scheduler is exact
+        assert FUNCTIONS["StreamPricesFunction"]["Timeout"] - REMAINING_MS_MIN / 1000 > 60 + 60
         assert default_of("StreamPricesConcurrency") == 2
 
 

@@ -22,8 +22,8 @@ RUN_SECONDS_MAX = 90
 
 @pytest.fixture(autouse=True)
 def prices_flow_again(local_system: LocalSystem) -> Iterator[None]:
-    """A killed gateway takes the price feed with it, and the next copy waits out its lease, for as long as quotes stay
-    fresh: whoever trades in that moment is refused. So the tests that come after wait for a quote of the new copy.
+    """A killed gateway takes the price feed with it. On a busy machine quotes may be too old before the next copy has
+    begun, and whoever trades in that moment is refused. So the tests that come after wait for a quote of the new copy.
     """
     yield
     (now,) = execute(local_system, "SELECT clock_timestamp() AS at")

@@ -22,7 +22,14 @@ from trading.quotes.feed import LEASE_NAME, LEASE_WAIT_SECONDS, Clock, Feed, giv
 from trading.quotes.provider import FeedInstrument, Quote
 from trading.sockets import Outcome
 from trading.store.database import Database
-from trading.store.quotes import Lease, acquire_lease, list_feed_instruments, list_quotes, release_lease
+from trading.store.quotes import (
+    Lease,
+    acquire_lease,
+    lease_is_awaited,
+    list_feed_instruments,
+    list_quotes,
+    release_lease,
+)
 
 NOWHERE = "postgresql://nobody@127.0.0.1:9/none"
 
@@ -397,7 +404,64 @@ def test_each_batch_renews_the_lease(world: World, lease: Lease) -> None:
     feed.step(lease)
 
     ((left,),) = world.owner("SELECT expires_at - clock_timestamp() FROM feed_leases")
-    assert timedelta(seconds=4) < left <= timedelta(seconds=5)
+    assert timedelta(seconds=2) < left <= timedelta(seconds=3)
+
+
+def test_a_copy_that_died_is_followed_while_its_quotes_are_fresh(world: World, lease: Lease) -> None:
+    # given the time that another copy needs to begin
+    beginning = timedelta(seconds=1.5)
+    runs_out = "SELECT max(expires_at) - clock_timestamp() FROM feed_leases"
+    ((granted,),) = world.owner(runs_out)
+
+    # when a copy dies after its first batch
+    world.feed(world.database()).step(lease)
+
+    # then its lease has run out before
+    ((renewed,),) = world.owner(runs_out)
+    ((fresh,),) = world.owner("SELECT min(quote_age_ms_max) * interval '1 millisecond' FROM instruments")
+    assert max(granted, renewed) + beginning <= fresh
+
+
+def test_it_makes_way_for_a_copy_that_waits(world: World, lease: Lease) -> None:
+    # given a feed that has time left, and a copy that comes after three seconds
+    other = world.database()
+    granted: list[Lease] = []
+
+    def come_after_three_seconds() -> None:
+        if world.time.seconds >= 3 and (acquired := acquire_lease(other, LEASE_NAME)):
+            granted.append(acquired)
+
+    world.time.now = datetime.now(UTC) - timedelta(minutes=1)
+    world.time.on_sleep = come_after_three_seconds
+    feed = world.feed(world.database())
+
+    # when
+    assert feed.run(lease) is True
+
+    # then it has ended within a second, and fed until then
+    assert 3 < world.time.seconds < 4.5
+    assert feed.steps >= 4 * 3
+    assert granted == []
+
+    # and when the other has taken over, nobody waits any more
+    give_back(world.database(), lease)
+    come_after_three_seconds()
+    assert granted == [Lease(LEASE_NAME, lease.fence + 1)]
+    assert not lease_is_awaited(other, granted[0])
+
+
+def test_it_makes_way_for_nobody_who_waits_no_more(world: World, lease: Lease) -> None:
+    # given a copy that asked for the lease, and did not come again
+    assert acquire_lease(world.database(), LEASE_NAME) is None
+    assert lease_is_awaited(world.database(), lease)
+    world.owner("UPDATE feed_leases SET expires_at = clock_timestamp() WHERE name <> %s", LEASE_NAME)
+    world.time.now = datetime.now(UTC) - timedelta(minutes=1)
+    world.time.until = 14.0
+    feed = world.feed(world.database())
+
+    # when, then
+    assert feed.run(lease) is True
+    assert feed.steps >= 38
 
 
 def test_the_next_copy_waits_for_the_lease_and_takes_over(world: World, lease: Lease) -> None:

@@ -113,9 +113,10 @@ def test_killed_for_real_while_pushing(world: RelayWorld, tmp_path: Path) -> Non
 
 
 def test_two_relays_at_once_serve_an_account_one_after_the_other(world: RelayWorld) -> None:
-    # given
+    # given a connection with one frame an event, so few that a lease has time for all: an event that is cut short comes
+    # again whole
     trader = make_user(world.database, balance=0)
-    world.connect("c", trader)
+    world.connect("c", trader, channels=("account",))
     relays = [world.relay(), world.relay()]
     start = threading.Barrier(len(relays) + 1)
 
@@ -136,8 +137,7 @@ def test_two_relays_at_once_serve_an_account_one_after_the_other(world: RelayWor
         thread.join()
 
     # then each event came, in order, once
-    assert world.api.sequences("c") == list(range(1, 61))
-    assert len(world.api.posted["c"]) == 60 * 5
+    assert [message["sequence"] for message in world.api.posted["c"]] == list(range(1, 61))
 
 
 @pytest.mark.parametrize("by_itself", [False, True], ids=["by another relay", "by the same relay"])

@@ -72,6 +72,7 @@ EXECUTE_GRANTS = {
     "function_prices": {
         "acquire_feed_lease(jsonb)",
         "drop_connections(jsonb)",
+        "feed_lease_awaited(jsonb)",
         "list_feed_instruments()",
         "list_market_data_connections(jsonb)",
         "list_quotes(text[])",

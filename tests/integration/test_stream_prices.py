@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,8 +16,12 @@ import pytest
 
 from tests.kit import ScratchDatabase, make_user
 from tests.kit.functions import Context, function_environment, load_function
+from tests.kit.realtime import soon
+from trading.quotes.feed import Clock, wait_for_lease
 from trading.settings import ConfigurationError
 from trading.sockets import sockets
+from trading.store.database import Database
+from trading.store.quotes import Lease
 
 RUN_SECONDS = 2.0
 FEED_MARGIN_SECONDS = 4.0  # the handler ends when less than this is left
@@ -166,7 +170,7 @@ def test_while_another_copy_keeps_the_lease_there_is_nothing_to_do(function: Fun
 
     assert function.run(0.5) == {"outcome": "not_needed", "steps": 0}
     assert function.owner("SELECT count(*) FROM quotes") == [(0,)]
-    assert function.owner("SELECT fence FROM feed_leases") == [(5,)]
+    assert function.owner("SELECT fence FROM feed_leases WHERE name = 'quotes'") == [(5,)]
 
 
 def test_a_copy_that_died_is_followed_when_its_lease_has_run_out(function: Function) -> None:
@@ -176,7 +180,27 @@ def test_a_copy_that_died_is_followed_when_its_lease_has_run_out(function: Funct
 
     assert outcome["outcome"] == "done"
     assert outcome["steps"] >= 2
-    assert function.owner("SELECT fence FROM feed_leases") == [(6,)]
+    assert function.owner("SELECT fence FROM feed_leases WHERE name = 'quotes'") == [(6,)]
+
+
+def test_the_next_copy_takes_over_without_a_gap(function: Function) -> None:
+    # given a copy that has time left for a minute
+    outcomes: list[dict[str, Any]] = []
+    before = threading.Thread(target=lambda: outcomes.append(function.run(60)))
+    before.start()
+    soon(lambda: function.owner("SELECT count(*) > 0 FROM quotes") == [(True,)])
+
+    # when the next one starts
+    after = Database(lambda: function.database.url_for("function_prices"))
+    lease = wait_for_lease(after, Clock(lambda: datetime.now(UTC), time.monotonic, time.sleep, lambda: 60_000))
+    ((age,),) = function.owner("SELECT clock_timestamp() - max(received_at) FROM quotes")
+    after.close()
+    before.join()
+
+    # then the first has ended, with quotes to the last, long before a lease would have run out
+    assert lease == Lease("quotes", 2)
+    assert [outcome["outcome"] for outcome in outcomes] == ["done"]
+    assert age < timedelta(seconds=2)
 
 
 def test_a_copy_that_was_taken_over_says_so(function: Function) -> None:

@@ -251,16 +251,17 @@ class RelayWorld:
 
 
 def add_event(connection: Any, user: User, *, request_id: str | None = None, **payload: object) -> int:
-    """Book an event as procedures do: the account's row first, then the event under its next sequence."""
+    """Book an event as procedures do: the account's row first, then the event under its next sequence.
+
+    One statement, so that both commit together on any connection: a relay that sees the sequence without its event
+    takes the event for removed history, and passes it over.
+    """
     row = connection.execute(
-        "UPDATE accounts SET last_sequence = last_sequence + 1 WHERE id = %s RETURNING last_sequence",
-        (user.account_id,),
-    ).fetchone()
-    connection.execute(
+        "WITH account AS (UPDATE accounts SET last_sequence = last_sequence + 1 WHERE id = %s RETURNING last_sequence) "
         "INSERT INTO events (user_id, account_id, sequence, event_type, payload, request_id, created_at) "
-        "VALUES (%s, %s, %s, 'order.filled', %s, %s, clock_timestamp())",
-        (user.user_id, user.account_id, row[0], Jsonb(payload or filled_order()), request_id),
-    )
+        "SELECT %s, %s, last_sequence, 'order.filled', %s, %s, clock_timestamp() FROM account RETURNING sequence",
+        (user.account_id, user.user_id, user.account_id, Jsonb(payload or filled_order()), request_id),
+    ).fetchone()
     return row[0]
 
 

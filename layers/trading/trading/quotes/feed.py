@@ -17,16 +17,17 @@ from trading.store.quotes import (
     Lease,
     Recorded,
     acquire_lease,
+    lease_is_awaited,
     list_market_data_connections,
     record_quotes,
     release_lease,
 )
 
 LEASE_NAME = "quotes"
-# Longer than a lease lasts that nobody renews (5 s), and than the copy before may still have to run.
+# Longer than a lease lasts that nobody renews (3 s), and than the copy before takes to see that it is awaited and end.
 LEASE_WAIT_SECONDS = 15.0
 LEASE_POLL_SECONDS = 0.25
-SUBSCRIPTIONS_SECONDS = 1.0
+LOOK_AROUND_SECONDS = 1.0
 CONNECTIONS_MAX = 500
 DATABASE_PAUSE_SECONDS = 0.5
 # Left for the last posts and for giving back the lease, so that the function's time limit kills nothing.
@@ -77,14 +78,17 @@ class Feed:
         # In steps, not by the clock, so that a step that comes a moment early is not skipped.
         self._steps_a_round = math.ceil(quotes_per_second * ROUND_SECONDS)
         self._newest: dict[str, Quote] = {}
-        self._subscribed_at = -math.inf
+        self._looked_around_at = -math.inf
+        self._awaited = False
         self.steps = 0
         self.interruptions = 0
 
     def run(self, lease: Lease) -> bool:
-        """Step after step until the time is up: True. False when another copy has taken the feed over."""
+        """Step after step until another copy waits for the lease, or the time is up: True. False when another copy has
+        taken the feed over.
+        """
         due = self._clock.seconds()
-        while self._clock.time_is_left():
+        while self._clock.time_is_left() and not self._awaited:
             try:
                 self.step(lease)
             except TradingError as error:
@@ -109,7 +113,7 @@ class Feed:
         self._newest |= {quote.symbol: quote for quote in standing}
         self._keep(standing, now)
         self.steps += 1
-        self._renew_subscriptions()
+        self._look_around(lease)
         if self.steps % self._steps_a_round == 0:
             self._fan_out.publish(self._newest)
 
@@ -135,13 +139,15 @@ class Feed:
         except CacheUnavailableError as error:
             logger().debug("quotes were not cached", extra={"cause": str(error)})
 
-    def _renew_subscriptions(self) -> None:
-        if self._clock.seconds() - self._subscribed_at < SUBSCRIPTIONS_SECONDS:
+    def _look_around(self, lease: Lease) -> None:
+        """Who wants prices, and whether another copy waits."""
+        if self._clock.seconds() - self._looked_around_at < LOOK_AROUND_SECONDS:
             return
         if gone := self._fan_out.take_gone():
             ConnectionStore(self._database).drop(gone)
         self._fan_out.subscribe(list_market_data_connections(self._database, CONNECTIONS_MAX))
-        self._subscribed_at = self._clock.seconds()
+        self._awaited = lease_is_awaited(self._database, lease)
+        self._looked_around_at = self._clock.seconds()
 
     def _note_interruption(self, error: TradingError) -> None:
         self.interruptions += 1
@@ -150,7 +156,7 @@ class Feed:
 
 
 def wait_for_lease(database: Database, clock: Clock) -> Lease | None:
-    """The lease of the feed, as soon as the copy before gives it back or is silent; None when it keeps it.
+    """The lease of the feed, as soon as the copy before makes way or is silent; None when it keeps it.
 
     The time that the database does not answer does not count.
     """

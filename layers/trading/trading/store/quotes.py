@@ -92,6 +92,11 @@ def acquire_lease(database: Database, name: str) -> Lease | None:
     return Lease(name, answer["fence"]) if answer["granted"] else None
 
 
+def lease_is_awaited(database: Database, lease: Lease) -> bool:
+    """Whether another copy waits for `lease`, or did a few seconds ago."""
+    return database.call("feed_lease_awaited", {"version": REQUEST_VERSION, "name": lease.name})["awaited"]
+
+
 def release_lease(database: Database, lease: Lease) -> None:
     """Give `lease` back at once; nothing happens when another copy has it already."""
     request = {"version": REQUEST_VERSION, "name": lease.name, "fence": lease.fence}
