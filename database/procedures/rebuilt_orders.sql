@@ -34,7 +34,8 @@ RETURNS TABLE (
     user_id uuid, id uuid, account_id uuid, client_order_id text, parent_order_id uuid, symbol text, order_type text,
     side text, quantity numeric, limit_price numeric, stop_price numeric, stop_loss numeric, take_profit numeric,
     time_in_force text, expires_at timestamptz, triggered_at timestamptz, max_slippage numeric, reduce_only boolean,
-    execution_instructions jsonb, strategy_id text, signal_id text, component_name text, metadata jsonb, idempotency_key text, request_id text,
+    execution_instructions jsonb, strategy_id text, signal_id text, component_name text, metadata jsonb,
+    idempotency_key text, request_id text,
     created_at timestamptz, status text, filled_quantity numeric, leaves_quantity numeric, last_price numeric,
     average_price numeric, slippage numeric, commission numeric, total_cost numeric, position_id uuid,
     transaction_id text, executed_at timestamptz, venue_order_id text, failure_code text, failure_reason text
