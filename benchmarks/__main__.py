@@ -9,6 +9,7 @@ from benchmarks.rounds import ROUNDS, SLICE_SECONDS
 MODULE_BY_NAME = {
     "procedure": "benchmarks.order_procedure",
     "reads": "benchmarks.database_reads",
+    "ticks": "benchmarks.ticks",
     "handler": "benchmarks.handler",
     "http": "benchmarks.over_http",
     "traders": "benchmarks.traders",

@@ -1,4 +1,5 @@
-"""From an order's transaction to its WebSocket frame, with a relay awake and with one that the queue has to start.
+"""From an order's transaction to its WebSocket frame, with a relay awake and with one that the queue has to start; and
+from the quote that touches a resting order to the frame of its fill.
 
 Times are of this machine's one clock: from the transaction's own time (`events.created_at`, taken under the account's
 lock, so that its writes and its commit are inside) to the arrival of the event's first frame at a connected client.
@@ -6,8 +7,9 @@ lock, so that its writes and its commit are inside) to the arrival of the event'
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 
 import redis
 
@@ -16,13 +18,18 @@ from benchmarks.rounds import percentile, table
 from benchmarks.running_system import load_tokens, running_system
 from local.demo_accounts import LOAD_PREFIX
 from tests.kit.local_system import LocalSystem, wait_until
-from tests.kit.traders import Stream, Trader, execute
+from tests.kit.traders import Stream, Trader, exact, execute
 from trading.relay import AWAKE_KEY, DRAIN_SECONDS
 
 AWAKE_ORDERS_A_ROUND = 30
 # Random, so that orders do not fall into step with the relay, which looks every 50 ms.
 PAUSE_SECONDS_MAX = 0.1
 FRAME_SECONDS_MAX = 20.0
+ORDERS = "/api/v1/orders"
+# Always traded, and often quoted anew by the simulator.
+TOUCHED, TICK = "BTCUSD", Decimal(1)
+TOUCHES_A_ROUND = 5
+TOUCH_SECONDS_MAX = 60.0
 SLEEP_SECONDS_MAX = 60.0
 
 
@@ -55,8 +62,29 @@ class Watched:
         }
         return sorted(arrived[sequence] - happened[sequence] for sequence in sequences)
 
+    def touched(self) -> float:
+        """Let an order rest a tick below the ask until the feed's quote touches it; from that quote to its frame."""
+        placed: Mapping[str, str] = {}
+        while placed.get("status") != "PENDING":
+            price = self._trader.read(f"/api/v1/prices?symbols={TOUCHED}")["prices"][0]
+            placed = exact(self._trader.http.post(ORDERS, json=_resting(Decimal(price["ask"]) - TICK)))
+        arrival = self._stream.wait_for(
+            lambda message: message.get("event") == "order.filled" and message["order_id"] == placed["id"],
+            TOUCH_SECONDS_MAX,
+        )
+        statement = (
+            "SELECT extract(epoch FROM (details ->> 'quoted_at')::timestamptz) AS at FROM order_audit_log "
+            "WHERE order_id = %s AND action = 'EXECUTED'"
+        )
+        (row,) = execute(self.system, statement, placed["id"])
+        return arrival.at + self._wall - float(row["at"])
+
     def _last(self) -> int:
         return max((arrival.message.get("sequence", 0) for arrival in self._stream.arrivals), default=0)
+
+
+def _resting(price: Decimal) -> dict[str, object]:
+    return {"symbol": TOUCHED, "order_type": "LIMIT", "side": "BUY", "quantity": "0.01", "price": str(price)}
 
 
 @contextmanager
@@ -78,7 +106,9 @@ def run(rounds: int, seconds: float) -> None:  # noqa: ARG001 - events are count
             trader.order()
             asleep = [_order_of_a_sleeper(trader, server) for _ in range(rounds)]
             awake = [_order_while_awake(trader, server) for _ in range(rounds * AWAKE_ORDERS_A_ROUND)]
+            touched = sorted(trader.touched() for _ in range(rounds * TOUCHES_A_ROUND))
         rows = [_row("awake", trader.seconds(awake)), _row("asleep: queue, start, frame", trader.seconds(asleep))]
+    rows.append(_row("from the quote that touches a resting order", touched))
     table("From the transaction to its WebSocket frame", ("relay", "events", "p50 ms", "p99 ms", "longest ms"), rows)
 
 

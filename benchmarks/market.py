@@ -27,9 +27,10 @@ REFERENCE = "reference transaction"
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """Servers with a migrated database; `folder` is for what a benchmark writes, and goes with them."""
+    """Servers with a migrated database, and the template of more; `folder` is for what a benchmark writes."""
 
     servers: TestServers
+    template: MigratedTemplate
     database: ScratchDatabase
 
     @property
@@ -47,14 +48,15 @@ def prepared_market() -> Iterator[Market]:
     stop = threading.Event()
     try:
         servers.start()
-        database = MigratedTemplate.build(servers.postgres).clone()
+        template = MigratedTemplate.build(servers.postgres)
+        database = template.clone()
         with database.connect() as owner:
             install_reference(owner)
             owner.execute("UPDATE platform_settings SET trade_always = true")
             _record_quote(owner)
         quoting = threading.Thread(target=_keep_quoting, args=(database, stop))
         quoting.start()
-        yield Market(servers, database)
+        yield Market(servers, template, database)
         stop.set()
         quoting.join()
     finally:
