@@ -11,6 +11,8 @@ CREATE OR REPLACE FUNCTION accept_order(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_user_id uuid := (request ->> 'user_id')::uuid;
+    -- As in execute_order_atomic.
+    v_order jsonb := request - ARRAY['notice', 'replaces_order_id'];
     v_account accounts;
     v_answer jsonb;
     v_venue text;
@@ -32,9 +34,9 @@ BEGIN
     END IF;
     SELECT i.venue INTO v_venue FROM instruments AS i WHERE i.symbol = request ->> 'symbol';
     IF v_venue = 'internal' THEN
-        v_answer := execute_market_order(request, v_account, clock_timestamp());
+        v_answer := execute_market_order(v_order, v_account, clock_timestamp());
     ELSE
-        v_answer := accept_routed_order(request, v_account, v_venue, clock_timestamp());
+        v_answer := accept_routed_order(v_order, v_account, v_venue, clock_timestamp());
     END IF;
     RETURN jsonb_build_object('replayed', false, 'answer', v_answer);
 END

@@ -9,6 +9,7 @@ BEGIN
     v_order.limit_price := (request ->> 'limit_price')::numeric;
     v_order.stop_price := (request ->> 'stop_price')::numeric;
     v_order.expires_at := (request ->> 'expires_at')::timestamptz;
+    v_order.replaces_order_id := (request ->> 'replaces_order_id')::uuid;
     v_order.linked_order_ids := '{}';
     v_order.position_size_check := true;
     v_order.version := 1;
@@ -44,16 +45,13 @@ BEGIN
 END
 $$;
 
--- An order that rests from now on, unless the quote of now touches it or it may not rest. p_fill holds the margin (NULL
--- when it only reduces) and the commission that were found free for it; neither is reserved.
-CREATE OR REPLACE FUNCTION book_resting_order(
-    request jsonb, p_account accounts, p_terms order_terms, p_fill order_fill, p_at timestamptz
-) RETURNS jsonb
+-- The row of an order that waits for its price from now on, inserted.
+CREATE OR REPLACE FUNCTION insert_resting_order(
+    request jsonb, p_account accounts, p_terms order_terms, p_at timestamptz
+) RETURNS orders
 LANGUAGE plpgsql AS $$
 DECLARE
     v_order orders := priced_order(request, p_account, p_at);
-    v_entries audit_entry [];
-    v_touched boolean;
 BEGIN
     v_order.status := 'new';
     v_order.leaves_quantity := v_order.quantity;
@@ -66,15 +64,40 @@ BEGIN
         v_order.expires_at := trading_day_end(p_terms.calendar, p_at);
     END IF;
     PERFORM insert_priced_order(v_order);
-    v_entries := ARRAY[
+    RETURN v_order;
+END
+$$;
+
+-- What the audit says of it. p_fill holds the margin (NULL when it only reduces) and the commission that were found
+-- free for it; neither is reserved.
+CREATE OR REPLACE FUNCTION resting_entries(request jsonb, p_order orders, p_fill order_fill) RETURNS audit_entry[]
+LANGUAGE sql STABLE AS $$
+    SELECT ARRAY[
         submitted_entry(request),
         ROW('APPROVED', 'new', jsonb_build_object(
             'margin', p_fill.margin, 'commission', p_fill.commission, 'reduces', p_fill.margin IS NULL
-        ) || jsonb_strip_nulls(jsonb_build_object('expires_at', utc_text(v_order.expires_at))), NULL, NULL)::audit_entry
-    ];
-    v_touched := touches(v_order.trigger_watch, v_order.trigger_price, p_terms.bid, p_terms.ask)
+        ) || jsonb_strip_nulls(jsonb_build_object('expires_at', utc_text(p_order.expires_at))), NULL, NULL)::audit_entry
+    ]
+$$;
+
+-- Whether the quote of now is one that it waits for.
+CREATE OR REPLACE FUNCTION is_touched_now(p_order orders, p_terms order_terms, p_at timestamptz) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT touches(p_order.trigger_watch, p_order.trigger_price, p_terms.bid, p_terms.ask)
         AND quote_is_fresh(p_terms, p_at)
-        AND (p_terms.trade_always OR market_is_open(p_terms.calendar, p_at));
+        AND (p_terms.trade_always OR market_is_open(p_terms.calendar, p_at))
+$$;
+
+-- An order that rests from now on, unless the quote of now touches it or it may not rest.
+CREATE OR REPLACE FUNCTION book_resting_order(
+    request jsonb, p_account accounts, p_terms order_terms, p_fill order_fill, p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_order orders := insert_resting_order(request, p_account, p_terms, p_at);
+    v_entries audit_entry [] := resting_entries(request, v_order, p_fill);
+    v_touched boolean := is_touched_now(v_order, p_terms, p_at);
+BEGIN
     IF v_touched OR v_order.time_in_force IN ('ioc', 'fok') THEN
         RETURN settle_at_once(request, p_account, v_order, p_terms, v_entries, v_touched, p_at);
     END IF;
@@ -182,6 +205,9 @@ BEGIN
         'priced_order(jsonb, accounts, timestamptz)',
         'insert_priced_order(orders)',
         'order_fact(orders)',
+        'insert_resting_order(jsonb, accounts, order_terms, timestamptz)',
+        'resting_entries(jsonb, orders, order_fill)',
+        'is_touched_now(orders, order_terms, timestamptz)',
         'book_resting_order(jsonb, accounts, order_terms, order_fill, timestamptz)',
         'settle_at_once(jsonb, accounts, orders, order_terms, audit_entry[], boolean, timestamptz)',
         'settled_answer(accounts, orders, timestamptz)',

@@ -12,20 +12,12 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_user_id uuid := (request ->> 'user_id')::uuid;
     v_order_id uuid := (request ->> 'order_id')::uuid;
-    v_account_id uuid;
     v_begun record;
     v_order orders;
     v_at timestamptz;
 BEGIN
     PERFORM check_request_version(request);
-    SELECT o.account_id INTO v_account_id FROM orders AS o WHERE o.user_id = v_user_id AND o.id = v_order_id;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'You have no order with this id. GET /api/v1/orders lists yours.'
-        USING ERRCODE = 'TR001', DETAIL = jsonb_build_object(
-            'field', 'id', 'value', v_order_id, 'constraint', 'an order of yours'
-        )::text;
-    END IF;
-    v_begun := lock_or_replay(request, v_account_id);
+    v_begun := lock_or_replay(request, account_of_order(v_user_id, v_order_id));
     IF v_begun.answer IS NOT NULL THEN
         RETURN jsonb_build_object('replayed', true, 'answer', v_begun.answer);
     END IF;
@@ -40,6 +32,23 @@ BEGIN
             'request_id', request ->> 'request_id'
         ), 'User requested cancellation', NULL)::audit_entry], v_at
     ));
+END
+$$;
+
+-- The account that an order of the user is of; TR001 without such an order.
+CREATE OR REPLACE FUNCTION account_of_order(p_user_id uuid, p_order_id uuid) RETURNS uuid
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_account_id uuid;
+BEGIN
+    SELECT o.account_id INTO v_account_id FROM orders AS o WHERE o.user_id = p_user_id AND o.id = p_order_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'You have no order with this id. GET /api/v1/orders lists yours.'
+        USING ERRCODE = 'TR001', DETAIL = jsonb_build_object(
+            'field', 'id', 'value', p_order_id, 'constraint', 'an order of yours'
+        )::text;
+    END IF;
+    RETURN v_account_id;
 END
 $$;
 
@@ -63,7 +72,9 @@ END
 $$;
 
 ALTER FUNCTION cancel_order(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION account_of_order(uuid, uuid) OWNER TO trading_procedures;
 ALTER FUNCTION refuse_cancellation(uuid, uuid) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION cancel_order(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION account_of_order(uuid, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION refuse_cancellation(uuid, uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cancel_order(jsonb) TO function_trader;

@@ -22,5 +22,38 @@ LANGUAGE sql AS $$
     SELECT * FROM canceled ORDER BY id
 $$;
 
+-- The same with an audit row each, p_details beside what was filled, chained on the account's row; returns the orders
+-- as their event tells them. The caller still has to write the event, on the account as it is then.
+CREATE OR REPLACE FUNCTION cancel_audited_orders(
+    p_account accounts, p_order_ids uuid[], p_details jsonb, p_reason text, p_at timestamptz, p_pii jsonb
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_order orders;
+    v_facts jsonb [] := '{}';
+BEGIN
+    FOR v_order IN SELECT * FROM cancel_order_rows(p_account, p_order_ids, p_at) LOOP
+        p_account.audit_head := append_audit(p_account, v_order.id, ARRAY[ROW(
+            'CANCELED', 'canceled', p_details || jsonb_build_object('filled_quantity', v_order.filled_quantity),
+            p_reason, NULL
+        )::audit_entry], p_at, p_pii);
+        p_account.audit_version := p_account.audit_version + 1;
+        v_facts := v_facts || (
+            order_fact(v_order) || jsonb_build_object('created_at', utc_text(v_order.created_at))
+        );
+    END LOOP;
+    IF v_facts <> '{}' THEN
+        UPDATE accounts SET
+            audit_version = p_account.audit_version,
+            audit_head = p_account.audit_head,
+            updated_at = p_at
+        WHERE user_id = p_account.user_id AND id = p_account.id;
+    END IF;
+    RETURN to_jsonb(v_facts);
+END
+$$;
+
 ALTER FUNCTION cancel_order_rows(accounts, uuid[], timestamptz) OWNER TO trading_procedures;
+ALTER FUNCTION cancel_audited_orders(accounts, uuid[], jsonb, text, timestamptz, jsonb) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION cancel_order_rows(accounts, uuid[], timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION cancel_audited_orders(accounts, uuid[], jsonb, text, timestamptz, jsonb) FROM PUBLIC;

@@ -38,8 +38,10 @@ BEGIN
     IF v_answer IS NOT NULL THEN
         RETURN jsonb_build_object('replayed', true, 'answer', v_answer);
     END IF;
-    -- Only the platform's own orders carry a notice.
-    v_answer := execute_market_order(request - 'notice', v_account, clock_timestamp());
+    -- Only the platform's own orders carry a notice, and only replace_order's take another one's place.
+    v_answer := execute_market_order(
+        request - ARRAY['notice', 'replaces_order_id'], v_account, clock_timestamp()
+    );
     RETURN jsonb_build_object('replayed', false, 'answer', v_answer);
 END
 $$;

@@ -22,66 +22,76 @@ BEGIN
         RETURN jsonb_build_object('replayed', true, 'answer', v_begun.answer);
     END IF;
     RETURN jsonb_build_object(
-        'replayed', false, 'answer', place_resting_order(request, v_begun.account, clock_timestamp())
+        -- Only replace_order says which order another one takes the place of.
+        'replayed', false, 'answer', place_resting_order(
+            request - 'replaces_order_id', v_begun.account, clock_timestamp()
+        )
     );
 END
 $$;
 
--- The order under its account's lock, at p_at: judged as if it were executed at its own price, then booked.
+-- The order under its account's lock, at p_at: judged, then booked.
 CREATE OR REPLACE FUNCTION place_resting_order(request jsonb, p_account accounts, p_at timestamptz) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_terms order_terms;
+    v_judged record;
+BEGIN
+    PERFORM check_resting_form(request, p_at);
+    v_terms := terms_of_order(request, p_account);
+    v_judged := judge_resting_order(request, p_account, v_terms, p_at);
+    IF v_judged.refusal IS NOT NULL THEN
+        RETURN book_denied_order(request, p_account, v_terms, v_judged.refusal, p_at);
+    END IF;
+    RETURN book_resting_order(request, p_account, v_terms, v_judged.fill, p_at);
+END
+$$;
+
+-- The order as if it were executed at its own price: why it is denied, else price, commission and margin (NULL when it
+-- only reduces) of that fill.
+CREATE OR REPLACE FUNCTION judge_resting_order(
+    request jsonb, p_account accounts, p_terms order_terms, p_at timestamptz, OUT fill order_fill, OUT refusal jsonb
+)
 LANGUAGE plpgsql AS $$
 DECLARE
     v_side text := request ->> 'side';
     v_quantity numeric := (request ->> 'quantity')::numeric;
-    v_terms order_terms;
-    v_position positions;
-    v_reducing boolean;
     v_rests boolean := request ->> 'time_in_force' NOT IN ('ioc', 'fok');
-    v_fill order_fill;
-    v_refusal jsonb;
-BEGIN
-    PERFORM check_resting_form(request, p_at);
-    v_terms := terms_of_order(request, p_account);
-    PERFORM check_resting_prices(request, v_terms);
-    v_position := netting_position(p_account, v_terms.symbol);
-    v_reducing := coalesce(
+    v_position positions := netting_position(p_account, p_terms.symbol);
+    v_reducing boolean := coalesce(
         v_position.side = CASE v_side WHEN 'buy' THEN 'short' ELSE 'long' END AND v_quantity <= v_position.quantity,
         false
     );
-    v_refusal := coalesce(
+BEGIN
+    PERFORM check_resting_prices(request, p_terms);
+    refusal := coalesce(
         -- A closed market fills nothing, but lets an order wait for its opening.
         eligibility_refusal(
-            p_account, v_terms, v_reducing,
-            v_rests OR market_is_open(v_terms.calendar, p_at), p_at
+            p_account, p_terms, v_reducing,
+            v_rests OR market_is_open(p_terms.calendar, p_at), p_at
         ),
         position_refusal(
             p_account, v_position, v_side, v_quantity, coalesce((request ->> 'reduce_only')::boolean, false)
         ),
-        working_orders_refusal(p_account)
+        working_orders_refusal(p_account, (request ->> 'replaces_order_id')::uuid)
     );
-    IF v_refusal IS NOT NULL THEN
-        RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);
+    IF refusal IS NOT NULL THEN
+        RETURN;
     END IF;
 
-    PERFORM check_stop_side(request, v_terms, p_at);
-    IF NOT v_rests AND NOT quote_is_fresh(v_terms, p_at) THEN
-        PERFORM refuse_stale_quote(v_terms.symbol);
+    PERFORM check_stop_side(request, p_terms, p_at);
+    IF NOT v_rests AND NOT quote_is_fresh(p_terms, p_at) THEN
+        PERFORM refuse_stale_quote(p_terms.symbol);
     END IF;
-    v_fill.price := coalesce(request ->> 'limit_price', request ->> 'stop_price')::numeric;
+    fill.price := coalesce(request ->> 'limit_price', request ->> 'stop_price')::numeric;
     IF request ?| ARRAY['stop_loss', 'take_profit'] THEN
-        PERFORM check_exit_prices(request, v_terms, v_fill.price, v_reducing);
+        PERFORM check_exit_prices(request, p_terms, fill.price, v_reducing);
     END IF;
-    v_fill.commission := charged_commission(p_account, v_terms, v_quantity, p_at);
+    fill.commission := charged_commission(p_account, p_terms, v_quantity, p_at);
     IF NOT v_reducing THEN
-        v_fill.margin := order_margin(p_account, v_terms, v_quantity, v_fill.price, p_at);
-        v_refusal := exposure_refusal(
-            p_account, v_terms, v_side, v_quantity, v_fill, v_position.id IS NULL, p_at
-        );
-        IF v_refusal IS NOT NULL THEN
-            RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);
-        END IF;
+        fill.margin := order_margin(p_account, p_terms, v_quantity, fill.price, p_at);
+        refusal := exposure_refusal(p_account, p_terms, v_side, v_quantity, fill, v_position.id IS NULL, p_at);
     END IF;
-    RETURN book_resting_order(request, p_account, v_terms, v_fill, p_at);
 END
 $$;
 
@@ -168,8 +178,10 @@ BEGIN
 END
 $$;
 
--- Binds every order that rests, also one that only reduces: it bounds what each tick has to look at.
-CREATE OR REPLACE FUNCTION working_orders_refusal(p_account accounts) RETURNS jsonb
+-- Binds every order that rests, also one that only reduces: it bounds what each tick has to look at. The one that it
+-- replaces (NULL: none) is not counted.
+DROP FUNCTION IF EXISTS working_orders_refusal(accounts);
+CREATE OR REPLACE FUNCTION working_orders_refusal(p_account accounts, p_replaced_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_limit integer;
@@ -182,7 +194,8 @@ BEGIN
     END IF;
     SELECT count(*) INTO v_working FROM orders AS o
     WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
-        AND o.status IN ('pending_new', 'new', 'triggered', 'partially_filled');
+        AND o.status IN ('pending_new', 'new', 'triggered', 'partially_filled')
+        AND o.id IS DISTINCT FROM p_replaced_id;
     IF v_working < v_limit THEN
         RETURN NULL;
     END IF;
@@ -222,12 +235,13 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'place_order(jsonb)',
         'place_resting_order(jsonb, accounts, timestamptz)',
+        'judge_resting_order(jsonb, accounts, order_terms, timestamptz)',
         'netting_position(accounts, text)',
         'check_resting_form(jsonb, timestamptz)',
         'check_price_given(jsonb, text, boolean)',
         'check_resting_prices(jsonb, order_terms)',
         'check_stop_side(jsonb, order_terms, timestamptz)',
-        'working_orders_refusal(accounts)',
+        'working_orders_refusal(accounts, uuid)',
         'exposure_refusal(accounts, order_terms, text, numeric, order_fill, boolean, timestamptz)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);

@@ -1,7 +1,7 @@
 -- Everything by which a new order of an account would be judged and priced, read at one moment; nothing is written.
 --
 -- p_order {symbol, order_type, side, quantity, stop_price?, reduce_only?, client_order_id?, parent_order_id?,
---   max_slippage?}
+--   max_slippage?, replaces_order_id?}
 -- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
 --   be traded on, position: what a netting account holds in the symbol, else null, reduces, refusal and
 --   limit_refusal: why it would be denied before and after it is priced, else null, worth {balance, unrealized_pnl,
@@ -57,7 +57,7 @@ BEGIN
             position_refusal(
                 v_account, v_position, v_side, v_quantity, coalesce((p_order ->> 'reduce_only')::boolean, false)
             ),
-            CASE WHEN v_rests THEN working_orders_refusal(v_account) END
+            CASE WHEN v_rests THEN working_orders_refusal(v_account, (p_order ->> 'replaces_order_id')::uuid) END
         ),
         'limit_refusal', CASE WHEN NOT v_reduces THEN limit_refusal(
             v_account, v_terms, v_side, v_quantity, v_position.id IS NULL, v_worth.open_positions,
@@ -121,7 +121,7 @@ GRANT EXECUTE ON FUNCTION terms_of_order(jsonb, accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_optional_fields(jsonb, accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION netting_position(accounts, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_stop_side(jsonb, order_terms, timestamptz) TO trading_readers;
-GRANT EXECUTE ON FUNCTION working_orders_refusal(accounts) TO trading_readers;
+GRANT EXECUTE ON FUNCTION working_orders_refusal(accounts, uuid) TO trading_readers;
 GRANT EXECUTE ON FUNCTION quote_is_fresh(order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION refusal(text, text, text, text, text, jsonb) TO trading_readers;
 GRANT EXECUTE ON FUNCTION eligibility_refusal(

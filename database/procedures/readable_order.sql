@@ -27,6 +27,8 @@ LANGUAGE sql STABLE AS $$
         'transaction_id', p_order.transaction_id,
         'failure_code', p_order.failure_code,
         'failure_reason', p_order.failure_reason,
+        'replaces_order_id', p_order.replaces_order_id,
+        'version', p_order.version,
         'created_at', utc_text(p_order.created_at),
         'updated_at', utc_text(p_order.updated_at),
         'executed_at', utc_text(p_order.executed_at)
@@ -38,3 +40,5 @@ $$;
 
 ALTER FUNCTION readable_order(orders) OWNER TO trading_readers;
 REVOKE ALL ON FUNCTION readable_order(orders) FROM PUBLIC;
+-- A refused change shows the order as it is.
+GRANT EXECUTE ON FUNCTION readable_order(orders) TO trading_procedures;

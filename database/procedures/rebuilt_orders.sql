@@ -29,9 +29,11 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- What is asked for stands in the row SUBMITTED, what came of it in the rows after it.
-CREATE OR REPLACE FUNCTION rebuilt_orders()
+DROP FUNCTION IF EXISTS rebuilt_orders();
+CREATE FUNCTION rebuilt_orders()
 RETURNS TABLE (
-    user_id uuid, id uuid, account_id uuid, client_order_id text, parent_order_id uuid, symbol text, order_type text,
+    user_id uuid, id uuid, account_id uuid, client_order_id text, parent_order_id uuid, replaces_order_id uuid,
+    symbol text, order_type text,
     side text, quantity numeric, limit_price numeric, stop_price numeric, stop_loss numeric, take_profit numeric,
     time_in_force text, expires_at timestamptz, triggered_at timestamptz, max_slippage numeric, reduce_only boolean,
     execution_instructions jsonb, strategy_id text, signal_id text, component_name text, metadata jsonb,
@@ -76,7 +78,7 @@ LANGUAGE sql STABLE AS $$
     )
     SELECT
         s.user_id, s.order_id, s.account_id, s.asked ->> 'client_order_id', (s.asked ->> 'parent_order_id')::uuid,
-        s.asked ->> 'symbol', s.asked ->> 'order_type', s.asked ->> 'side', (s.asked ->> 'quantity')::numeric,
+        (s.asked ->> 'replaces_order_id')::uuid, s.asked ->> 'symbol', s.asked ->> 'order_type', s.asked ->> 'side', (s.asked ->> 'quantity')::numeric,
         (s.asked ->> 'limit_price')::numeric, (s.asked ->> 'stop_price')::numeric, (s.asked ->> 'stop_loss')::numeric,
         (s.asked ->> 'take_profit')::numeric, s.asked ->> 'time_in_force', s.expires_at::timestamptz, s.triggered_at,
         (s.asked ->> 'max_slippage')::numeric,

@@ -33,7 +33,9 @@ BEGIN
     END IF;
 
     v_notice := stop_out_notice(v_level.margin_level, v_level.stop_out_level);
-    v_notice := v_notice || jsonb_build_object('orders', cancel_stopped_out(v_account, v_notice ->> 'reason', v_at));
+    v_notice := v_notice || jsonb_build_object('orders', cancel_audited_orders(
+        v_account, NULL, '{"actor": "platform"}', v_notice ->> 'reason', v_at, NULL
+    ));
     -- With the audit of the canceled orders on it.
     SELECT * INTO STRICT v_account FROM accounts WHERE user_id = v_account.user_id AND id = v_account.id;
     v_position := position_to_stop_out(v_account, v_at);
@@ -78,32 +80,7 @@ LANGUAGE sql IMMUTABLE AS $$
     )
 $$;
 
--- Cancels the account's working orders, each with its audit row, and returns them as their event tells them.
-CREATE OR REPLACE FUNCTION cancel_stopped_out(p_account accounts, p_reason text, p_at timestamptz) RETURNS jsonb
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_order orders;
-    v_facts jsonb := '[]';
-BEGIN
-    FOR v_order IN SELECT * FROM cancel_order_rows(p_account, NULL, p_at) LOOP
-        p_account.audit_head := append_audit(p_account, v_order.id, ARRAY[ROW(
-            'CANCELED', 'canceled', jsonb_build_object(
-                'actor', 'platform', 'filled_quantity', v_order.filled_quantity
-            ), p_reason, NULL
-        )::audit_entry], p_at);
-        p_account.audit_version := p_account.audit_version + 1;
-        v_facts := v_facts || order_fact(v_order);
-    END LOOP;
-    IF v_facts <> '[]' THEN
-        UPDATE accounts SET
-            audit_version = p_account.audit_version,
-            audit_head = p_account.audit_head,
-            updated_at = p_at
-        WHERE user_id = p_account.user_id AND id = p_account.id;
-    END IF;
-    RETURN v_facts;
-END
-$$;
+DROP FUNCTION IF EXISTS cancel_stopped_out(accounts, text, timestamptz);
 
 -- The position that is closed next; all NULL where none can be closed now.
 CREATE OR REPLACE FUNCTION position_to_stop_out(p_account accounts, p_at timestamptz) RETURNS positions
@@ -172,7 +149,6 @@ BEGIN
         'stop_out_step(jsonb)',
         'stop_out_answer(text, numeric, numeric, jsonb, jsonb)',
         'stop_out_notice(numeric, numeric)',
-        'cancel_stopped_out(accounts, text, timestamptz)',
         'position_to_stop_out(accounts, timestamptz)',
         'close_stopped_out(jsonb, accounts, positions, jsonb, timestamptz)',
         'tell_stopped_out_orders(jsonb, accounts, jsonb, jsonb, timestamptz)'

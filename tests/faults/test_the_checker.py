@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from tests.kit.builders import order_request
-from tests.kit.fault_runs import MARKET_ORDER, FaultRun
+from tests.kit.fault_runs import MARKET_ORDER, RESTING_ORDER, FaultRun
 from tests.kit.mutations import definition_of, distort, remove_text, replace_body, swallow
+from tests.kit.orders import keyed_request
 from trading.errors import TradingError
 
 CALLERS = 8
@@ -68,6 +69,20 @@ def another_balance_told(connection: psycopg.Connection[Any]) -> None:
     distort(connection, "order_audit_log", "details", """NEW.details || '{"balance_after": 1}'""")
 
 
+def no_look_at_what_is_replaced(connection: psycopg.Connection[Any]) -> None:
+    """The index that one order is replaced once would catch it too, as an error to the caller: it goes as well."""
+    replace_body(connection, "check_replaceable", "BEGIN RETURN; END")
+    connection.execute("DROP INDEX orders_replacing")
+
+
+def no_audit_of_what_is_replaced(connection: psycopg.Connection[Any]) -> None:
+    swallow(connection, "order_audit_log", "NEW.action = 'REPLACED'")
+
+
+def no_event_of_a_replacement(connection: psycopg.Connection[Any]) -> None:
+    swallow(connection, "events", "NEW.event_type = 'order.replaced'")
+
+
 def nothing(_connection: psycopg.Connection[Any]) -> None:
     """The load alone."""
 
@@ -94,6 +109,41 @@ def test_what_is_taken_away_is_missed(run: FaultRun, mutation: Mutation, invaria
 
     # when callers race under one key, and others for one account's margin
     race(run)
+
+    # then the checker names what is broken
+    found = run.execute("SELECT invariant, account_id, subject, problem FROM verify_books()")
+    assert {invariant for invariant, *_ in found} >= invariants, found
+    assert bool(found) == bool(invariants), found
+
+
+@pytest.mark.parametrize(
+    ("mutation", "invariants"),
+    [
+        pytest.param(nothing, set(), id="nothing"),
+        pytest.param(no_look_at_what_is_replaced, {"I3"}, id="the look at the old order"),
+        pytest.param(no_audit_of_what_is_replaced, {"I3", "I6"}, id="the old order's audit row"),
+        pytest.param(no_event_of_a_replacement, {"I3", "I7"}, id="the outbox row"),
+    ],
+)
+def test_what_is_taken_from_a_replacement_is_missed(run: FaultRun, mutation: Mutation, invariants: set[str]) -> None:
+    # given procedures without that part, and an order that rests
+    with run.database.connect() as connection:
+        mutation(connection)
+    user = run.user()
+    client = run.client(user, [RESTING_ORDER])
+    placed = client.attempt("placed", 0)
+    assert placed is not None
+
+    # when callers race to replace it, each for reasons of their own
+    requests = [keyed_request(user, order_id=placed["order_id"], quantity="0.2") for _ in range(CALLERS)]
+    clients = [run.client(user) for _ in range(CALLERS)]
+    with run.held(user) as calls:
+        calls.begin(
+            *(
+                partial(client.database.call, "replace_order", request)
+                for client, request in zip(clients, requests, strict=True)
+            )
+        )
 
     # then the checker names what is broken
     found = run.execute("SELECT invariant, account_id, subject, problem FROM verify_books()")

@@ -45,6 +45,7 @@ ANOTHER_ACCOUNT = (
 ORDER_CHANGES = {
     "client_order_id": (LAST_ORDER, "'mine'"),
     "parent_order_id": (LAST_ORDER, "uuidv7()"),
+    "replaces_order_id": (LAST_ORDER, "id"),
     "symbol": (LAST_ORDER, "'GBPUSD'"),
     "order_type": (RESTING, "'limit', stop_price = NULL"),
     "side": (LAST_ORDER, "'buy'"),
@@ -172,7 +173,7 @@ class TestRebuilding:
             "WHERE details ? 'balance_after' ORDER BY account_id, version DESC"
         )
 
-        assert len(stored) == 5
+        assert len(stored) == 6
         assert by_ledger == stored
         assert by_audit == stored
 

@@ -31,6 +31,7 @@ EXECUTE_GRANTS = {
     "function_trader": {
         "accept_order(jsonb)",
         "cancel_order(jsonb)",
+        "cancel_orders(jsonb)",
         "close_position(jsonb)",
         "execute_order_atomic(jsonb)",
         "find_orders(uuid,uuid,text[],text,text,text,timestamp with time zone,timestamp with time zone,text,uuid,"
@@ -48,7 +49,9 @@ EXECUTE_GRANTS = {
         "page_positions(uuid,uuid,boolean,uuid,integer)",
         "place_order(jsonb)",
         "preview_facts(uuid,uuid,jsonb)",
+        "preview_replacement(uuid,jsonb)",
         "probe_health()",
+        "replace_order(jsonb)",
         "take_rate_limits(jsonb)",
     },
     "function_relay": {

@@ -20,7 +20,8 @@ class World:
     """Accounts with something of everything: fills, a reduction, denials, a holding of a cash account.
 
     The rester has an order that rests (event 2), one that was denied, one that was canceled, and a position that was
-    opened and closed. On the kept account operators moved money of every kind and changed every term.
+    opened and closed. On the kept account operators moved money of every kind and changed every term. The replacer
+    has an order in the place of another one (event 3), and one whose replacement was denied.
     """
 
     market: Market
@@ -29,6 +30,7 @@ class World:
     holder: User
     rester: User
     kept: User
+    replacer: User
 
 
 def populate(market: Market) -> World:
@@ -37,6 +39,7 @@ def populate(market: Market) -> World:
         market.user(),
         market.user(position_mode="netting"),
         market.user(kind="cash", balance=20_000),
+        market.user(),
         market.user(),
         market.user(),
     )
@@ -51,6 +54,8 @@ def populate(market: Market) -> World:
     market.place(world.rester, quantity="900")  # denied for margin
     market.cancel(world.rester, market.place(world.rester)["order_id"])
     market.close_out(world.rester, market.trade(world.rester)["position_id"])
+    market.replace(world.replacer, market.place(world.replacer)["order_id"], quantity="2")
+    market.replace(world.replacer, market.place(world.replacer)["order_id"], quantity="900")  # denied for margin
     for procedure, fields in ACTS:
         act(market.owner, procedure, operator_request(world.kept, **fields))
     set_trade_always(market, True)
@@ -107,6 +112,7 @@ def users(world: World) -> dict[str, object]:
         "holder": world.holder.user_id,
         "rester": world.rester.user_id,
         "kept": world.kept.user_id,
+        "replacer": world.replacer.user_id,
     }
 
 
@@ -255,6 +261,9 @@ RESTING = "(SELECT id FROM orders WHERE user_id = %(rester)s AND status = 'new')
 DENIED = "(SELECT id FROM orders WHERE user_id = %(rester)s AND status = 'denied')"
 CANCELED = "(SELECT id FROM orders WHERE user_id = %(rester)s AND status = 'canceled')"
 CLOSING = "(SELECT id FROM orders WHERE user_id = %(rester)s AND side = 'sell')"
+REPLACED = "(SELECT id FROM orders WHERE user_id = %(replacer)s AND status = 'replaced')"
+REPLACING = f"(SELECT id FROM orders WHERE user_id = %(replacer)s AND replaces_order_id = {REPLACED})"
+NOT_REPLACED = "(SELECT replaces_order_id FROM orders WHERE user_id = %(replacer)s AND status = 'denied')"
 # An order of the platform's own: without a key, so that nothing but its event tells of it.
 WITHOUT_KEY = (
     f"DELETE FROM idempotency_keys WHERE (answer ->> 'order_id')::uuid = {CLOSING}",
@@ -658,6 +667,41 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         ),
         "I1",
         "no event tells of its answer",
+    ),
+    "an order that was replaced and works on": (
+        (f"UPDATE orders SET status = 'new', leaves_quantity = quantity WHERE id = {REPLACED}",),
+        "I3",
+        "its state is new, 1 orders take its place",
+    ),
+    "an order that was replaced by nothing": (
+        (f"UPDATE orders SET replaces_order_id = NULL WHERE id = {REPLACING}",),
+        "I3",
+        "its state is replaced, 0 orders take its place",
+    ),
+    "an order that replaces another one than it says": (
+        (f"UPDATE orders SET replaces_order_id = {NOT_REPLACED} WHERE id = {REPLACING}",),
+        "I3",
+        "the audit tells another order: replaces_order_id is",
+    ),
+    "an order that replaces one of the other side": (
+        (f"UPDATE orders SET side = 'sell' WHERE id = {REPLACED}",),
+        "I3",
+        "it replaces an order of another kind",
+    ),
+    "a denied replacement of another one": (
+        ("UPDATE orders SET replaces_order_id = NULL WHERE user_id = %(replacer)s AND status = 'denied'",),
+        "I3",
+        "the audit tells another order: replaces_order_id is",
+    ),
+    "an event without the order that was replaced": (
+        ("UPDATE events SET payload = payload #- '{orders,0}' WHERE user_id = %(replacer)s AND sequence = 3",),
+        "I3",
+        "no event tells that it replaces the other",
+    ),
+    "an order replaced without a word": (
+        (f"DELETE FROM order_audit_log WHERE order_id = {REPLACED} AND action = 'REPLACED'",),
+        "I3",
+        "the audit of what it replaces tells otherwise",
     ),
     "another state": (
         (f"UPDATE orders SET status = 'canceled' WHERE id = {LAST_ORDER}",),

@@ -67,6 +67,13 @@ def cancellation(client: "ProcedureClient") -> Request:
     return _change(client, order_id=client.dice.choice(client.orders) if client.orders else str(client.user.user_id))
 
 
+def replacement(client: "ProcedureClient") -> Request:
+    """Another order, at another limit, in the place of one of the client's that may rest."""
+    limit = client.dice.choice(("1.0400", "1.0450"))
+    order = client.dice.choice(client.orders) if client.orders else str(client.user.user_id)
+    return _change(client, order_id=order, limit_price=limit)
+
+
 def closing(client: "ProcedureClient") -> Request:
     """The close of a position of the client's, whole or in part, that may be closed already."""
     part = client.dice.choice(({}, {"quantity": "0.1"}))
@@ -88,6 +95,7 @@ OPERATIONS = (
     Operation(
         "cancel_order", cancellation, frozenset({ErrorCode.NOT_FOUND, ErrorCode.ORDER_NOT_CANCELABLE}), changes=True
     ),
+    Operation("replace_order", replacement, frozenset({ErrorCode.NOT_FOUND, ErrorCode.ORDER_NOT_CANCELABLE})),
     Operation("close_position", closing, frozenset({ErrorCode.NOT_FOUND, ErrorCode.CONFLICT})),
 )
 

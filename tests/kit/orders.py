@@ -134,6 +134,14 @@ class Market:
         """Cancel an order of `user`."""
         return send(self.trader, keyed_request(user, order_id=str(order_id), **overrides), "cancel_order")
 
+    def cancel_all(self, user: User, **filters: object) -> Outcome:
+        """Cancel the working orders of `user` that fit."""
+        return send(self.trader, keyed_request(user, **filters), "cancel_orders")
+
+    def replace(self, user: User, order_id: object, **changes: object) -> Outcome:
+        """Replace an order of `user` by another one."""
+        return send(self.trader, keyed_request(user, order_id=str(order_id), **changes), "replace_order")
+
     def close_out(self, user: User, position_id: object, **overrides: object) -> Outcome:
         """Close a position of `user`, or a part of it."""
         return send(self.trader, keyed_request(user, position_id=str(position_id), **overrides), "close_position")
@@ -187,7 +195,7 @@ def resting_request(user: User, **overrides: object) -> dict[str, object]:
 
 
 def keyed_request(user: User, **fields: object) -> dict[str, object]:
-    """What a request of cancel_order or close_position says beside its subject."""
+    """What the request of a change says beside its subject."""
     key = str(uuid.uuid4())
     return {
         "version": 1,

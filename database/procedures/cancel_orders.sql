@@ -1,0 +1,75 @@
+-- Cancels the working orders of an account, all or those that the filters leave, at their owner's wish: orders, audit,
+-- one event and the stored answer in one transaction. The oldest go first, at most c_orders_max of them; a call with
+-- another key goes on. What is in flight to a venue stays and is not counted. Anybody may, also who may not trade.
+-- request {version: 1, user_id, account_id?, symbol?, side?, order_type?, idempotency_key, request_hash,
+--   idempotency_key_days, request_id?, ip_address?, user_agent?, email?}
+-- -> {replayed, answer: {outcome: 'canceled', account_id, canceled: [order_fact with created_at], left: how many still
+--   work, sequence: NULL where none was canceled, transact_time}}
+-- Raises TR001 no such account, TR003 key reused, TR006 no key, or which account of several.
+CREATE OR REPLACE FUNCTION cancel_orders(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_user_id uuid := (request ->> 'user_id')::uuid;
+    v_begun record;
+    v_account accounts;
+    v_at timestamptz;
+    v_found record;
+    v_canceled jsonb;
+    v_sequence bigint;
+    v_answer jsonb;
+BEGIN
+    PERFORM check_request_version(request);
+    v_begun := lock_or_replay(request, resolve_account(v_user_id, (request ->> 'account_id')::uuid));
+    IF v_begun.answer IS NOT NULL THEN
+        RETURN jsonb_build_object('replayed', true, 'answer', v_begun.answer);
+    END IF;
+    v_account := v_begun.account;
+    v_at := clock_timestamp();
+    SELECT * INTO v_found FROM orders_to_cancel(request, v_account);
+    v_canceled := cancel_audited_orders(v_account, v_found.order_ids, jsonb_build_object(
+        'idempotency_key', request ->> 'idempotency_key', 'request_id', request ->> 'request_id'
+    ), 'User requested cancellation', v_at, request);
+    IF v_canceled <> '[]' THEN
+        UPDATE accounts SET last_sequence = last_sequence + 1
+        WHERE user_id = v_account.user_id AND id = v_account.id;
+        v_sequence := append_event(
+            v_account, v_account.last_sequence + 1, 'orders.canceled', jsonb_build_object('orders', v_canceled),
+            request ->> 'request_id', v_at
+        );
+    END IF;
+    v_answer := jsonb_build_object(
+        'outcome', 'canceled', 'account_id', v_account.id, 'canceled', v_canceled,
+        'left', v_found.working - jsonb_array_length(v_canceled), 'sequence', v_sequence,
+        'transact_time', utc_text(v_at)
+    );
+    RETURN jsonb_build_object('replayed', false, 'answer', keep_answer(
+        v_account, request ->> 'idempotency_key', request ->> 'request_hash', v_answer,
+        (request ->> 'idempotency_key_days')::integer, v_at
+    ));
+END
+$$;
+
+-- Those that one call cancels, and how many fit the filters.
+CREATE OR REPLACE FUNCTION orders_to_cancel(
+    request jsonb, p_account accounts, OUT order_ids uuid[], OUT working bigint
+)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    -- What one transaction locks and one event tells.
+    c_orders_max CONSTANT integer := 500;
+BEGIN
+    SELECT coalesce((array_agg(o.id ORDER BY o.id))[:c_orders_max], '{}'), count(*) INTO order_ids, working
+    FROM orders AS o
+    WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
+        AND o.status IN ('new', 'triggered', 'partially_filled')
+        AND (request ->> 'symbol' IS NULL OR o.symbol = request ->> 'symbol')
+        AND (request ->> 'side' IS NULL OR o.side = request ->> 'side')
+        AND (request ->> 'order_type' IS NULL OR o.order_type = request ->> 'order_type');
+END
+$$;
+
+ALTER FUNCTION cancel_orders(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION orders_to_cancel(jsonb, accounts) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION cancel_orders(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION orders_to_cancel(jsonb, accounts) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION cancel_orders(jsonb) TO function_trader;
