@@ -25,6 +25,10 @@ _HEARD_ON: Mapping[str, frozenset[str]] = {
 }
 
 FRAME_BYTES_MAX = 32 * 1024
+# More orders of one event than this share frames: posting a frame each could take longer than a relay may send.
+ORDERS_APART_MAX = 20
+# What such a frame holds besides its orders, with room to spare.
+FRAME_BYTES_AROUND = 1024
 
 _SIDE_OF_POSITION: Mapping[str, str] = {"long": "buy", "short": "sell"}
 
@@ -62,7 +66,7 @@ def frames_of(event: Event) -> list[Frame]:
     """
     payload = event.payload
     try:
-        frames = [_frame(event, ORDERS, "order_update", _order_data(fact)) for fact in _facts(payload, "orders")]
+        frames = _order_frames(event, [_order_data(fact) for fact in _facts(payload, "orders")])
         frames += [_fill_frame(event, fact) for fact in _facts(payload, "fills")]
         frames += [
             _frame(event, POSITIONS, "position_update", _position_data(fact)) for fact in _facts(payload, "positions")
@@ -102,10 +106,30 @@ def _identity(event: Event) -> dict[str, object]:
     return _present({"account_id": event.account_id, "sequence": event.sequence, "request_id": event.request_id})
 
 
+def _order_frames(event: Event, orders: Sequence[Mapping[str, object]]) -> list[Frame]:
+    """A frame an order; of many orders as few frames as hold them, in the same order, numbered by `part`."""
+    if len(orders) <= ORDERS_APART_MAX:
+        return [_frame(event, ORDERS, "order_update", data) for data in orders]
+    parts: list[list[Mapping[str, object]]] = []
+    bytes_left = 0
+    for data in orders:
+        bytes_taken = len(json_text(data).encode()) + 1
+        if bytes_taken > bytes_left:
+            parts.append([])
+            bytes_left = FRAME_BYTES_MAX - FRAME_BYTES_AROUND
+        parts[-1].append(data)
+        bytes_left -= bytes_taken
+    return [
+        _frame(event, ORDERS, "orders_update", {"part": number, "parts": len(parts), "orders": part})
+        for number, part in enumerate(parts, 1)
+    ]
+
+
 def _order_data(fact: Facts) -> dict[str, object]:
     data = {
         "order_id": str(fact["order_id"]),
         "client_order_id": fact.get("client_order_id"),
+        "replaces_order_id": fact.get("replaces_order_id"),
         "symbol": fact.get("symbol"),
         "side": fact.get("side"),
         "order_type": fact.get("order_type"),

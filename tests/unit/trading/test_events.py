@@ -11,6 +11,7 @@ import pytest
 from tests.kit.realtime import ORDER_ID, POSITION_ID, filled_order
 from trading.events import (
     FRAME_BYTES_MAX,
+    ORDERS_APART_MAX,
     Event,
     Frame,
     UnrenderableError,
@@ -287,6 +288,59 @@ def test_a_connection_that_nothing_concerns_gets_the_sequence() -> None:
     # then
     assert texts == [sequence_text(event)]
     assert json.loads(texts[0]) == {"type": "sequence", "account_id": str(ACCOUNT_ID), "sequence": 7}
+
+
+def test_an_order_that_took_the_place_of_another_one_names_it() -> None:
+    # given
+    old = {"order_id": ORDER_ID, "status": "replaced"}
+    new = {"order_id": str(UUID(int=9)), "status": "new", "replaces_order_id": ORDER_ID}
+
+    # when
+    told = [message["data"] for message in messages(frames_of(event_of({"orders": [old, new]})))]
+
+    # then
+    assert told == [
+        {"order_id": ORDER_ID, "status": "cancelled"},
+        {"order_id": str(UUID(int=9)), "status": "pending", "replaces_order_id": ORDER_ID},
+    ]
+
+
+def orders_of(count: int) -> list[dict[str, Any]]:
+    """As long as they can be."""
+    longest = {"client_order_id": '"' * 128, "symbol": "X" * 20, "limit_price": "9" * 18 + "." + "9" * 12}
+    return [{"order_id": str(UUID(int=number)), "status": "canceled", **longest} for number in range(count)]
+
+
+def test_a_few_orders_have_a_frame_each() -> None:
+    told = messages(frames_of(event_of({"orders": orders_of(ORDERS_APART_MAX)})))
+
+    assert [message["type"] for message in told] == ["order_update"] * ORDERS_APART_MAX
+
+
+@pytest.mark.parametrize("count", [ORDERS_APART_MAX + 1, 500])
+def test_many_orders_share_frames_that_are_no_longer_than_a_frame_may_be(count: int) -> None:
+    # given
+    event = event_of({"orders": orders_of(count)}, "request-" + "7" * 120)
+
+    # when
+    frames = frames_of(event)
+
+    # then each is told once, in order, and the parts are counted
+    told = [message["data"] for message in messages(frames)]
+    assert [order["order_id"] for data in told for order in data["orders"]] == [
+        str(UUID(int=number)) for number in range(count)
+    ]
+    assert {order["status"] for data in told for order in data["orders"]} == {"cancelled"}
+    assert [(data["part"], data["parts"]) for data in told] == [(part, len(told)) for part in range(1, len(told) + 1)]
+    assert {message["type"] for message in messages(frames)} == {"orders_update"}
+    assert all(len(frame.text.encode()) <= FRAME_BYTES_MAX for frame in frames)
+    assert len(frames) <= 1 + count // 30
+
+
+def test_who_listens_to_positions_alone_hears_the_sequence_of_many_orders() -> None:
+    event = event_of({"orders": orders_of(ORDERS_APART_MAX + 1)})
+
+    assert texts_for(event, frames_of(event), {"positions"}) == [sequence_text(event)]
 
 
 @pytest.mark.parametrize(
