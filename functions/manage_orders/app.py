@@ -1,13 +1,23 @@
-"""Reading back what was ordered, canceling and closing it, and the CSRF token that changing things takes."""
+"""Reading back what was ordered, replacing, canceling and closing it, and the CSRF token that changing things takes."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from trading.cancellation import cancel_order
+from trading.cancellation import cancel_order, cancel_orders
 from trading.closing import close_position
-from trading.edge.change_dialects import cancel_entry, canceled_body, close_entry, closed_body
+from trading.edge.change_dialects import (
+    all_canceled_body,
+    cancel_all_entry,
+    cancel_entry,
+    canceled_body,
+    close_entry,
+    closed_body,
+    limit_as_sent,
+    replace_entry,
+    replaced_body,
+)
 from trading.edge.changes import admit_change, states_as_spoken, tell_outcome
 from trading.edge.csrf import make_csrf_token
 from trading.edge.envelope import timestamp
@@ -31,6 +41,7 @@ from trading.edge.reading_dialects import (
 from trading.errors import ErrorCode, TradingError
 from trading.execution import Execution, hash_of_request
 from trading.reading import may_read_any_audit, read_order, read_order_audit, read_profile
+from trading.replacement import replace_order
 from trading.secrets import csrf_secret
 from trading.store import orders
 from trading.store.connection import database
@@ -48,15 +59,27 @@ def list_closed_orders(request: Request) -> Response:
 
 
 def preview_order(request: Request) -> Response:
-    """POST /api/v1/orders/preview: what an order would come to, without one."""
+    """POST /api/v1/orders/preview: what an order, or another one in the place of one, would come to, without it."""
     # What no other route of this function needs.
     from trading import preview
     from trading.edge.order_dialects import faults_as_sent
-    from trading.edge.preview_dialects import preview_body, preview_entry
+    from trading.edge.preview_dialects import REPLACED, order_of, preview_body, preview_entry, replacement_preview
     from trading.store.instruments import instrument_catalogue
 
     caller = admit(request, route_group="preview", state_changing=False, permission="orders:read")
     body = request.json()
+    if REPLACED in body:
+        with states_as_spoken(), limit_as_sent(body):
+            replaces, change = replacement_preview(body)
+            order = order_of(_store().preview_replacement(caller.user_id, change.asked(replaces)))
+            found = preview.preview_order(
+                order,
+                caller.user_id,
+                instruments=instrument_catalogue(),
+                read_facts=_store().preview_facts,
+                replaces=replaces,
+            )
+        return Response(body=preview_body(order, found))
     with faults_as_sent(body):
         order = preview_entry(request, body)
         found = preview.preview_order(
@@ -86,6 +109,18 @@ def post_cancel(request: Request) -> Response:
     """POST /api/v1/orders/{id}/cancel."""
     procedure = partial(orders.cancel_order, database())
     return _changed(request, cancel_entry, partial(cancel_order, procedure=procedure), canceled_body)
+
+
+def post_cancel_all(request: Request) -> Response:
+    """POST /api/v1/orders/cancel-all."""
+    procedure = partial(orders.cancel_orders, database())
+    return _changed(request, cancel_all_entry, partial(cancel_orders, procedure=procedure), all_canceled_body)
+
+
+def patch_order(request: Request) -> Response:
+    """PATCH /api/v1/orders/{id}."""
+    procedure = partial(orders.replace_order, database())
+    return _changed(request, replace_entry, partial(replace_order, procedure=procedure), replaced_body)
 
 
 def post_close(request: Request) -> Response:
@@ -150,16 +185,16 @@ def _changed[Entry](
     change_it: Callable[..., Execution],
     render: Callable[[Mapping[str, Any], str], object],
 ) -> Response:
-    """Admit the caller, read what is asked of the order or position in the path, change it, tell the outcome."""
+    """Admit the caller, read what is asked of what the path names, if anything, change it, tell the outcome."""
     change = admit_change(request, route_group="orders", permission="orders:write")
-    subject = parse_id(request.path_parameters["id"], "id")
+    subject = {name: parse_id(text, name) for name, text in request.path_parameters.items()}
     body = request.json_if_any()
-    with states_as_spoken():
+    with states_as_spoken(), limit_as_sent(body):
         execution = change_it(
-            subject,
+            *subject.values(),
             read(request, body),
             change.origin,
-            request_hash=hash_of_request(request.route_key, {**body, "id": str(subject)}),
+            request_hash=hash_of_request(request.route_key, body | {name: str(each) for name, each in subject.items()}),
             key_days=change.key_days,
             wake_relay=change.wake_relay,
         )
@@ -187,7 +222,9 @@ handler = http_handler(
         "GET /functions/v1/csrf-token": get_csrf_token,
         "GET /api/v1/orders": list_orders,
         "POST /api/v1/orders/preview": preview_order,
+        "POST /api/v1/orders/cancel-all": post_cancel_all,
         "GET /api/v1/orders/{id}": get_order,
+        "PATCH /api/v1/orders/{id}": patch_order,
         "GET /api/v1/orders/{id}/audit": get_order_audit,
         "POST /api/v1/orders/{id}/cancel": post_cancel,
         "GET /api/v1/positions": list_positions,

@@ -4,6 +4,7 @@ Each answer is held against the document by the client itself (tests/kit/openapi
 form of its dialect, and for VALIDATION_FAILED the field, the value and the constraint.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ bounded = settings(
 )
 # A limit in EURUSD that the market does not reach.
 FAR_BELOW = "0.50000"
+RESTING = {"symbol": "EURUSD", "order_type": "LIMIT", "price": FAR_BELOW, "quantity": "0.1"}
 # What an id in a path is the id of.
 COLLECTION = re.compile(r"/([a-z_-]+)/\{id\}")
 every_operation = pytest.mark.parametrize("described", operations(), ids=lambda each: each.operation["operationId"])
@@ -87,7 +89,7 @@ def caller(all_traders: Traders) -> Iterator[Caller]:
 
 @pytest.fixture(scope="module")
 def untouched(all_traders: Traders) -> Iterator[Caller]:
-    """A caller whose order still waits and whose position is still open: no other test acts on them."""
+    """A caller whose position is still open: no other test acts on it."""
     made = new_caller(all_traders)
     yield made
     made.trader.close()
@@ -123,6 +125,9 @@ def test_what_does_not_fit_is_refused(caller: Caller, described: Described) -> N
 def test_its_own_example_is_taken(untouched: Caller, described: Described) -> None:
     if "requestBody" not in described.operation:
         return
+    # Of those that act on an order, each has one that no other has ended.
+    resting = untouched.send(Sent("POST", "/api/v1/orders", (), {}, json.dumps(RESTING).encode()))
+    untouched.ids["orders"].insert(0, exact(resting)["id"])
     response = untouched.send(untouched.sample(described))
     assert response.is_success, response.text
 

@@ -1,4 +1,4 @@
-"""Canceling orders and closing positions, end to end: HTTP calls in, answers and WebSocket messages out."""
+"""Replacing and canceling orders, closing positions, end to end: HTTP calls in, answers and WebSocket messages out."""
 
 import uuid
 from decimal import Decimal
@@ -102,3 +102,68 @@ def test_a_trader_opens_and_closes_in_a_browser(local_system: LocalSystem, trade
     assert Decimal(account["balance"]) == Decimal(account["equity"]) == 100_000 + sum(brought)
     assert (account["open_positions"], account["margin_used"]) == (0, "0.00")
     local_system.quote("EURUSD")
+
+
+def test_a_trader_moves_an_order_and_clears_the_rest(local_system: LocalSystem, traders: Traders) -> None:
+    """A limit of 100 AAPL at 140.00 is moved to 141.50, then everything that waits is canceled at once."""
+    # given a market above the limits, and a trader who listens
+    local_system.quote("AAPL", "149.98", "150")
+    trader = traders.new()
+    limit = {"symbol": "AAPL", "quantity": 100, "order_type": "LIMIT"}
+    with trader.stream("orders") as stream:
+        placed = exact(trader.http.post(ORDERS, json={**limit, "price": "140.00"}))
+
+        # when it is previewed elsewhere, and moved there, twice under one key
+        change = {"price": "141.50", "version": 1}
+        preview = trader.http.post(f"{ORDERS}/preview", json={"replaces_order_id": placed["id"], **change})
+        key = {"Idempotency-Key": str(uuid.uuid4())}
+        moved, repeated = (trader.http.patch(f"{ORDERS}/{placed['id']}", json=change, headers=key) for _ in range(2))
+
+        # then another order has its place
+        assert (preview.status_code, exact(preview)["accepted"], exact(preview)["price"]) == (200, True, "141.50")
+        assert (moved.status_code, repeated.text) == (200, moved.text), moved.text
+        assert repeated.headers["idempotency-replayed"] == "true"
+        order = exact(moved)
+        assert (order["price"], order["replaces_order_id"], order["replaced"]["version"]) == ("141.50", placed["id"], 2)
+        # and one event told both
+        stream.wait_for(lambda message: is_update_of(message, order["id"]))
+        told = [frame for frame in stream.frames() if frame.get("type") == "order_update" and frame["sequence"] == 3]
+        assert [(frame["data"]["order_id"], frame["data"]["status"]) for frame in told] == [
+            (placed["id"], "cancelled"),
+            (order["id"], "pending"),
+        ]
+        assert told[1]["data"]["replaces_order_id"] == placed["id"]
+        assert {frame["request_id"] for frame in told} == {moved.headers["x-request-id"]}
+
+        # when somebody moves the old one, who has not heard of it
+        late = trader.http.patch(f"{ORDERS}/{placed['id']}", json=change)
+
+        # then they are shown what became of it
+        assert (late.status_code, exact(late)["error"]) == (409, "CONFLICT")
+        shown = exact(late)["details"]["order"]
+        now = trader.read(f"{ORDERS}/{placed['id']}")
+        assert shown == {name: now[name] for name in shown}
+        assert (shown["status"], shown["version"]) == ("REPLACED", 2)
+
+        # when 25 more wait and all are canceled
+        more = [exact(trader.http.post(ORDERS, json={**limit, "price": "130.00"}))["id"] for _ in range(25)]
+        cleared = trader.http.post(f"{ORDERS}/cancel-all", json={"symbol": "AAPL"})
+
+        # then it says of which, in the answer and in one message
+        assert cleared.status_code == 200, cleared.text
+        assert [each["id"] for each in exact(cleared)["canceled"]] == [order["id"], *more]
+        heard = stream.wait_for(of_type("orders_update")).message
+        assert [each["order_id"] for each in heard["data"]["orders"]] == [order["id"], *more]
+        assert (heard["data"]["part"], heard["data"]["parts"]) == (1, 1)
+        assert heard["request_id"] == cleared.headers["x-request-id"]
+        # and it is the one event after those of the orders
+        assert heard["sequence"] == 3 + 25 + 1
+    assert trader.read(f"{ORDERS}?status=PENDING")["data"] == []
+    states = [row["status"] for row in trader.rows("orders")]
+    assert (states.count("replaced"), states.count("canceled")) == (1, 26)
+    assert execute(local_system, "SELECT * FROM verify_books()") == []
+    local_system.quote("AAPL")
+
+
+def is_update_of(message: Message, order_id: str) -> bool:
+    return message.get("type") == "order_update" and message["data"]["order_id"] == order_id

@@ -1,4 +1,4 @@
-"""Canceling and closing over HTTP, from API Gateway's event to its answer."""
+"""Replacing, canceling and closing over HTTP, from API Gateway's event to its answer."""
 
 import json
 import uuid
@@ -26,7 +26,10 @@ from tests.kit.orders import Market, stale_time
 from trading.edge.csrf import make_csrf_token
 
 CANCEL, CLOSE = "POST /api/v1/orders/{id}/cancel", "POST /api/v1/positions/{id}/close"
+REPLACE, CANCEL_ALL = "PATCH /api/v1/orders/{id}", "POST /api/v1/orders/cancel-all"
+PREVIEW = "POST /api/v1/orders/preview"
 every_change = pytest.mark.parametrize("route", [CANCEL, CLOSE])
+every_replacement = pytest.mark.parametrize("route", [REPLACE, PREVIEW])
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,25 @@ class Api:
             path_parameters={"id": str(subject)},
             headers=bearer(make_token(user, **({"tier": "unmetered"} | claims))) | (headers or {}),
             body=json.dumps(body) if isinstance(body, dict) else body,
+        )
+        return call(self.handler, event)
+
+    def replace(self, user: User, order_id: object, body: dict[str, object] | None = None, **more: Any) -> Answer:
+        return self.post(REPLACE, user, order_id, body if body is not None else {"quantity": "50"}, **more)
+
+    def cancel_all(self, user: User, body: dict[str, object] | str | None = None, **claims: Any) -> Answer:
+        token = make_token(user, **({"tier": "unmetered"} | claims))
+        text = json.dumps(body) if isinstance(body, dict) else body
+        return call(self.handler, http_event(CANCEL_ALL, headers=bearer(token), body=text))
+
+    def change(self, route: str, user: User, order_id: str, body: dict[str, object]) -> Answer:
+        """A replacement, or the preview of one."""
+        if route == REPLACE:
+            return self.replace(user, order_id, body)
+        event = http_event(
+            route,
+            headers=bearer(make_token(user, tier="unmetered")),
+            body=json.dumps({"replaces_order_id": order_id, **body}),
         )
         return call(self.handler, event)
 
@@ -255,6 +277,312 @@ class TestClose:
         answer = api.post(CLOSE, user, api.subject(CLOSE, user), {"colour": "red"})
 
         assert answer.body["message"] == "Leave colour out: a close has no such field."
+
+
+class TestReplace:
+    def test_the_order_is_replaced(self, api: Api, user: User) -> None:
+        order_id = api.subject(CANCEL, user)
+
+        answer = api.replace(user, order_id, {"price": 141.5, "stop_loss": "120", "version": 1})
+
+        data = answer.body
+        assert answer.status == 200, answer.text
+        assert data == {
+            "id": data["id"],
+            "trader_id": str(user.user_id),
+            "status": "PENDING",
+            "created_at": data["created_at"],
+            "client_order_id": None,
+            "symbol": "AAPL",
+            "side": "BUY",
+            "order_type": "LIMIT",
+            "quantity": "100",
+            "filled_quantity": "0",
+            "leaves_quantity": "100",
+            "price": "141.50",
+            "stop_price": None,
+            "time_in_force": "GTC",
+            "expires_at": None,
+            "average_price": None,
+            "stop_loss": "120.00",
+            "take_profit": None,
+            "version": 1,
+            "replaces_order_id": order_id,
+            "replaced": {
+                "id": order_id,
+                "status": "REPLACED",
+                "quantity": "100",
+                "filled_quantity": "0",
+                "version": 2,
+            },
+        }
+
+    def test_one_that_the_quote_touches_is_filled_in_the_same_call(self, api: Api, user: User) -> None:
+        order_id = api.subject(CANCEL, user)
+
+        answer = api.replace(user, order_id, {"price": "151", "quantity": "1"})
+
+        data = answer.body
+        assert (answer.status, data["status"], data["filled_quantity"]) == (200, "FILLED", "1"), answer.text
+        assert (Decimal(data["average_price"]), data["replaced"]["status"]) == (150, "REPLACED")
+
+    def test_both_are_read_back(self, api: Api, user: User) -> None:
+        order_id = api.subject(CANCEL, user)
+        new_id = api.replace(user, order_id).body["id"]
+
+        old, new = (api.get("GET /api/v1/orders/{id}", user, each) for each in (order_id, new_id))
+        audit = api.get("GET /api/v1/orders/{id}/audit", user, order_id)["data"]
+
+        assert (old["status"], old["version"], old["replaces_order_id"]) == ("REPLACED", 2, None)
+        assert (new["status"], new["version"], new["replaces_order_id"]) == ("PENDING", 1, order_id)
+        assert [(row["action"], row["status"]) for row in audit] == [
+            ("SUBMITTED", "PENDING"),
+            ("APPROVED", "PENDING"),
+            ("REPLACED", "REPLACED"),
+        ]
+
+    @every_replacement
+    def test_null_takes_a_stop_loss_away(self, api: Api, user: User, route: str) -> None:
+        """A limit below the old stop loss is taken only without it."""
+        order_id = api.market.place(user, symbol="AAPL", quantity="100", limit_price="140", stop_loss="130")["order_id"]
+
+        kept = api.change(route, user, order_id, {"price": "125"})
+        taken = api.change(route, user, order_id, {"price": "125", "stop_loss": None})
+
+        assert (kept.status, kept.body["details"]["field"]) == (400, "stop_loss")
+        assert taken.status == 200, taken.text
+
+    def test_a_denied_one_names_its_order_and_the_old_works_on(self, api: Api, user: User) -> None:
+        order_id = api.subject(CANCEL, user)
+
+        answer = api.replace(user, order_id, {"quantity": "100000"})
+
+        assert (answer.status, answer.body["error"]) == (400, "INSUFFICIENT_MARGIN")
+        denied = api.get("GET /api/v1/orders/{id}", user, answer.body["details"]["order_id"])
+        assert (denied["status"], denied["replaces_order_id"]) == ("REJECTED", order_id)
+        assert api.get("GET /api/v1/orders/{id}", user, order_id)["status"] == "PENDING"
+
+    @every_replacement
+    @pytest.mark.parametrize("field", ["symbol", "side", "order_type"])
+    def test_what_cannot_change(self, api: Api, user: User, route: str, field: str) -> None:
+        answer = api.change(route, user, api.subject(CANCEL, user), {field: "buy", "quantity": 1})
+
+        assert (answer.status, answer.body["error"]) == (400, "VALIDATION_FAILED")
+        assert answer.body["details"] == {"field": field, "value": "buy", "constraint": "left out"}
+
+    @every_replacement
+    @pytest.mark.parametrize("body", [{}, {"version": 1}, {"quantity": None, "price": None}])
+    def test_nothing_that_changes(self, api: Api, user: User, route: str, body: dict[str, object]) -> None:
+        answer = api.change(route, user, api.subject(CANCEL, user), body)
+
+        assert (answer.status, answer.body["details"]["field"]) == (400, "body")
+
+    @every_replacement
+    @pytest.mark.parametrize(
+        ("body", "field", "value"),
+        [
+            ({"quantity": 0}, "quantity", "0"),
+            ({"quantity": "0.001"}, "quantity", None),
+            ({"price": "1,5"}, "price", "1,5"),
+            ({"price": "140.001"}, "price", "140.001"),
+            ({"limit_price": "140.001"}, "limit_price", "140.001"),
+            ({"price": "140", "limit_price": "140"}, "price", "140"),
+            ({"stop_price": "200"}, "stop_price", None),
+            ({"stop_loss": "141"}, "stop_loss", "141"),
+            ({"time_in_force": "ioc"}, "time_in_force", "ioc"),
+            ({"time_in_force": "gtd"}, "expires_at", None),
+            ({"expires_at": "2090-01-01T00:00:00Z"}, "expires_at", None),
+            ({"expires_at": "soon"}, "expires_at", "soon"),
+            ({"version": "1"}, "version", "1"),
+            ({"version": 1.5, "quantity": 1}, "version", "1.5"),
+            ({"max_slippage": 1}, "max_slippage", "1"),
+            ({"colour": "red"}, "colour", "red"),
+        ],
+    )
+    def test_a_body_that_does_not_fit(
+        self, api: Api, user: User, route: str, body: dict[str, object], field: str, value: str | None
+    ) -> None:
+        order_id = api.subject(CANCEL, user)
+
+        answer = api.change(route, user, order_id, body)
+
+        assert (answer.status, answer.body["error"]) == (400, "VALIDATION_FAILED"), answer.text
+        assert answer.body["details"]["field"] == field
+        assert value is None or answer.body["details"]["value"] == value
+        assert len(api.market.rows("orders", user)) == 1
+
+    @every_replacement
+    def test_another_version_is_told_the_order_as_it_is(self, api: Api, user: User, route: str) -> None:
+        order_id = api.subject(CANCEL, user)
+        api.post(CANCEL, user, order_id)
+
+        answer = api.change(route, user, order_id, {"quantity": 1, "version": 1})
+
+        details = answer.body["details"]
+        assert (answer.status, answer.body["error"]) == (409, "CONFLICT")
+        assert (details["field"], details["value"], details["constraint"]) == ("version", "1", "the order's version, 2")
+        shown = api.get("GET /api/v1/orders/{id}", user, order_id)
+        assert details["order"] == {name: shown[name] for name in details["order"]}
+        assert (details["order"]["status"], details["order"]["version"]) == ("CANCELLED", 2)
+
+    @every_replacement
+    def test_an_order_that_does_not_work(self, api: Api, user: User, route: str) -> None:
+        order_id = api.market.trade(user)["order_id"]
+
+        answer = api.change(route, user, order_id, {"quantity": 2})
+
+        details = answer.body["details"]
+        assert (answer.status, answer.body["error"]) == (409, "ORDER_NOT_CANCELABLE")
+        assert (details["field"], details["value"], details["order"]["status"]) == ("status", "FILLED", "FILLED")
+
+    @every_replacement
+    def test_what_is_not_there_or_somebody_elses(self, api: Api, user: User, route: str) -> None:
+        theirs = api.subject(CANCEL, api.market.user())
+
+        answers = [api.change(route, user, each, {"quantity": 2}) for each in (str(uuid.uuid4()), theirs)]
+
+        assert [(answer.status, answer.body["error"]) for answer in answers] == [(404, "NOT_FOUND")] * 2
+
+    def test_a_repeat_gets_the_same_answer(self, api: Api, user: User) -> None:
+        order_id, body = api.subject(CANCEL, user), {"quantity": "50", "idempotency_key": str(uuid.uuid4())}
+
+        first, second = [api.replace(user, order_id, dict(body)) for _ in range(2)]
+        other = api.replace(user, order_id, {**body, "quantity": "51"})
+
+        assert (first.status, second.status, first.text) == (200, 200, second.text)
+        assert second.headers["Idempotency-Replayed"] == "true"
+        assert (other.status, other.body["error"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+
+    def test_null_is_not_the_same_as_left_out(self, api: Api, user: User) -> None:
+        order_id, key = api.subject(CANCEL, user), str(uuid.uuid4())
+        api.replace(user, order_id, {"quantity": "50", "idempotency_key": key})
+
+        answer = api.replace(user, order_id, {"quantity": "50", "stop_loss": None, "idempotency_key": key})
+
+        assert (answer.status, answer.body["error"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+
+    def test_it_counts_with_the_orders(self, api: Api, user: User) -> None:
+        answers = [api.replace(user, uuid.uuid4(), tier="bronze") for _ in range(11)]
+
+        assert [answer.status for answer in answers] == [404] * 10 + [429]
+
+    def test_a_browser_session_needs_its_csrf_token(self, api: Api, user: User) -> None:
+        answer = api.replace(user, api.subject(CANCEL, user), sid="s1", client_id=None)
+
+        assert (answer.status, answer.body["error"]) == (403, "CSRF_FAILED")
+
+
+class TestPreviewOfAReplacement:
+    def test_it_is_what_the_replacement_comes_to(self, api: Api, user: User) -> None:
+        order_id = api.subject(CANCEL, user)
+        before = api.market.counts(user)
+
+        told = api.change(PREVIEW, user, order_id, {"quantity": "200", "price": "141"})
+
+        assert told.status == 200, told.text
+        # 200 x 141 / 20
+        assert (told.body["symbol"], told.body["quantity"], told.body["price"]) == ("AAPL", "200", "141.00")
+        assert (told.body["margin"], told.body["accepted"]) == ("1410.00", True)
+        assert api.market.counts(user) == before
+        assert api.replace(user, order_id, {"quantity": "200", "price": "141"}).status == 200
+
+    def test_its_refusal_is_the_replacements(self, api: Api, user: User) -> None:
+        order_id, body = api.subject(CANCEL, user), {"quantity": "100000"}
+
+        told = api.change(PREVIEW, user, order_id, dict(body)).body["refusal"]
+        refused = api.replace(user, order_id, dict(body)).body
+
+        assert told["code"] == refused["error"] == "INSUFFICIENT_MARGIN"
+        del refused["details"]["order_id"]
+        assert (told["message"], told["details"]) == (refused["message"], refused["details"])
+
+    def test_the_old_one_is_not_counted_with_the_working(self, api: Api) -> None:
+        user = api.market.user(risk={"max_working_orders": 1})
+        order_id = api.subject(CANCEL, user)
+
+        assert api.change(PREVIEW, user, order_id, {"quantity": "50"}).body["accepted"] is True
+
+    def test_it_takes_no_key(self, api: Api, user: User) -> None:
+        answer = api.change(PREVIEW, user, api.subject(CANCEL, user), {"quantity": 1, "idempotency_key": "k"})
+
+        assert (answer.status, answer.body["details"]["field"]) == (400, "idempotency_key")
+
+    @pytest.mark.parametrize("order_id", [None, 7, "7", {}, ""])
+    def test_an_id_of_another_form(self, api: Api, user: User, order_id: Any) -> None:
+        answer = api.change(PREVIEW, user, order_id, {"quantity": 1})
+
+        assert (answer.status, answer.body["details"]["field"]) == (400, "replaces_order_id")
+
+
+class TestCancelAll:
+    def test_all_of_them(self, api: Api, user: User) -> None:
+        placed = [api.subject(CANCEL, user) for _ in range(3)]
+
+        answer = api.cancel_all(user)
+
+        assert answer.status == 200, answer.text
+        assert [order["id"] for order in answer.body["canceled"]] == placed
+        assert answer.body["left"] == 0
+        assert {(order["status"], order["price"]) for order in answer.body["canceled"]} == {("CANCELLED", "140.00")}
+
+    def test_those_that_fit(self, api: Api, user: User) -> None:
+        api.subject(CANCEL, user)
+        other = api.market.place(user)["order_id"]
+
+        answer = api.cancel_all(
+            user, {"symbol": "eurusd", "side": "BUY", "order_type": "LIMIT", "account_id": str(user.account_id)}
+        )
+
+        assert [order["id"] for order in answer.body["canceled"]] == [other]
+
+    def test_none(self, api: Api, user: User) -> None:
+        assert api.cancel_all(user, "").body == {"canceled": [], "left": 0}
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({"symbol": "EUR USD"}, "symbol"),
+            ({"symbol": ["AAPL"]}, "symbol"),
+            ({"symbol": None}, "symbol"),
+            ({"colour": None}, "colour"),
+            ({"side": "LONG"}, "side"),
+            ({"order_type": "iceberg"}, "order_type"),
+            ({"account_id": "7"}, "account_id"),
+            ({"status": "PENDING"}, "status"),
+            ({"idempotency_key": ""}, "idempotency_key"),
+        ],
+    )
+    def test_a_body_that_does_not_fit_cancels_nothing(
+        self, api: Api, user: User, body: dict[str, object], field: str
+    ) -> None:
+        api.subject(CANCEL, user)
+
+        answer = api.cancel_all(user, body)
+
+        assert (answer.status, answer.body["details"]["field"]) == (400, field)
+        assert [row["status"] for row in api.market.rows("orders", user)] == ["new"]
+
+    def test_somebody_elses_account(self, api: Api, user: User) -> None:
+        answer = api.cancel_all(user, {"account_id": str(api.market.user().account_id)})
+
+        assert (answer.status, answer.body["error"]) == (404, "NOT_FOUND")
+
+    def test_a_repeat_gets_the_same_answer(self, api: Api, user: User) -> None:
+        body: dict[str, object] = {"idempotency_key": str(uuid.uuid4())}
+        api.subject(CANCEL, user)
+
+        first = api.cancel_all(user, body)
+        api.subject(CANCEL, user)
+        second = api.cancel_all(user, body)
+
+        assert first.text == second.text
+        assert second.headers["Idempotency-Replayed"] == "true"
+        assert api.cancel_all(user, {**body, "symbol": "AAPL"}).status == 422
+
+    def test_it_counts_with_the_orders(self, api: Api, user: User) -> None:
+        answers = [api.cancel_all(user, tier="bronze") for _ in range(11)]
+
+        assert [answer.status for answer in answers] == [200] * 10 + [429]
 
 
 class TestEither:

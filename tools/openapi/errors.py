@@ -44,6 +44,7 @@ DETAILS: Mapping[str, Schema] = {
     },
     "constraint": {"type": "string", "minLength": 1, "description": "What it has to be."},
 }
+ORDER_NOW: Schema = {"allOf": [ref("Order")], "description": "The order as it is now, where a replacement was refused."}
 # What the details of a code hold besides.
 MORE_DETAILS: Mapping[ErrorCode, Mapping[str, Schema]] = {
     ErrorCode.VALIDATION_FAILED: {"account_ids": {**list_of(IDENTIFIER), "description": "Name one of these."}},
@@ -51,8 +52,10 @@ MORE_DETAILS: Mapping[ErrorCode, Mapping[str, Schema]] = {
     ErrorCode.INSUFFICIENT_FUNDS: {"required_balance": {"type": "number"}, "available_balance": {"type": "number"}},
     ErrorCode.INSUFFICIENT_POSITION: {"held_quantity": {"type": "number"}},
     ErrorCode.MARKET_CLOSED: {"opens_at": nullable(PRECISE_TIMESTAMP)},
+    ErrorCode.CONFLICT: {"order": ORDER_NOW},
+    ErrorCode.ORDER_NOT_CANCELABLE: {"order": ORDER_NOW},
 }
-NOT_ALWAYS = frozenset({"account_ids", "order_id"})
+NOT_ALWAYS = frozenset({"account_ids", "order_id", "order"})
 
 
 def error_schema(dialect: Dialect, code: ErrorCode) -> Schema:

@@ -1,9 +1,12 @@
-"""The body of a new order in each dialect: the fields and bounds of OrderEntry, in the words of `order_faults`."""
+"""The bodies of new orders and of changes: the fields and bounds of their models, in the words of `order_faults`."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from tools.openapi.forms import Schema, ref, word
+from trading.cancellation import CancelAllEntry
 from trading.edge.dialects import spoken
 from trading.edge.envelope import Dialect
 from trading.edge.order_dialects import DEFAULT_SIDE
@@ -18,6 +21,7 @@ from trading.order_entry import (
     ExecutionInstructions,
     OrderEntry,
 )
+from trading.replacement import OrderChange, ReplaceEntry
 
 _WORDS = ("order_type", "side", "time_in_force")
 # As exact as a JSON number in a schema can be.
@@ -69,13 +73,27 @@ def without_key(body: Schema) -> Schema:
     }
 
 
+def change_body(*, keyed: bool) -> Schema:
+    """What of an order can change, in /api/v1; stop_loss and take_profit are taken away by null."""
+    fields = _fields(ReplaceEntry if keyed else OrderChange, "rest")
+    fields["price"] = {**fields["limit_price"], "description": _sentence(f"{TAKEN['price']}; the limit")}
+    return _object({name: fields[name] for name in sorted(fields)}, [])
+
+
+def filter_body() -> Schema:
+    """Which working orders are to be canceled; only the key may be null."""
+    fields = _fields(CancelAllEntry, "rest")
+    body = keyed_body({})
+    return {**body, "properties": fields | body["properties"]}
+
+
 def keyed_body(fields: Mapping[str, Schema]) -> Schema:
     """The body of a change: its key beside `fields`, all of which may be left out."""
     key = _fields(OrderEntry, "rest")["idempotency_key"]
     return _object({**fields, "idempotency_key": key}, [])
 
 
-def _fields(model: type[OrderEntry | ExecutionInstructions], dialect: Dialect, prefix: str = "") -> dict[str, Any]:
+def _fields(model: type[BaseModel], dialect: Dialect, prefix: str = "") -> dict[str, Any]:
     """The schema of each field of `model`, described in the words that refusals use."""
     written = model.model_json_schema()
     fields: dict[str, Any] = {}
@@ -118,7 +136,7 @@ _AS_SENT: Mapping[str, Schema] = {
         "propertyNames": {"maxLength": LABEL_CHARACTERS_MAX},
     },
 }
-_KEYWORDS = ("type", "format", "enum", "const", "pattern", "minLength", "maxLength")
+_KEYWORDS = ("type", "format", "enum", "const", "pattern", "minLength", "maxLength", "minimum", "maximum")
 
 
 def _object(fields: Mapping[str, Any], required: list[str]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ KEY_CHARACTERS_MAX = 255
 LABEL_CHARACTERS_MAX = 128
 METADATA_MEMBERS_MAX = 32
 METADATA_CHARACTERS_MAX = 1024
+# How far the database counts the versions of an order.
+VERSION_MAX = 2**31 - 1
 # What a market order can mean that is filled at once.
 MARKET_TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok"})
 # How long an order may wait for its price; what has nothing but a limit may also take what there is at once.
@@ -80,6 +82,7 @@ type PositiveNumber = Annotated[
     Decimal, _PRECISION, Field(gt=0, lt=Decimal(10) ** DIGITS_MAX), BeforeValidator(_plain_number)
 ]
 type Price = PositiveNumber
+type Symbol = Annotated[str, BeforeValidator(_upper), Field(pattern=SYMBOL_PATTERN)]
 # Printable ASCII: what a header can carry and every log shows.
 type Key = Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS_MAX, pattern=r"^[\x21-\x7e]+$")]
 type Label = Annotated[str, Field(min_length=1, max_length=LABEL_CHARACTERS_MAX)]
@@ -104,7 +107,7 @@ class OrderEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    symbol: Annotated[str, BeforeValidator(_upper), Field(pattern=SYMBOL_PATTERN)]
+    symbol: Symbol
     order_type: Annotated[OrderType, BeforeValidator(lower_case)]
     side: Annotated[Side, BeforeValidator(lower_case)]
     quantity: PositiveNumber

@@ -79,14 +79,24 @@ class Preview:
     refusal: TradingError | None
 
 
-def preview_order(order: OrderEntry, user_id: UUID, *, instruments: Instruments, read_facts: ReadFacts) -> Preview:
+def preview_order(
+    order: OrderEntry,
+    user_id: UUID,
+    *,
+    instruments: Instruments,
+    read_facts: ReadFacts,
+    replaces: UUID | None = None,
+) -> Preview:
     """What `order` would come to if it were executed now; a resting order, if it were filled at its own price.
+
+    The working order that it `replaces` does not count.
 
     A market order's price is the touched side of the quote with the modelled slippage in the middle of its random
     part. Raises what `read_facts` does, and MARKET_DATA_UNAVAILABLE when a price that it takes is not fresh.
     """
     check_against_instrument(order, instruments.find(order.symbol))
-    facts = read_facts_of(read_facts(user_id, order.account_id, _asked(order)))
+    replaced = {} if replaces is None else {"replaces_order_id": str(replaces)}
+    facts = read_facts_of(read_facts(user_id, order.account_id, _asked(order) | replaced))
     fill = _fill(order, facts)
     _check_exits(order, fill.price, reduces=facts.reduces)
     try:

@@ -1,4 +1,4 @@
-"""The use cases of canceling and closing: what the procedures are asked, what comes of their answers."""
+"""The use cases of replacing, canceling and closing: what the procedures are asked, what comes of their answers."""
 
 import uuid
 from collections.abc import Callable, Mapping
@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from trading.cancellation import CancelEntry, cancel_order
+from trading.cancellation import CancelAllEntry, CancelEntry, cancel_order, cancel_orders
 from trading.closing import CloseEntry, close_position
 from trading.errors import ErrorCode
 from trading.execution import Execution, Origin
+from trading.replacement import OrderChange, ReplaceEntry, replace_order
 
 ORIGIN = Origin(uuid.uuid4(), "gold@example.com", "192.0.2.1", "a browser", "request-1")
 ACCOUNT_ID, SUBJECT = uuid.uuid4(), uuid.uuid4()
@@ -39,7 +40,7 @@ class Floor:
         self.asked.append(request)
         return self.kept
 
-    def _change(self, change: Callable[..., Execution], entry: CancelEntry | CloseEntry) -> Execution:
+    def _change(self, change: Callable[..., Execution], entry: CancelEntry | CloseEntry | ReplaceEntry) -> Execution:
         return change(
             SUBJECT,
             entry,
@@ -52,6 +53,19 @@ class Floor:
 
     def cancel(self) -> Execution:
         return self._change(cancel_order, CancelEntry(idempotency_key="key"))
+
+    def cancel_all(self, **fields: Any) -> Execution:
+        return cancel_orders(
+            CancelAllEntry(idempotency_key="key", **fields),
+            ORIGIN,
+            request_hash="a hash",
+            key_days=30,
+            procedure=self.procedure,
+            wake_relay=self.woken.append,
+        )
+
+    def replace(self, **fields: Any) -> Execution:
+        return self._change(replace_order, ReplaceEntry(idempotency_key="key", **fields))
 
     def close(self, **fields: Any) -> Execution:
         return self._change(close_position, CloseEntry(idempotency_key="key", **fields))
@@ -114,3 +128,74 @@ def test_a_close_takes_nothing_else(fields: dict[str, Any]) -> None:
 def test_a_cancellation_takes_its_key_alone() -> None:
     with pytest.raises(ValidationError):
         CancelEntry.model_validate({"idempotency_key": "key", "reason": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({}, {}),
+        ({"symbol": "eurusd", "side": "BUY"}, {"symbol": "EURUSD", "side": "buy"}),
+        ({"order_type": "Stop", "account_id": ACCOUNT_ID}, {"order_type": "stop", "account_id": ACCOUNT_ID}),
+    ],
+)
+def test_a_cancellation_of_all_says_which(fields: dict[str, Any], asked: dict[str, Any]) -> None:
+    floor = Floor(outcome="canceled", canceled=[], left=0)
+
+    execution = floor.cancel_all(**fields)
+
+    assert floor.asked == [asked | ASKED_BY]
+    assert (execution.refusal, floor.woken) == (None, [ACCOUNT_ID])
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({"quantity": "2", "limit_price": Decimal("1.10")}, {"quantity": Decimal(2), "limit_price": Decimal("1.10")}),
+        # what is not said stays, what is null goes
+        ({"stop_loss": None}, {"stop_loss": None}),
+        # a request to the database has a version of its own
+        ({"version": 3, "stop_price": 1}, {"order_version": 3, "stop_price": Decimal(1)}),
+        ({"time_in_force": "GTC", "client_order_id": "mine"}, {"time_in_force": "gtc", "client_order_id": "mine"}),
+    ],
+)
+def test_a_replacement_names_its_order_and_what_changes(fields: dict[str, Any], asked: dict[str, Any]) -> None:
+    floor = Floor(outcome="new")
+
+    execution = floor.replace(**fields)
+
+    assert floor.asked == [{"order_id": SUBJECT} | asked | ASKED_BY]
+    assert (execution.refusal, floor.woken) == (None, [ACCOUNT_ID])
+
+
+def test_a_replacement_that_was_denied_is_an_outcome_with_its_order() -> None:
+    floor = Floor(outcome="denied", code="KYC_REQUIRED", message="Not yet.", details={})
+
+    refusal = floor.replace(quantity=2).refusal
+
+    assert refusal is not None
+    assert (refusal.code, refusal.details) == (ErrorCode.KYC_REQUIRED, {"order_id": "an order"})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"symbol": "AAPL"},
+        {"side": "buy"},
+        {"quantity": 0},
+        {"version": 0},
+        {"version": "1"},
+        {"version": True},
+        {"version": 2**31},
+        {"max_slippage": "1"},
+        {"client_order_id": "x" * 129},
+    ],
+)
+def test_a_replacement_takes_nothing_else(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        OrderChange.model_validate(fields)
+
+
+@pytest.mark.parametrize(("fields", "said"), [({}, False), ({"version": 1}, False), ({"take_profit": None}, True)])
+def test_whether_a_replacement_changes_something(fields: dict[str, Any], said: bool) -> None:
+    assert OrderChange.model_validate(fields).changes_something() is said
+    assert ReplaceEntry.model_validate(fields | {"idempotency_key": "key"}).changes_something() is said

@@ -1,4 +1,4 @@
-"""Orders: made, listed, read back."""
+"""Orders: made, listed, read back, changed."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -21,11 +21,11 @@ from tools.openapi.forms import (
     words_of,
 )
 from tools.openapi.operation import Answer, Operation, Parameter
-from tools.openapi.order_body import NUMBERS, keyed_body, without_key
+from tools.openapi.order_body import NUMBERS, change_body, filter_body, keyed_body, without_key
 from tools.openapi.order_body import order_body as new_order
 from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT
 from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id, some_of
-from trading.edge.change_dialects import canceled_body
+from trading.edge.change_dialects import all_canceled_body, canceled_body, replaced_body
 from trading.edge.dialects import AUDIT_ACTIONS, order_state, order_state_words, spoken
 from trading.edge.order_dialects import execution_data
 from trading.edge.reading_dialects import ORDER_TYPES, SIDES, audit_body, order_body, orders_body
@@ -36,6 +36,7 @@ from trading.orders import CLOSED_STATUSES, OrderType, Side, TimeInForce
 
 CLOSED_WORDS = tuple(sorted({order_state("rest", status) for status in CLOSED_STATUSES}))
 TRADER_ID = "01a1fc5c-5be2-7d0e-a0d5-6a4c1a4a6a10"
+REPLACED_ID = "01a1fc5d-0a11-7c52-9d0e-5b1f1c2a7e10"
 POSITION_ID = "01a1fc5d-1d65-7e95-b7ba-4385d0cd8a94"
 FILL_ID = "01a1fc5d-1d65-7a33-8c87-9c3e967dedf3"
 TRANSACTION_ID = f"txn_1795235323_{FILL_ID}"
@@ -147,6 +148,24 @@ PREVIEW = closed(
         "quoted_at": TIMESTAMP,
     }
 )
+VERSION: Schema = {"type": "integer", "minimum": 1}
+# The new order, and the old one as it ended.
+REPLACEMENT_MEMBERS: Mapping[str, Schema] = {
+    **UNFILLED_MEMBERS,
+    "stop_loss": nullable(DECIMAL),
+    "take_profit": nullable(DECIMAL),
+    "version": VERSION,
+    "replaces_order_id": IDENTIFIER,
+    "replaced": closed(
+        {
+            "id": IDENTIFIER,
+            "status": word([order_state("rest", "replaced")]),
+            "quantity": DECIMAL,
+            "filled_quantity": DECIMAL,
+            "version": VERSION,
+        }
+    ),
+}
 ORDER_MEMBERS: Mapping[str, Schema] = {
     "id": IDENTIFIER,
     "trader_id": IDENTIFIER,
@@ -170,6 +189,11 @@ ORDER_MEMBERS: Mapping[str, Schema] = {
     "transaction_id": nullable(TRANSACTION),
     "failure_code": {**nullable(TEXT), "description": "The code of its denial, or what its venue said."},
     "failure_reason": nullable(TEXT),
+    "replaces_order_id": {
+        **nullable(IDENTIFIER),
+        "description": "The order whose place it took, or, where it was refused, was to take.",
+    },
+    "version": {**VERSION, "description": "Grows with every change; PATCH may ask for the one that you know."},
     "created_at": TIMESTAMP,
     "updated_at": TIMESTAMP,
     "executed_at": nullable(TIMESTAMP),
@@ -212,6 +236,7 @@ AUDIT_ROW = closed(
         "retry_attempt": nullable(COUNT),
     }
 )
+CHANGE = change_body(keyed=False)
 SCHEMAS: Mapping[str, Schema] = {
     "Order": closed(ORDER_MEMBERS),
     "OrderWithFills": closed({**ORDER_MEMBERS, **ASKED_MEMBERS, "fills": list_of(ref("Fill"))}),
@@ -221,12 +246,26 @@ SCHEMAS: Mapping[str, Schema] = {
     "ExecuteOrderRequest": new_order("functions"),
     "CreateOrderRequest": new_order("rest"),
     "PreviewOrderRequest": without_key(new_order("rest")),
+    "PreviewReplacementRequest": {
+        **CHANGE,
+        "properties": {"replaces_order_id": IDENTIFIER, **CHANGE["properties"]},
+        "required": ["replaces_order_id"],
+    },
+    "ReplaceOrderRequest": change_body(keyed=True),
     "CancelRequest": keyed_body({}),
+    "CancelAllRequest": filter_body(),
     "ExecutedOrder": EXECUTED,
     "PendingOrder": RESTING,
     "CreatedOrder": CREATED,
     "UnfilledOrder": closed(UNFILLED_MEMBERS),
     "CanceledOrder": closed({**UNFILLED_MEMBERS, "cancelled_at": TIMESTAMP}),
+    "ReplacingOrder": closed(REPLACEMENT_MEMBERS),
+    "CanceledOrders": closed(
+        {
+            "canceled": list_of(ref("CanceledOrder")),
+            "left": {**COUNT, "description": "How many that fit work on, because one request cancels at most 500."},
+        }
+    ),
     "OrderPreview": PREVIEW,
 }
 
@@ -279,6 +318,8 @@ ORDER_FACTS: Mapping[str, Any] = {
     "transaction_id": TRANSACTION_ID,
     "failure_code": None,
     "failure_reason": None,
+    "replaces_order_id": None,
+    "version": 1,
     "created_at": MOMENT,
     "updated_at": MOMENT,
     "executed_at": MOMENT,
@@ -344,6 +385,19 @@ UNFILLED: Mapping[str, Any] = {
     "expires_at": None,
     "created_at": MOMENT,
     "transact_time": MOMENT,
+}
+REPLACING: Mapping[str, Any] = {
+    **UNFILLED,
+    "outcome": "new",
+    "status": "new",
+    "quantity": 80,
+    "leaves_quantity": 80,
+    "limit_price": Decimal("141.50"),
+    "stop_loss": Decimal("120.00"),
+    "take_profit": None,
+    "version": 1,
+    "replaces_order_id": REPLACED_ID,
+    "replaced": {**UNFILLED, "order_id": REPLACED_ID, "status": "replaced", "version": 2},
 }
 PREVIEWED = {
     "account_id": ACCOUNT_ID,
@@ -457,14 +511,16 @@ ORDERS = (
         operation_id="previewOrder",
         tag="orders",
         summary="See what an order would come to; nothing is written",
+        description="With replaces_order_id: what would come of that order, changed as PATCH would change it.",
         permission="orders:read",
-        body=ref("PreviewOrderRequest"),
+        body={"anyOf": [ref("PreviewOrderRequest"), ref("PreviewReplacementRequest")]},
         body_example={"symbol": "EURUSD", "order_type": "MARKET", "side": "BUY", "quantity": "0.1"},
         errors=frozenset(
             {
                 ErrorCode.NOT_FOUND,
                 ErrorCode.UNKNOWN_SYMBOL,
                 ErrorCode.CONFLICT,
+                ErrorCode.ORDER_NOT_CANCELABLE,
                 ErrorCode.MARKET_DATA_UNAVAILABLE,
             }
         ),
@@ -488,6 +544,59 @@ ORDERS = (
                 "The order is canceled.",
                 ref("CanceledOrder"),
                 canceled_body(UNFILLED, TRADER_ID),
+                ("Idempotency-Replayed",),
+            )
+        },
+    ),
+    Operation(
+        route="POST /api/v1/orders/cancel-all",
+        operation_id="cancelAllOrders",
+        tag="orders",
+        summary="Cancel the working orders of an account, all or those that fit",
+        description="At most 500, the oldest first; `left` says how many more fit, for the next request.",
+        permission="orders:write",
+        state_changing=True,
+        keyed=True,
+        body=ref("CancelAllRequest"),
+        body_example={"symbol": "EURUSD", "side": "BUY"},
+        may_lack_body=True,
+        errors=frozenset({ErrorCode.NOT_FOUND}),
+        answers={
+            200: Answer(
+                "These are canceled; none, where none fits.",
+                ref("CanceledOrders"),
+                all_canceled_body({"canceled": [UNFILLED], "left": 0, "transact_time": MOMENT}, TRADER_ID),
+                ("Idempotency-Replayed",),
+            )
+        },
+    ),
+    Operation(
+        route="PATCH /api/v1/orders/{id}",
+        operation_id="replaceOrder",
+        tag="orders",
+        summary="Replace a working order by another one",
+        description="What is left out stays as it was, but for client_order_id, which names one order only. quantity "
+        "is in all, with what is filled: the new order is for the rest. stop_loss and take_profit that are null are "
+        "taken away. Refused, the old order works on. With another version than the order's: 409 CONFLICT.",
+        permission="orders:write",
+        state_changing=True,
+        keyed=True,
+        parameters=(path_id("an order of yours that works"),),
+        body=ref("ReplaceOrderRequest"),
+        body_example={"price": "0.51", "quantity": "0.2", "version": 1},
+        # What rests waits for its market to open, and has a price of its own.
+        errors=DENIALS - {ErrorCode.MARKET_CLOSED, ErrorCode.SLIPPAGE_EXCEEDED}
+        | {
+            ErrorCode.NOT_FOUND,
+            ErrorCode.CONFLICT,
+            ErrorCode.ORDER_NOT_CANCELABLE,
+            ErrorCode.MARKET_DATA_UNAVAILABLE,
+        },
+        answers={
+            200: Answer(
+                "The new order, in the place of the old one.",
+                ref("ReplacingOrder"),
+                replaced_body(REPLACING, TRADER_ID),
                 ("Idempotency-Replayed",),
             )
         },

@@ -1,9 +1,10 @@
 """What every request for a change shares: its caller is admitted, its origin noted, its outcome told."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, cast
 
 from trading.edge.dialects import spoken_state
 from trading.edge.gate import Caller, admit
@@ -50,10 +51,15 @@ def tell_outcome(request: Request, execution: Execution) -> None:
 
 @contextmanager
 def states_as_spoken() -> Generator[None]:
-    """A refusal inside that names the state of an order or position does so in the words of /api/v1."""
+    """A refusal inside that names the state of an order or position, or shows an order, does so as /api/v1 speaks."""
     try:
         yield
     except TradingError as error:
         if error.details.get("field") == "status":
             error.details["value"] = spoken_state("rest", str(error.details["value"]))
+        if "order" in error.details:
+            # Only a refused change of an order has one; not every function that changes something reads orders.
+            from trading.edge.reading_dialects import order_members
+
+            error.details["order"] = order_members(cast("Mapping[str, Any]", error.details["order"]))
         raise

@@ -16,6 +16,7 @@ AUDIT_ACTIONS: Mapping[str, str] = {
     "TRIGGERED": "TRIGGERED",
     "EXPIRED": "EXPIRED",
     "CANCELED": "CANCELLED",
+    "REPLACED": "REPLACED",
     "RECOVERED": "RECOVERED",
 }
 

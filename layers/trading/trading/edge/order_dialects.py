@@ -105,11 +105,11 @@ def resting_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]
         "quantity": shortest(Decimal(answer["quantity"])),
         "filled_quantity": shortest(Decimal(answer["filled_quantity"])),
         "leaves_quantity": shortest(Decimal(answer["leaves_quantity"])),
-        "price": _price(answer["limit_price"]),
-        "stop_price": _price(answer["stop_price"]),
+        "price": price_text(answer["limit_price"]),
+        "stop_price": price_text(answer["stop_price"]),
         "time_in_force": spoken("rest", answer["time_in_force"]),
         "expires_at": _moment_if_any(answer),
-        "average_price": _price(answer["average_price"]),
+        "average_price": price_text(answer["average_price"]),
     }
 
 
@@ -124,6 +124,11 @@ def plain_number(value: Decimal | int) -> str:
     return f"{Decimal(value):f}"
 
 
+def price_text(value: Decimal | int | None) -> str | None:
+    """As `plain_number`, or None for a price that an order has not."""
+    return None if value is None else plain_number(value)
+
+
 def _functions_resting(answer: Mapping[str, Any]) -> dict[str, object]:
     return {
         "order_id": answer["order_id"],
@@ -134,12 +139,12 @@ def _functions_resting(answer: Mapping[str, Any]) -> dict[str, object]:
             "order_type": answer["order_type"],
             "side": answer["side"],
             "quantity": shortest(Decimal(answer["quantity"])),
-            "limit_price": _price(answer["limit_price"]),
-            "stop_price": _price(answer["stop_price"]),
+            "limit_price": price_text(answer["limit_price"]),
+            "stop_price": price_text(answer["stop_price"]),
             "time_in_force": answer["time_in_force"],
             "expires_at": _moment_if_any(answer),
             "filled_quantity": shortest(Decimal(answer["filled_quantity"])),
-            "average_price": _price(answer["average_price"]),
+            "average_price": price_text(answer["average_price"]),
             "timestamp": moment(answer["transact_time"]),
         },
     }
@@ -171,10 +176,6 @@ def _moment_if_any(answer: Mapping[str, Any]) -> str | None:
     """When the order ends by itself; answers of an earlier release do not say."""
     expires_at = answer.get("expires_at")
     return moment(expires_at) if expires_at else None
-
-
-def _price(value: Decimal | int | None) -> str | None:
-    return None if value is None else plain_number(value)
 
 
 def _price_field(given: Mapping[str, Any]) -> str:

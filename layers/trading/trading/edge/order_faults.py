@@ -13,6 +13,7 @@ from trading.order_entry import (
     METADATA_CHARACTERS_MAX,
     METADATA_MEMBERS_MAX,
     PLACES_MAX,
+    VERSION_MAX,
     FieldError,
 )
 
@@ -35,6 +36,7 @@ TAKEN: Mapping[str, str] = {
     "stop_price": _NUMBER,
     "stop_loss": _NUMBER,
     "take_profit": _NUMBER,
+    "version": f"a whole number from 1 to {VERSION_MAX}, the version that GET /api/v1/orders shows",
     "time_in_force": "day, gtc, gtd, ioc or fok, as the order type has it",
     "expires_at": "a time in ISO 8601 with its offset",
     "max_slippage": f"a number not below 0 with at most {_DIGITS}",

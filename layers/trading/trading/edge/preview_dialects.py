@@ -3,21 +3,53 @@
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
+from uuid import UUID, uuid4
+
+from pydantic import ValidationError
 
 from trading.accounts import Worth, round_money
+from trading.edge.change_dialects import change_of, changed_members
 from trading.edge.dialects import spoken
 from trading.edge.envelope import error_facts, timestamp
 from trading.edge.http import Request
 from trading.edge.order_dialects import order_entry
+from trading.edge.order_faults import first_fault
+from trading.edge.reading_dialects import parse_id
 from trading.errors import validation_failed
 from trading.json_text import shortest
 from trading.order_entry import OrderEntry
 from trading.preview import Preview
 from trading.refusals import level_text
+from trading.replacement import OrderChange
+
+REPLACED = "replaces_order_id"
 
 
 def preview_entry(request: Request, body: Mapping[str, Any]) -> OrderEntry:
     """The order that `body` asks about; it has no key, because nothing is kept that a repeat could repeat."""
+    _refuse_key(body)
+    return order_entry(request, body, "rest")
+
+
+def replacement_preview(body: Mapping[str, Any]) -> tuple[UUID, OrderChange]:
+    """Which order `body` asks about, and what would change of it; VALIDATION_FAILED names what does not fit."""
+    _refuse_key(body)
+    order_id = body[REPLACED]
+    given = changed_members(body)
+    given.pop(REPLACED, None)
+    return parse_id(order_id if isinstance(order_id, str) else "", REPLACED), change_of(OrderChange, given, body)
+
+
+def order_of(terms: Mapping[str, Any]) -> OrderEntry:
+    """The order that would take the place of another one, by its terms; VALIDATION_FAILED names what does not fit."""
+    given = {name: terms[name] for name in terms if name in OrderEntry.model_fields}
+    try:
+        return OrderEntry.model_validate(given | {"idempotency_key": str(uuid4())})
+    except ValidationError as error:
+        raise first_fault(error, terms) from None
+
+
+def _refuse_key(body: Mapping[str, Any]) -> None:
     if body.get("idempotency_key") is not None:
         raise validation_failed(
             "idempotency_key",
@@ -25,7 +57,6 @@ def preview_entry(request: Request, body: Mapping[str, Any]) -> OrderEntry:
             "left out",
             "Leave idempotency_key out: a preview changes nothing, and may be asked for as often as you like.",
         )
-    return order_entry(request, body, "rest")
 
 
 def preview_body(order: OrderEntry, preview: Preview) -> dict[str, object]:

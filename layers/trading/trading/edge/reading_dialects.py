@@ -125,13 +125,48 @@ def optional_id(query: Mapping[str, str], field: str) -> UUID | None:
 
 def orders_body(page: Facts) -> dict[str, Any]:
     """A page of orders, newest first: {data, next_cursor}."""
-    return {"data": [_order(order) for order in page["orders"]], "next_cursor": page["next"]}
+    return {"data": [order_members(order) for order in page["orders"]], "next_cursor": page["next"]}
 
 
 def order_body(order: Facts) -> dict[str, Any]:
     """One order with all that was asked for, and its fills."""
     asked = {name: order[name] for name in ASKED_BESIDE}
-    return _order(order) | asked | {"fills": [_fill(fill) for fill in order["fills"]]}
+    return order_members(order) | asked | {"fills": [_fill(fill) for fill in order["fills"]]}
+
+
+def order_members(fact: Facts) -> dict[str, Any]:
+    """An order without its fills."""
+    return {
+        "id": fact["id"],
+        "trader_id": fact["user_id"],
+        "account_id": fact["account_id"],
+        "client_order_id": fact["client_order_id"],
+        "symbol": fact["symbol"],
+        "order_type": spoken("rest", fact["order_type"]),
+        "side": spoken("rest", fact["side"]),
+        "quantity": fact["quantity"],
+        "filled_quantity": fact["filled_quantity"],
+        "leaves_quantity": fact["leaves_quantity"],
+        "price": fact["limit_price"],
+        "stop_price": fact["stop_price"],
+        "stop_loss": fact["stop_loss"],
+        "take_profit": fact["take_profit"],
+        "time_in_force": spoken("rest", fact["time_in_force"]),
+        "status": order_state("rest", fact["status"]),
+        "average_price": fact["average_price"],
+        "slippage": fact["slippage"],
+        "commission": fact["commission"],
+        "total_cost": fact["total_cost"],
+        "position_id": fact["position_id"],
+        "transaction_id": fact["transaction_id"],
+        "failure_code": fact["failure_code"],
+        "failure_reason": fact["failure_reason"],
+        "replaces_order_id": fact["replaces_order_id"],
+        "version": fact["version"],
+        "created_at": _time(fact["created_at"]),
+        "updated_at": _time(fact["updated_at"]),
+        "executed_at": _time(fact["executed_at"]),
+    }
 
 
 def audit_body(rows: Sequence[Facts]) -> dict[str, Any]:
@@ -253,38 +288,6 @@ def _client_order_id(text: str | None) -> str | None:
         constraint = f"1 to {LABEL_CHARACTERS_MAX} letters, digits and signs (ASCII, no spaces)"
         raise validation_failed("client_order_id", text, constraint, f"client_order_id has {constraint}.")
     return text or None
-
-
-def _order(fact: Facts) -> dict[str, Any]:
-    return {
-        "id": fact["id"],
-        "trader_id": fact["user_id"],
-        "account_id": fact["account_id"],
-        "client_order_id": fact["client_order_id"],
-        "symbol": fact["symbol"],
-        "order_type": spoken("rest", fact["order_type"]),
-        "side": spoken("rest", fact["side"]),
-        "quantity": fact["quantity"],
-        "filled_quantity": fact["filled_quantity"],
-        "leaves_quantity": fact["leaves_quantity"],
-        "price": fact["limit_price"],
-        "stop_price": fact["stop_price"],
-        "stop_loss": fact["stop_loss"],
-        "take_profit": fact["take_profit"],
-        "time_in_force": spoken("rest", fact["time_in_force"]),
-        "status": order_state("rest", fact["status"]),
-        "average_price": fact["average_price"],
-        "slippage": fact["slippage"],
-        "commission": fact["commission"],
-        "total_cost": fact["total_cost"],
-        "position_id": fact["position_id"],
-        "transaction_id": fact["transaction_id"],
-        "failure_code": fact["failure_code"],
-        "failure_reason": fact["failure_reason"],
-        "created_at": _time(fact["created_at"]),
-        "updated_at": _time(fact["updated_at"]),
-        "executed_at": _time(fact["executed_at"]),
-    }
 
 
 def _fill(fact: Facts) -> dict[str, Any]:

@@ -32,6 +32,25 @@ def cancel_order(database: Database, request: Mapping[str, object]) -> dict[str,
     return database.call("cancel_order", {"version": REQUEST_VERSION, **request})
 
 
+def cancel_orders(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Cancel the working orders of an account, or some of them: {replayed, answer}.
+
+    Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, VALIDATION_FAILED where the account has to be named, and
+    DATABASE_UNAVAILABLE as execute_order_atomic.
+    """
+    return database.call("cancel_orders", {"version": REQUEST_VERSION, **request})
+
+
+def replace_order(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Replace a working order: {replayed, answer}.
+
+    Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, MARKET_DATA_UNAVAILABLE, VALIDATION_FAILED, CONFLICT for another version
+    or a client_order_id that is taken, ORDER_NOT_CANCELABLE for an order that does not work, each with the `order` as
+    it is in its details but for the client_order_id, and DATABASE_UNAVAILABLE as execute_order_atomic.
+    """
+    return database.call("replace_order", {"version": REQUEST_VERSION, **request})
+
+
 def close_position(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
     """Close a position or a part of it at the market: {replayed, answer}.
 

@@ -92,6 +92,13 @@ class ReadingStore:
         """
         return self._answer("SELECT preview_facts(%s, %s, %s) AS answer", (user_id, account_id, Jsonb(order)))
 
+    def preview_replacement(self, user_id: UUID, asked: Mapping[str, object]) -> dict[str, Any]:
+        """The order that replace_order would make of what is `asked`, with its account_id; numbers as Decimal.
+
+        Raises NOT_FOUND, VALIDATION_FAILED, CONFLICT and ORDER_NOT_CANCELABLE as replace_order.
+        """
+        return self._answer("SELECT preview_replacement(%s, %s) AS answer", (user_id, Jsonb(asked)))
+
     def ledger(self, user_id: UUID, account_id: UUID | None, *, before: int | None, limit: int) -> dict[str, Any]:
         """A page {entries, next} of an account's ledger, newest first; NOT_FOUND without such an account."""
         return self._answer(
