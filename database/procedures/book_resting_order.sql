@@ -39,7 +39,8 @@ BEGIN
         'limit_price', p_order.limit_price, 'stop_price', p_order.stop_price,
         'time_in_force', p_order.time_in_force, 'status', p_order.status,
         'filled_quantity', p_order.filled_quantity, 'leaves_quantity', p_order.leaves_quantity,
-        'average_price', p_order.average_price, 'expires_at', utc_text(p_order.expires_at),
+        'average_price', with_places(p_order.average_price, coalesce(p_order.limit_price, p_order.stop_price)),
+        'expires_at', utc_text(p_order.expires_at),
         'failure_code', p_order.failure_code, 'failure_reason', p_order.failure_reason
     );
 END
@@ -143,7 +144,10 @@ BEGIN
         'sequence', p_account.last_sequence, 'transact_time', utc_text(p_at)
     ) || CASE p_order.status
         WHEN 'filled' THEN jsonb_build_object(
-            'execution_price', p_order.average_price, 'position_id', p_order.position_id,
+            'execution_price', with_places(
+                p_order.average_price, coalesce(p_order.limit_price, p_order.stop_price)
+            ),
+            'position_id', p_order.position_id,
             'slippage', p_order.slippage, 'commission', p_order.commission,
             'margin', p_order.total_cost - p_order.commission, 'total_cost', p_order.total_cost,
             'currency', p_account.currency, 'transaction_id', p_order.transaction_id,

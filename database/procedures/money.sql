@@ -11,6 +11,12 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT round(p_price / p_tick) * p_tick
 $$;
 
+-- A price with the decimal places of another one, which lies on the tick, and more only where they say something.
+CREATE OR REPLACE FUNCTION with_places(p_price numeric, p_on_tick numeric) RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT round(p_price, greatest(scale(p_price), coalesce(scale(p_on_tick), 0)))
+$$;
+
 -- The forms in which answers show numbers: money in its currency's minor unit, a price with the places of its tick
 -- (and more only where they say something, as in an average), anything else without zeros at its end.
 CREATE OR REPLACE FUNCTION money_form(p_amount numeric, p_currency text) RETURNS text
@@ -47,6 +53,7 @@ ALTER FUNCTION round_to_tick(numeric, numeric) OWNER TO trading_procedures;
 ALTER FUNCTION money_form(numeric, text) OWNER TO trading_procedures;
 ALTER FUNCTION price_form(numeric, numeric) OWNER TO trading_procedures;
 ALTER FUNCTION number_form(numeric) OWNER TO trading_procedures;
+ALTER FUNCTION with_places(numeric, numeric) OWNER TO trading_procedures;
 ALTER FUNCTION utc_text(timestamptz) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION uuidv7_floor(timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION round_money(numeric, text) FROM PUBLIC;
@@ -54,6 +61,7 @@ REVOKE ALL ON FUNCTION round_to_tick(numeric, numeric) FROM PUBLIC;
 REVOKE ALL ON FUNCTION money_form(numeric, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION price_form(numeric, numeric) FROM PUBLIC;
 REVOKE ALL ON FUNCTION number_form(numeric) FROM PUBLIC;
+REVOKE ALL ON FUNCTION with_places(numeric, numeric) FROM PUBLIC;
 REVOKE ALL ON FUNCTION utc_text(timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION uuidv7_floor(timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION round_money(numeric, text) TO trading_readers;
