@@ -282,10 +282,14 @@ BEGIN
         END,
         stop_loss = coalesce((request ->> 'stop_loss')::numeric, p.stop_loss),
         take_profit = coalesce((request ->> 'take_profit')::numeric, p.take_profit),
+        -- A stop loss that comes with an order stands still.
+        trail_distance = CASE WHEN request ->> 'stop_loss' IS NULL THEN p.trail_distance END,
+        trail_mark = CASE WHEN request ->> 'stop_loss' IS NULL THEN p.trail_mark END,
         commission_paid = p.commission_paid + p_fill.commission,
         realized_pnl = p.realized_pnl + p_fill.realized_pnl,
         status = CASE m.quantity WHEN 0 THEN 'closed' ELSE 'open' END,
         transaction_id = p_fill.transaction_id,
+        version = p.version + 1,
         updated_at = p_at,
         closed_at = CASE m.quantity WHEN 0 THEN p_at END
     FROM (SELECT p_position.quantity + CASE WHEN p_fill.margin IS NULL THEN -1 ELSE 1 END * p_fill.quantity) AS m (quantity)
@@ -360,7 +364,8 @@ BEGIN
             'position_id', p_position.id, 'symbol', p_position.symbol, 'side', p_position.side,
             'quantity', p_position.quantity, 'entry_price', p_position.entry_price,
             'margin_used', p_position.margin_used, 'realized_pnl', p_position.realized_pnl,
-            'stop_loss', p_position.stop_loss, 'take_profit', p_position.take_profit, 'status', p_position.status
+            'stop_loss', p_position.stop_loss, 'take_profit', p_position.take_profit,
+            'trail_distance', p_position.trail_distance, 'status', p_position.status
         )
     );
 END

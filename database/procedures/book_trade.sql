@@ -205,7 +205,8 @@ BEGIN
             'position_id', p_position.id, 'symbol', p_position.symbol, 'side', p_position.side,
             'quantity', p_position.quantity, 'entry_price', p_position.entry_price,
             'margin_used', p_position.margin_used, 'realized_pnl', p_position.realized_pnl,
-            'stop_loss', p_position.stop_loss, 'take_profit', p_position.take_profit, 'status', p_position.status
+            'stop_loss', p_position.stop_loss, 'take_profit', p_position.take_profit,
+            'trail_distance', p_position.trail_distance, 'status', p_position.status
         )
     ), NULL, (request ->> 'retry_attempt')::integer)::audit_entry;
 END

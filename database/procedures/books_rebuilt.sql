@@ -74,18 +74,34 @@ LANGUAGE sql STABLE AS $$
     FULL JOIN rebuilt_positions() AS r ON p.user_id = r.user_id AND p.id = r.id
     CROSS JOIN LATERAL (
         SELECT string_agg(format('%s is %s, by the audit %s', f.field, f.by_table, f.by_audit), '; ') AS said
-        FROM row_differences(to_jsonb(p), to_jsonb(r)) AS f
+        FROM row_differences(to_jsonb(p), rebuilt_beside(p, to_jsonb(r))) AS f
     ) AS d
     WHERE (
             (p.account_id, p.order_id, p.symbol, p.side, p.quantity, p.opened_quantity, p.entry_price, p.margin_used)
             IS DISTINCT FROM
             (r.account_id, r.order_id, r.symbol, r.side, r.quantity, r.opened_quantity, r.entry_price, r.margin_used)
-            OR (p.stop_loss, p.take_profit, p.commission_paid, p.realized_pnl, p.status, p.transaction_id)
+            OR (p.take_profit, p.trail_distance, p.commission_paid, p.realized_pnl, p.status, p.transaction_id)
             IS DISTINCT FROM
-            (r.stop_loss, r.take_profit, r.commission_paid, r.realized_pnl, r.status, r.transaction_id)
+            (r.take_profit, r.trail_distance, r.commission_paid, r.realized_pnl, r.status, r.transaction_id)
+            OR (p.trail_distance IS NULL AND p.stop_loss IS DISTINCT FROM r.stop_loss)
             OR (p.created_at, p.closed_at) IS DISTINCT FROM (r.created_at, r.closed_at)
         )
         AND (d.said IS NOT NULL OR p.id IS NULL OR r.id IS NULL)
+    UNION ALL
+    SELECT p.account_id, p.id::text, format('its stop trails at %s, its mark is %s', p.stop_loss, p.trail_mark)
+    FROM positions AS p
+    INNER JOIN rebuilt_positions() AS r ON p.user_id = r.user_id AND p.id = r.id
+    CROSS JOIN (VALUES ('long', 1), ('short', -1)) AS d (side, sign)
+    WHERE p.trail_distance IS NOT NULL AND d.side = p.side AND (
+            p.stop_loss <> p.trail_mark - d.sign * p.trail_distance OR (p.stop_loss - r.stop_loss) * d.sign < 0
+        )
+$$;
+
+-- What of a rebuilt position its row has to be equal to: a stop that trails moves without the audit, but only with its
+-- mark, and never back.
+CREATE OR REPLACE FUNCTION rebuilt_beside(p_position positions, p_rebuilt jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_position.trail_distance IS NULL THEN p_rebuilt ELSE p_rebuilt - 'stop_loss' END
 $$;
 
 -- I2: every movement of money in the audit leaves the balance that it says, and the last one that of the account.
@@ -119,6 +135,7 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'row_differences(jsonb, jsonb)',
+        'rebuilt_beside(positions, jsonb)',
         'books_rebuilt_orders()',
         'books_rebuilt_positions()',
         'books_rebuilt_balances()'

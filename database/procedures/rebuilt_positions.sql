@@ -1,10 +1,12 @@
 -- Positions rebuilt from the audit alone, in the columns of the table: what verify_books and replay_order hold against
--- it. Its state is as the last row left it; what adds up over its life is summed from its fills.
-CREATE OR REPLACE FUNCTION rebuilt_positions()
+-- it. Its state is as the last row left it; what adds up over its life is summed from its fills. A stop that trails has
+-- moved on since.
+DROP FUNCTION IF EXISTS rebuilt_positions();
+CREATE FUNCTION rebuilt_positions()
 RETURNS TABLE (
     user_id uuid, id uuid, account_id uuid, order_id uuid, symbol text, side text, quantity numeric,
     opened_quantity numeric, entry_price numeric, margin_used numeric, stop_loss numeric, take_profit numeric,
-    commission_paid numeric, realized_pnl numeric, status text, transaction_id text, created_at timestamptz,
+    trail_distance numeric, commission_paid numeric, realized_pnl numeric, status text, transaction_id text, created_at timestamptz,
     closed_at timestamptz
 )
 LANGUAGE sql STABLE AS $$
@@ -30,8 +32,8 @@ LANGUAGE sql STABLE AS $$
         -- Its fills opened this much and closed what is gone, so that both together are what they traded.
         trim_scale((f.quantity + t.quantity) / 2), (t.position ->> 'entry_price')::numeric,
         (t.position ->> 'margin_used')::numeric, (t.position ->> 'stop_loss')::numeric,
-        (t.position ->> 'take_profit')::numeric, f.commission, f.realized_pnl, t.position ->> 'status',
-        f.transaction_id, f.opened_at, CASE t.position ->> 'status' WHEN 'closed' THEN f.last_at END
+        (t.position ->> 'take_profit')::numeric, (t.position ->> 'trail_distance')::numeric, f.commission, f.realized_pnl,
+        t.position ->> 'status', f.transaction_id, f.opened_at, CASE t.position ->> 'status' WHEN 'closed' THEN f.last_at END
     FROM told AS t
     LEFT JOIN filled AS f ON t.user_id = f.user_id AND t.id = f.position_id
 $$;

@@ -86,7 +86,7 @@ $$;
 CREATE OR REPLACE FUNCTION replayed_positions(p_user_id uuid, p_order_id uuid) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(jsonb_agg(
-        held_together(to_jsonb(p), to_jsonb(r)) || jsonb_build_object('id', t.id) ORDER BY t.place
+        held_together(to_jsonb(p), rebuilt_beside(p, to_jsonb(r))) || jsonb_build_object('id', t.id) ORDER BY t.place
     ), '[]')
     FROM (
         SELECT (l.details -> 'position' ->> 'position_id')::uuid AS id, min(l.version) AS place
