@@ -12,18 +12,11 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_user_id uuid := (request ->> 'user_id')::uuid;
     v_position_id uuid := (request ->> 'position_id')::uuid;
-    v_account_id uuid;
+    v_account_id uuid := account_of_position(v_user_id, v_position_id, 'id');
     v_begun record;
     v_answer jsonb;
 BEGIN
     PERFORM check_request_version(request);
-    SELECT p.account_id INTO v_account_id FROM positions AS p WHERE p.user_id = v_user_id AND p.id = v_position_id;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'You have no position with this id. GET /api/v1/positions lists yours.'
-        USING ERRCODE = 'TR001', DETAIL = jsonb_build_object(
-            'field', 'id', 'value', v_position_id, 'constraint', 'a position of yours'
-        )::text;
-    END IF;
     v_begun := lock_or_replay(request, v_account_id);
     v_answer := coalesce(
         v_begun.answer, execute_closing_order(request, v_begun.account, v_position_id, clock_timestamp())

@@ -21,6 +21,8 @@ LANGUAGE sql STABLE AS $$
         'margin_used', money_form(p_position.margin_used, a.currency),
         'stop_loss', price_form(p_position.stop_loss, i.tick_size),
         'take_profit', price_form(p_position.take_profit, i.tick_size),
+        'trailing_distance', price_form(p_position.trail_distance, i.tick_size),
+        'version', p_position.version,
         'commission_paid', money_form(p_position.commission_paid, a.currency),
         'created_at', utc_text(p_position.created_at),
         'updated_at', utc_text(p_position.updated_at),
@@ -33,3 +35,4 @@ $$;
 
 ALTER FUNCTION readable_position(positions, numeric, numeric) OWNER TO trading_readers;
 REVOKE ALL ON FUNCTION readable_position(positions, numeric, numeric) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION readable_position(positions, numeric, numeric) TO trading_procedures;

@@ -23,6 +23,7 @@ from trading.edge.csrf import make_csrf_token
 from trading.edge.envelope import timestamp
 from trading.edge.gate import Caller, admit, check_permission
 from trading.edge.http import Request, Response, http_handler
+from trading.edge.position_dialects import changed_body, position_as_spoken, position_change
 from trading.edge.reading_dialects import (
     account_body,
     audit_body,
@@ -40,10 +41,11 @@ from trading.edge.reading_dialects import (
 )
 from trading.errors import ErrorCode, TradingError
 from trading.execution import Execution, hash_of_request
+from trading.position_changes import change_position
 from trading.reading import may_read_any_audit, read_order, read_order_audit, read_profile
 from trading.replacement import replace_order
 from trading.secrets import csrf_secret
-from trading.store import orders
+from trading.store import orders, positions
 from trading.store.connection import database
 from trading.store.reading import ReadingStore
 
@@ -127,6 +129,13 @@ def post_close(request: Request) -> Response:
     """POST /api/v1/positions/{id}/close."""
     procedure = partial(orders.close_position, database())
     return _changed(request, close_entry, partial(close_position, procedure=procedure), closed_body)
+
+
+def patch_position(request: Request) -> Response:
+    """PATCH /api/v1/positions/{id}."""
+    procedure = partial(positions.change_position, database())
+    with position_as_spoken():
+        return _changed(request, position_change, partial(change_position, procedure=procedure), changed_body)
 
 
 def list_positions(request: Request) -> Response:
@@ -228,6 +237,7 @@ handler = http_handler(
         "GET /api/v1/orders/{id}/audit": get_order_audit,
         "POST /api/v1/orders/{id}/cancel": post_cancel,
         "GET /api/v1/positions": list_positions,
+        "PATCH /api/v1/positions/{id}": patch_position,
         "POST /api/v1/positions/{id}/close": post_close,
         "GET /api/orders/history": list_closed_orders,
         "GET /api/positions": list_positions,

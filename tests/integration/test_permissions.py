@@ -38,6 +38,7 @@ NEEDED: Mapping[str, str | None] = {
     "POST /api/v1/orders/cancel-all": "orders:write",
     "PATCH /api/v1/orders/{id}": "orders:write",
     "GET /api/v1/positions": "positions:read",
+    "PATCH /api/v1/positions/{id}": "orders:write",
     "POST /api/v1/positions/{id}/close": "orders:write",
     "GET /api/positions": "positions:read",
     "GET /api/v1/account": "account:read",
@@ -63,6 +64,7 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "PATCH /api/v1/orders/{id}": {"quantity": 1},
     "POST /functions/v1/get-stock-price": {"symbol": "EURUSD"},
     "POST /api/v1/accounts/{id}/ledger-entries": {"entry_type": "deposit", "amount": 1, "reason": "a test"},
+    "PATCH /api/v1/positions/{id}": {"stop_loss": None},
     "PATCH /api/v1/accounts/{id}": {"leverage": 30, "reason": "a test"},
 }
 QUERIES: Mapping[str, dict[str, str]] = {

@@ -32,6 +32,7 @@ EXECUTE_GRANTS = {
         "accept_order(jsonb)",
         "cancel_order(jsonb)",
         "cancel_orders(jsonb)",
+        "change_position(jsonb)",
         "close_position(jsonb)",
         "execute_order_atomic(jsonb)",
         "find_orders(uuid,uuid,text[],text,text,text,timestamp with time zone,timestamp with time zone,text,uuid,"

@@ -52,10 +52,13 @@ MORE_DETAILS: Mapping[ErrorCode, Mapping[str, Schema]] = {
     ErrorCode.INSUFFICIENT_FUNDS: {"required_balance": {"type": "number"}, "available_balance": {"type": "number"}},
     ErrorCode.INSUFFICIENT_POSITION: {"held_quantity": {"type": "number"}},
     ErrorCode.MARKET_CLOSED: {"opens_at": nullable(PRECISE_TIMESTAMP)},
-    ErrorCode.CONFLICT: {"order": ORDER_NOW},
+    ErrorCode.CONFLICT: {
+        "order": ORDER_NOW,
+        "position": {**ref("Position"), "description": "As it is, where it has another version."},
+    },
     ErrorCode.ORDER_NOT_CANCELABLE: {"order": ORDER_NOW},
 }
-NOT_ALWAYS = frozenset({"account_ids", "order_id", "order"})
+NOT_ALWAYS = frozenset({"account_ids", "order_id", "order", "position"})
 
 
 def error_schema(dialect: Dialect, code: ErrorCode) -> Schema:

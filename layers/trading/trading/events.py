@@ -32,6 +32,13 @@ FRAME_BYTES_AROUND = 1024
 
 _SIDE_OF_POSITION: Mapping[str, str] = {"long": "buy", "short": "sell"}
 
+# Outside: inside.
+_LEVELS: Mapping[str, str] = {
+    "stop_loss": "stop_loss",
+    "take_profit": "take_profit",
+    "trailing_distance": "trail_distance",
+}
+
 type Facts = Mapping[str, Any]
 
 
@@ -174,8 +181,11 @@ def _position_data(fact: Facts) -> dict[str, object]:
         "realized_pnl": _number(fact.get("realized_pnl")),
         "margin_used": _number(fact.get("margin_used")),
         "status": fact.get("status"),
+        "version": fact.get("version"),
     }
-    return _present(data)
+    # Told where they may have changed; null says that there is none, its absence would read as "unchanged".
+    levels = {name: _number(fact[inside]) for name, inside in _LEVELS.items() if inside in fact}
+    return _present(data) | levels
 
 
 def _account_data(fact: Facts) -> dict[str, object]:

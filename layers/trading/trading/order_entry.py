@@ -59,7 +59,7 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) and value.isascii() else value
 
 
-def _only_true(value: object) -> object:
+def only_true(value: object) -> object:
     """Literal[True] alone would take 1."""
     if value is not True:
         raise ValueError("must be true")
@@ -124,7 +124,7 @@ class OrderEntry(BaseModel):
     client_order_id: Annotated[Key, Field(max_length=LABEL_CHARACTERS_MAX)] | None = None
     parent_order_id: UUID | None = None
     # The size is always checked; a caller may say so, not waive it.
-    position_size_check: Annotated[Literal[True], BeforeValidator(_only_true)] = True
+    position_size_check: Annotated[Literal[True], BeforeValidator(only_true)] = True
     execution_instructions: ExecutionInstructions | None = None
     strategy_id: Label | None = None
     signal_id: Label | None = None

@@ -13,6 +13,7 @@ from tools.openapi.forms import (
     TIMESTAMP,
     Schema,
     closed,
+    constant,
     list_of,
     nullable,
     ref,
@@ -25,9 +26,17 @@ from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id
 from tools.openapi.routes.orders import CREATED_MEMBERS, EXECUTION, TRADER_ID
 from trading.edge.change_dialects import closed_body
 from trading.edge.dialects import spoken
-from trading.edge.reading_dialects import POSITION_STATUSES, positions_body
+from trading.edge.position_dialects import TAKEN
+from trading.edge.reading_dialects import POSITION_STATUSES, position_body, positions_body
 from trading.errors import ErrorCode
+from trading.position_changes import VERSION_MAX, PositionChange
 
+VERSION: Schema = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": VERSION_MAX,
+    "description": "Grows with each fill and each change by its owner, not while the stop loss trails.",
+}
 POSITION = closed(
     {
         "id": IDENTIFIER,
@@ -49,6 +58,11 @@ POSITION = closed(
         "margin_used": DECIMAL,
         "stop_loss": nullable(DECIMAL),
         "take_profit": nullable(DECIMAL),
+        "trailing_distance": {
+            **nullable(DECIMAL),
+            "description": "How far the stop loss trails the best mark; null while it stands still.",
+        },
+        "version": VERSION,
         "commission_paid": DECIMAL,
         "created_at": TIMESTAMP,
         "updated_at": TIMESTAMP,
@@ -69,8 +83,33 @@ POSITION_LEFT = closed(
         "margin_used": DECIMAL,
     }
 )
+
+
+def _taken(name: str, form: Schema) -> Schema:
+    """A member of a change, described in the words that refusals use."""
+    return {"description": f"Send {TAKEN[name]}.", **form}
+
+
+CHANGES: Mapping[str, Schema] = {
+    **{
+        name: _taken(name, {"anyOf": [ref("PositiveNumber")]})
+        for name in PositionChange.model_fields
+        if name not in ("breakeven", "version", "idempotency_key")
+    },
+    "breakeven": _taken("breakeven", constant(True)),
+    "version": {**VERSION, "description": "The one that you saw; another is CONFLICT."},
+}
 SCHEMAS: Mapping[str, Schema] = {
     "Position": POSITION,
+    "PositionChangeRequest": {
+        **keyed_body(CHANGES),
+        "description": (
+            "At least one level, each in one form: the stop loss as stop_loss, stop_loss_distance, stop_loss_amount, "
+            "breakeven or trailing_distance, the take profit as take_profit, take_profit_distance or "
+            "take_profit_amount. Distances are in price from the entry price, of the trail from the mark; amounts are "
+            "what is lost or gained there, in account currency at the present rate."
+        ),
+    },
     "CloseRequest": keyed_body({"quantity": ref("PositiveNumber"), "max_slippage": ref("NumberFromZero")}),
     "ClosingOrder": closed(
         {**CREATED_MEMBERS, "realized_pnl": DECIMAL, "currency": CURRENCY, "position": POSITION_LEFT}
@@ -91,8 +130,10 @@ POSITION_FACTS: Mapping[str, Any] = {
     "realized_pnl": "0.00",
     "currency": "USD",
     "margin_used": "115.98",
-    "stop_loss": None,
+    "stop_loss": "1.15500",
     "take_profit": None,
+    "trailing_distance": None,
+    "version": 2,
     "commission_paid": "0.00",
     "created_at": "2026-11-21T04:28:43.227114Z",
     "updated_at": "2026-11-21T04:28:43.227114Z",
@@ -153,6 +194,29 @@ POSITIONS = (
         permission="positions:read",
         parameters=LIST_PARAMETERS,
         answers={200: LIST},
+    ),
+    Operation(
+        route="PATCH /api/v1/positions/{id}",
+        operation_id="changePosition",
+        tag="positions",
+        summary="Change where a position is to end: stop loss, take profit, trailing stop",
+        description=(
+            "What is left out stays. A level has to be on its own side of the market now: of a long the stop loss "
+            "below the bid and the take profit above it, of a short the other way round about the ask. A suspended "
+            "client may do it, too."
+        ),
+        permission="orders:write",
+        state_changing=True,
+        keyed=True,
+        parameters=(path_id("a position of yours"),),
+        body=ref("PositionChangeRequest"),
+        body_example={"stop_loss": None},
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.MARKET_DATA_UNAVAILABLE}),
+        answers={
+            200: Answer(
+                "The position as it is now.", ref("Position"), position_body(POSITION_FACTS), ("Idempotency-Replayed",)
+            )
+        },
     ),
     Operation(
         route="POST /api/v1/positions/{id}/close",

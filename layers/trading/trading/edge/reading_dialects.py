@@ -183,14 +183,42 @@ def ledger_body(page: Facts) -> dict[str, Any]:
     }
 
 
+def position_body(fact: Facts) -> dict[str, Any]:
+    """A position."""
+    return {
+        "id": fact["id"],
+        "account_id": fact["account_id"],
+        "order_id": fact["order_id"],
+        "symbol": fact["symbol"],
+        "side": spoken("rest", fact["side"]),
+        "status": spoken("rest", fact["status"]),
+        "quantity": fact["quantity"],
+        "opened_quantity": fact["opened_quantity"],
+        "entry_price": fact["entry_price"],
+        "current_price": fact["current_price"],
+        "unrealized_pnl": fact["unrealized_pnl"],
+        "realized_pnl": fact["realized_pnl"],
+        "currency": fact["currency"],
+        "margin_used": fact["margin_used"],
+        "stop_loss": fact["stop_loss"],
+        "take_profit": fact["take_profit"],
+        "trailing_distance": fact["trailing_distance"],
+        "version": fact["version"],
+        "commission_paid": fact["commission_paid"],
+        "created_at": _time(fact["created_at"]),
+        "updated_at": _time(fact["updated_at"]),
+        "closed_at": _time(fact["closed_at"]),
+    }
+
+
 def positions_body(positions: Sequence[Facts]) -> dict[str, Any]:
     """The open positions: {data, total}."""
-    return {"data": [_position(position) for position in positions], "total": len(positions)}
+    return {"data": [position_body(position) for position in positions], "total": len(positions)}
 
 
 def position_page_body(page: Facts) -> dict[str, Any]:
     """A page of positions, newest first: {data, next_cursor}."""
-    return {"data": [_position(position) for position in page["positions"]], "next_cursor": page["next"]}
+    return {"data": [position_body(position) for position in page["positions"]], "next_cursor": page["next"]}
 
 
 def profile_body(profile: Facts, caller: Caller) -> dict[str, Any]:
@@ -317,31 +345,6 @@ def _audit_row(fact: Facts) -> dict[str, Any]:
         "reason": fact["reason"],
         "error_code": fact["error_code"],
         "retry_attempt": fact["retry_attempt"],
-    }
-
-
-def _position(fact: Facts) -> dict[str, Any]:
-    return {
-        "id": fact["id"],
-        "account_id": fact["account_id"],
-        "order_id": fact["order_id"],
-        "symbol": fact["symbol"],
-        "side": spoken("rest", fact["side"]),
-        "status": spoken("rest", fact["status"]),
-        "quantity": fact["quantity"],
-        "opened_quantity": fact["opened_quantity"],
-        "entry_price": fact["entry_price"],
-        "current_price": fact["current_price"],
-        "unrealized_pnl": fact["unrealized_pnl"],
-        "realized_pnl": fact["realized_pnl"],
-        "currency": fact["currency"],
-        "margin_used": fact["margin_used"],
-        "stop_loss": fact["stop_loss"],
-        "take_profit": fact["take_profit"],
-        "commission_paid": fact["commission_paid"],
-        "created_at": _time(fact["created_at"]),
-        "updated_at": _time(fact["updated_at"]),
-        "closed_at": _time(fact["closed_at"]),
     }
 
 

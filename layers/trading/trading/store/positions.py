@@ -1,0 +1,17 @@
+"""The procedures that manage open positions; store.orders closes one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trading.store.database import Database
+from trading.store.orders import REQUEST_VERSION
+
+
+def change_position(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Change the levels at which a position is to end: {replayed, answer}.
+
+    Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, MARKET_DATA_UNAVAILABLE, VALIDATION_FAILED for a level that does not fit
+    the market, CONFLICT when it is not open any more or, with `position` in its details, has another version, and
+    DATABASE_UNAVAILABLE as execute_order_atomic.
+    """
+    return database.call("change_position", {"version": REQUEST_VERSION, **request})
