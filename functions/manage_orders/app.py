@@ -23,7 +23,6 @@ from trading.edge.csrf import make_csrf_token
 from trading.edge.envelope import timestamp
 from trading.edge.gate import Caller, admit, check_permission
 from trading.edge.http import Request, Response, http_handler
-from trading.edge.position_dialects import changed_body, position_as_spoken, position_change
 from trading.edge.reading_dialects import (
     account_body,
     audit_body,
@@ -41,7 +40,6 @@ from trading.edge.reading_dialects import (
 )
 from trading.errors import ErrorCode, TradingError
 from trading.execution import Execution, hash_of_request
-from trading.position_changes import change_position
 from trading.reading import may_read_any_audit, read_order, read_order_audit, read_profile
 from trading.replacement import replace_order
 from trading.secrets import csrf_secret
@@ -133,9 +131,34 @@ def post_close(request: Request) -> Response:
 
 def patch_position(request: Request) -> Response:
     """PATCH /api/v1/positions/{id}."""
+    from trading.edge.position_dialects import changed_body, position_as_spoken, position_change
+    from trading.position_changes import change_position
+
     procedure = partial(positions.change_position, database())
     with position_as_spoken():
         return _changed(request, position_change, partial(change_position, procedure=procedure), changed_body)
+
+
+def post_close_all(request: Request) -> Response:
+    """POST /api/v1/positions/close-all."""
+    # What no other route of this function needs.
+    from trading.edge.position_dialects import close_all_entry, closings_body
+    from trading.mass_closing import close_all
+
+    change = admit_change(request, route_group="orders", permission="orders:write")
+    body = request.json_if_any()
+    closing = close_all(
+        close_all_entry(request, body),
+        change.origin,
+        request_hash=hash_of_request(request.route_key, body),
+        key_days=change.key_days,
+        plan=partial(positions.plan_closes, database()),
+        close=partial(positions.close_planned, database()),
+        wake_relay=change.wake_relay,
+    )
+    if closing.replayed:
+        request.answer_headers["Idempotency-Replayed"] = "true"
+    return Response(body=closings_body(closing, str(change.caller.user_id)))
 
 
 def list_positions(request: Request) -> Response:
@@ -239,6 +262,7 @@ handler = http_handler(
         "GET /api/v1/positions": list_positions,
         "PATCH /api/v1/positions/{id}": patch_position,
         "POST /api/v1/positions/{id}/close": post_close,
+        "POST /api/v1/positions/close-all": post_close_all,
         "GET /api/orders/history": list_closed_orders,
         "GET /api/positions": list_positions,
         "GET /api/v1/account": get_account,

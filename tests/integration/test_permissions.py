@@ -40,6 +40,7 @@ NEEDED: Mapping[str, str | None] = {
     "GET /api/v1/positions": "positions:read",
     "PATCH /api/v1/positions/{id}": "orders:write",
     "POST /api/v1/positions/{id}/close": "orders:write",
+    "POST /api/v1/positions/close-all": "orders:write",
     "GET /api/positions": "positions:read",
     "GET /api/v1/account": "account:read",
     "GET /api/user/profile": "account:read",

@@ -33,6 +33,7 @@ EXECUTE_GRANTS = {
         "cancel_order(jsonb)",
         "cancel_orders(jsonb)",
         "change_position(jsonb)",
+        "close_planned(jsonb)",
         "close_position(jsonb)",
         "execute_order_atomic(jsonb)",
         "find_orders(uuid,uuid,text[],text,text,text,timestamp with time zone,timestamp with time zone,text,uuid,"
@@ -49,6 +50,7 @@ EXECUTE_GRANTS = {
         "list_quotes(text[])",
         "page_positions(uuid,uuid,boolean,uuid,integer)",
         "place_order(jsonb)",
+        "plan_closes(jsonb)",
         "preview_facts(uuid,uuid,jsonb)",
         "preview_replacement(uuid,jsonb)",
         "probe_health()",

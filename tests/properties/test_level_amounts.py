@@ -45,7 +45,7 @@ class Case:
 
 
 def worth(money: Fraction, symbol: str, currency: str) -> Fraction:
-    """`money` of the symbol's quote currency in `currency`, exactly, by RATES: at the bid of a gain, the ask of a loss."""
+    """`money` of the symbol's quote currency in `currency`, exactly, by RATES: a gain at bid, a loss at ask."""
     gain = money > 0
 
     def side(pair: str, *, bid: bool) -> Fraction:

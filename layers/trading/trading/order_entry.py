@@ -55,7 +55,8 @@ def lower_case(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _upper(value: object) -> object:
+def upper_case(value: object) -> object:
+    """ASCII text in capitals; other values as they are."""
     return value.upper() if isinstance(value, str) and value.isascii() else value
 
 

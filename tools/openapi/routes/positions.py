@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tools.openapi.errors import ACCOUNT_ID, ORDER_ID
+from tools.openapi.errors import ACCOUNT_ID, EXAMPLES, ORDER_ID
 from tools.openapi.forms import (
     COUNT,
     CURRENCY,
@@ -26,9 +26,11 @@ from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id
 from tools.openapi.routes.orders import CREATED_MEMBERS, EXECUTION, TRADER_ID
 from trading.edge.change_dialects import closed_body
 from trading.edge.dialects import spoken
-from trading.edge.position_dialects import TAKEN
+from trading.edge.position_dialects import TAKEN, closings_body
 from trading.edge.reading_dialects import POSITION_STATUSES, position_body, positions_body
 from trading.errors import ErrorCode
+from trading.mass_closing import POSITIONS_MAX, Attempt, MassClosing
+from trading.order_entry import SYMBOL_PATTERN
 from trading.position_changes import VERSION_MAX, PositionChange
 
 VERSION: Schema = {
@@ -110,6 +112,41 @@ SCHEMAS: Mapping[str, Schema] = {
             "what is lost or gained there, in account currency at the present rate."
         ),
     },
+    "CloseAllRequest": {
+        **keyed_body(
+            {
+                "account_id": _taken("account_id", {**IDENTIFIER}),
+                "symbol": _taken("symbol", {"type": "string", "pattern": SYMBOL_PATTERN.replace("A-Z", "A-Za-z")}),
+                "side": _taken("side", word(spoken("rest", side) for side in ("long", "short"))),
+                "which": _taken("which", word(["all", "losers", "winners"])),
+            }
+        ),
+        "description": "Which of the account's open positions; all, where nothing is said.",
+    },
+    "CloseAllAnswer": closed(
+        {
+            "data": list_of(
+                closed(
+                    {
+                        "position_id": IDENTIFIER,
+                        "symbol": TEXT,
+                        "side": word(spoken("rest", side) for side in ("long", "short")),
+                        "outcome": word(["CLOSED", "REFUSED"]),
+                        "order": nullable(closed({**CREATED_MEMBERS, "realized_pnl": DECIMAL, "currency": CURRENCY})),
+                        "refusal": nullable(
+                            closed({"error": word(ErrorCode), "message": TEXT, "details": {"type": "object"}})
+                        ),
+                    }
+                )
+            ),
+            "closed": COUNT,
+            "refused": COUNT,
+            "left": {
+                **COUNT,
+                "description": "How many of those that matched are open still, refused or not yet asked.",
+            },
+        }
+    ),
     "CloseRequest": keyed_body({"quantity": ref("PositiveNumber"), "max_slippage": ref("NumberFromZero")}),
     "ClosingOrder": closed(
         {**CREATED_MEMBERS, "realized_pnl": DECIMAL, "currency": CURRENCY, "position": POSITION_LEFT}
@@ -159,6 +196,18 @@ CLOSED: Mapping[str, Any] = {
         "margin_used": "0.00",
     },
 }
+CLOSINGS = MassClosing(
+    [
+        Attempt({"position_id": POSITION_FACTS["id"], "symbol": "EURUSD", "side": "long"}, CLOSED, None),
+        Attempt(
+            {"position_id": "01a1fc5d-1e02-7a11-9c40-5a0c8f1d2b3e", "symbol": "AAPL", "side": "short"},
+            {},
+            EXAMPLES[ErrorCode.MARKET_CLOSED],
+        ),
+    ],
+    left=1,
+    replayed=False,
+)
 LIST = Answer(
     "Open positions, whole and oldest first; of closed ones or all a page, newest first.",
     {
@@ -245,6 +294,32 @@ POSITIONS = (
                 "The order that closed, and the position as it left it.",
                 ref("ClosingOrder"),
                 closed_body(CLOSED, TRADER_ID),
+                ("Idempotency-Replayed",),
+            )
+        },
+    ),
+    Operation(
+        route="POST /api/v1/positions/close-all",
+        operation_id="closeAllPositions",
+        tag="positions",
+        summary="Close many positions at the market, each by an order of its own",
+        description=(
+            f"At most {POSITIONS_MAX} of them, oldest first; `left` says whether to ask again, with a new key. What "
+            "cannot be closed now is refused by itself, by a closed market or for want of a fresh price. A repeat with "
+            "the same key goes on where the first request ended, closes nothing twice and is told the same."
+        ),
+        permission="orders:write",
+        state_changing=True,
+        keyed=True,
+        body=ref("CloseAllRequest"),
+        body_example={"which": "losers", "symbol": "EURUSD"},
+        may_lack_body=True,
+        errors=frozenset({ErrorCode.NOT_FOUND}),
+        answers={
+            200: Answer(
+                "What became of each, and how many are left.",
+                ref("CloseAllAnswer"),
+                closings_body(CLOSINGS, TRADER_ID),
                 ("Idempotency-Replayed",),
             )
         },

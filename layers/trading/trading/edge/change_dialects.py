@@ -127,11 +127,15 @@ def replaced_body(answer: Mapping[str, Any], trader_id: str) -> dict[str, object
 
 def closed_body(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
     """The filled order that closed, what it realized, and its position as the fill left it."""
+    return {**closing_order(answer, trader_id), "position": _position(answer["position"])}
+
+
+def closing_order(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
+    """A filled order that closed, and what it realized."""
     return {
         **filled_data(answer, trader_id),
         "realized_pnl": plain_number(answer["realized_pnl"]),
         "currency": answer["currency"],
-        "position": _position(answer["position"]),
     }
 
 

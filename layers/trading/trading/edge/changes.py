@@ -55,11 +55,16 @@ def states_as_spoken() -> Generator[None]:
     try:
         yield
     except TradingError as error:
-        if error.details.get("field") == "status":
-            error.details["value"] = spoken_state("rest", str(error.details["value"]))
+        speak_state(error)
         if "order" in error.details:
             # Only a refused change of an order has one; not every function that changes something reads orders.
             from trading.edge.reading_dialects import order_members
 
             error.details["order"] = order_members(cast("Mapping[str, Any]", error.details["order"]))
         raise
+
+
+def speak_state(refusal: TradingError) -> None:
+    """Where `refusal` names the state of an order or position, let it do so in the words of /api/v1."""
+    if refusal.details.get("field") == "status":
+        refusal.details["value"] = spoken_state("rest", str(refusal.details["value"]))

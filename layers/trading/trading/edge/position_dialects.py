@@ -4,13 +4,18 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from trading.edge.change_dialects import closing_order
+from trading.edge.changes import speak_state
+from trading.edge.dialects import spoken
+from trading.edge.envelope import error_body
 from trading.edge.http import Request
 from trading.edge.idempotency import idempotency_key
 from trading.edge.order_faults import TAKEN as TAKEN_BY_ORDERS
 from trading.edge.reading_dialects import Facts, position_body
 from trading.errors import ECHO_CHARACTERS_MAX, TradingError, validation_failed
+from trading.mass_closing import Attempt, CloseAllEntry, MassClosing
 from trading.position_changes import REMOVABLE, VERSION_MAX, PositionChange
 
 _NUMBER = TAKEN_BY_ORDERS["quantity"]
@@ -27,6 +32,10 @@ TAKEN: Mapping[str, str] = {
     "trailing_distance": _REMOVABLE,
     "breakeven": "true, or leave it out",
     "version": f"a whole number from 1 to {VERSION_MAX}",
+    "account_id": TAKEN_BY_ORDERS["account_id"],
+    "symbol": TAKEN_BY_ORDERS["symbol"],
+    "side": "long or short",
+    "which": "all, losers or winners",
     "idempotency_key": TAKEN_BY_ORDERS["idempotency_key"],
 }
 
@@ -37,16 +46,32 @@ def position_change(request: Request, body: Mapping[str, Any]) -> PositionChange
     A null member removes its level, or counts as left out where there is none to remove.
     """
     given = {name: value for name, value in body.items() if value is not None or name in REMOVABLE}
-    given["idempotency_key"] = idempotency_key(request, given, required=False)
-    try:
-        return PositionChange.model_validate(given)
-    except ValidationError as error:
-        raise _fault(error, body) from None
+    return _read(PositionChange, request, given, body, "a change of a position")
+
+
+def close_all_entry(request: Request, body: Mapping[str, Any]) -> CloseAllEntry:
+    """Which positions `body` asks to be closed, all where it says nothing; VALIDATION_FAILED names what does not fit.
+
+    A null member counts as left out.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    return _read(CloseAllEntry, request, given, body, "closing positions")
 
 
 def changed_body(answer: Mapping[str, Any], _trader_id: str) -> dict[str, Any]:
     """The position as the change left it."""
     return position_body(answer["position"])
+
+
+def closings_body(closing: MassClosing, trader_id: str) -> dict[str, Any]:
+    """What became of each position, in the order in which they were asked to close, and how many are left."""
+    refused = sum(attempt.refusal is not None for attempt in closing.attempts)
+    return {
+        "data": [_attempt(attempt, trader_id) for attempt in closing.attempts],
+        "closed": len(closing.attempts) - refused,
+        "refused": refused,
+        "left": closing.left,
+    }
 
 
 @contextmanager
@@ -60,11 +85,36 @@ def position_as_spoken() -> Generator[None]:
         raise
 
 
-def _fault(error: ValidationError, body: Mapping[str, Any]) -> TradingError:
+def _attempt(attempt: Attempt, trader_id: str) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "position_id": attempt.position["position_id"],
+        "symbol": attempt.position["symbol"],
+        "side": spoken("rest", attempt.position["side"]),
+        "outcome": "CLOSED" if attempt.refusal is None else "REFUSED",
+        "order": None,
+        "refusal": None,
+    }
+    if attempt.refusal is None:
+        return told | {"order": closing_order(attempt.answer, trader_id)}
+    speak_state(attempt.refusal)
+    return told | {"refusal": error_body("rest", attempt.refusal, request_id="", milliseconds=0)}
+
+
+def _read[T: BaseModel](
+    model: type[T], request: Request, given: dict[str, Any], body: Mapping[str, Any], asked: str
+) -> T:
+    """`given` of `body` as the model has it; a key that is left out is made here."""
+    given["idempotency_key"] = idempotency_key(request, given, required=False)
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise _fault(error, body, asked) from None
+
+
+def _fault(error: ValidationError, body: Mapping[str, Any], asked: str) -> TradingError:
     fault = error.errors(include_url=False)[0]
     # The name of an unknown field is the caller's own, and of any length.
     field = str(fault["loc"][0])[:ECHO_CHARACTERS_MAX]
     if fault["type"] == "extra_forbidden":
-        message = f"Leave {field} out: a change of a position has no such field."
-        return validation_failed(field, fault["input"], "unknown", message)
+        return validation_failed(field, fault["input"], "unknown", f"Leave {field} out: {asked} has no such field.")
     return validation_failed(field, body.get(field, fault["input"]), TAKEN[field], f"Send {field} as {TAKEN[field]}.")

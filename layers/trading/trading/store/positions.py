@@ -15,3 +15,20 @@ def change_position(database: Database, request: Mapping[str, object]) -> dict[s
     DATABASE_UNAVAILABLE as execute_order_atomic.
     """
     return database.call("change_position", {"version": REQUEST_VERSION, **request})
+
+
+def plan_closes(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Choose the positions that a request closes, once for its key: {replayed, answer}.
+
+    Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, VALIDATION_FAILED and DATABASE_UNAVAILABLE.
+    """
+    return database.call("plan_closes", {"version": REQUEST_VERSION, **request})
+
+
+def close_planned(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Close one position of a plan, once for the plan's key: {replayed, answer}.
+
+    The answer is an order's, or a refusal with the SQLSTATE that close_position would have raised. Raises NOT_FOUND and
+    DATABASE_UNAVAILABLE.
+    """
+    return database.call("close_planned", {"version": REQUEST_VERSION, **request})
