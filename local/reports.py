@@ -1,4 +1,4 @@
-"""Reports for people out of a database: a margin diagnosis, an order's life, the measurements, the execution report.
+"""Reports for people out of a database: margin, an order's life, measurements, realized P&L, the execution report.
 
 They read as the role compliance: of the local system, or of DATABASE_URL where the environment names one.
 """
@@ -73,6 +73,13 @@ def measure(connection: psycopg.Connection[Any], first: str, last: str, email: s
             print(f"\n{name}")
             for line in _table_lines(table):
                 print(f"  {line}")
+
+
+def realized_pnl(connection: psycopg.Connection[Any], first: str, last: str) -> None:
+    """Print what netting accounts realized on those days by FIFO, beside what is booked; WrongReportError."""
+    (table,) = run_query(connection, "realized_pnl_fifo", _bounds(first, last))
+    for line in _table_lines(table):
+        print(line)
 
 
 def execution_report(connection: psycopg.Connection[Any], first: str, last: str, out: str) -> None:

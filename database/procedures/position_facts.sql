@@ -54,11 +54,13 @@ LANGUAGE sql STABLE AS $$
     WHERE a.user_id = p_position.user_id AND a.id = p_position.account_id AND i.symbol = p_position.symbol
 $$;
 
--- An open position as its owner reads it, marked at the newest quotes.
+-- As its owner reads it: an open one marked at the newest quotes, a closed one without a mark.
 CREATE OR REPLACE FUNCTION marked_position(p_position positions) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT readable_position(
-        p_position, (f.fact ->> 'current_price')::numeric, (f.fact ->> 'unrealized_pnl')::numeric
+        p_position,
+        CASE p_position.status WHEN 'open' THEN (f.fact ->> 'current_price')::numeric END,
+        CASE p_position.status WHEN 'open' THEN (f.fact ->> 'unrealized_pnl')::numeric END
     )
     FROM (SELECT position_fact(p_position) AS fact) AS f
 $$;

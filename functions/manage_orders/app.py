@@ -35,6 +35,7 @@ from trading.edge.reading_dialects import (
     parse_id,
     position_page_body,
     position_query,
+    position_summary_body,
     positions_body,
     profile_body,
 )
@@ -139,6 +140,14 @@ def patch_position(request: Request) -> Response:
         return _changed(request, position_change, partial(change_position, procedure=procedure), changed_body)
 
 
+def post_close_by(request: Request) -> Response:
+    """POST /api/v1/positions/{id}/close-by."""
+    from trading.edge.position_dialects import close_by_entry, closed_by_body
+
+    procedure = partial(positions.close_by, database())
+    return _changed(request, close_by_entry, partial(close_position, procedure=procedure), closed_by_body)
+
+
 def post_close_all(request: Request) -> Response:
     """POST /api/v1/positions/close-all."""
     # What no other route of this function needs.
@@ -175,6 +184,13 @@ def list_positions(request: Request) -> Response:
         limit=asked.page.limit,
     )
     return Response(body=position_page_body(found))
+
+
+def get_position_summary(request: Request) -> Response:
+    """GET /api/v1/positions/summary."""
+    caller = _reader(request, "positions:read")
+    held = _store().position_summary(caller.user_id, optional_id(request.query, "account_id"))
+    return Response(body=position_summary_body(held))
 
 
 def get_account(request: Request) -> Response:
@@ -260,8 +276,10 @@ handler = http_handler(
         "GET /api/v1/orders/{id}/audit": get_order_audit,
         "POST /api/v1/orders/{id}/cancel": post_cancel,
         "GET /api/v1/positions": list_positions,
+        "GET /api/v1/positions/summary": get_position_summary,
         "PATCH /api/v1/positions/{id}": patch_position,
         "POST /api/v1/positions/{id}/close": post_close,
+        "POST /api/v1/positions/{id}/close-by": post_close_by,
         "POST /api/v1/positions/close-all": post_close_all,
         "GET /api/orders/history": list_closed_orders,
         "GET /api/positions": list_positions,

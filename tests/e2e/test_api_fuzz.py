@@ -36,7 +36,7 @@ every_operation = pytest.mark.parametrize("described", operations(), ids=lambda 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A trader with orders and a position, and a token that carries every permission.
+    """A trader with orders and two opposite positions, and a token that carries every permission.
 
     `ids` are those that the caller may act on, by collection; the first is one that acting on succeeds. The account
     is another user's, because an operator may not act on one of their own.
@@ -55,6 +55,7 @@ class Caller:
             "order_type": ["market", "MARKET"],
             "quantity": ["0.1", 0.02, "0.5"],
             "account_id": [str(self.trader.account_id)],
+            "opposite_position_id": self.ids["opposite positions"],
             "cursor": self.ids["orders"],
             "email": [self.trader.email],
         } | ({"id": self.ids[found[1]]} if found else {})
@@ -70,11 +71,13 @@ class Caller:
 
 def new_caller(traders: Traders) -> Caller:
     trader = traders.new()
-    filled = exact(trader.order())["data"]
+    filled = exact(trader.order(quantity=1))["data"]
+    opposite = exact(trader.order(quantity=1, side="sell"))["data"]
     resting = exact(trader.order(order_type="limit", limit_price=FAR_BELOW))["data"]
     ids = {
         "orders": [resting["order_id"], filled["order_id"]],
         "positions": [filled["position_id"]],
+        "opposite positions": [opposite["position_id"]],
         "accounts": [str(traders.new().account_id)],
     }
     return Caller(trader, token_of(trader), ids)

@@ -1,5 +1,6 @@
 """Positions that are managed, end to end: HTTP calls in, answers and WebSocket messages out."""
 
+import uuid
 from decimal import Decimal
 
 from tests.kit.local_system import LocalSystem
@@ -36,5 +37,50 @@ def test_a_trader_protects_a_position_and_hears_of_it(local_system: LocalSystem,
             (None, None, None),
         ]
         assert [fact["version"] for fact in told] == [2, 3, 4]
+    assert execute(local_system, "SELECT * FROM verify_books()") == []
+    local_system.quote("EURUSD")
+
+
+def test_a_trader_closes_the_losers_then_nets_out_the_rest(local_system: LocalSystem, traders: Traders) -> None:
+    # given two longs of EURUSD with a profit between them, a short with a loss, and a short of now
+    local_system.quote("EURUSD", "1.1", "1.1002")
+    trader = traders.new()
+    with trader.stream("orders", "positions") as stream:
+        long = exact(trader.order(quantity=1))["data"]["position_id"]
+        loser = exact(trader.order(quantity="0.5", side="sell"))["data"]["position_id"]
+        local_system.quote("EURUSD", "1.105", "1.1052")
+        short = exact(trader.order(quantity="0.4", side="sell"))["data"]["position_id"]
+        local_system.quote("EURUSD", "1.104", "1.1042")
+
+        # when the losers are closed, twice under one key
+        key = {"Idempotency-Key": str(uuid.uuid4())}
+        path = "/api/v1/positions/close-all"
+        closed, repeated = (
+            trader.http.post(path, json={"which": "losers", "symbol": "EURUSD"}, headers=key) for _ in range(2)
+        )
+
+        # then the one that lost is closed, once
+        assert (closed.status_code, repeated.text) == (200, closed.text), closed.text
+        assert repeated.headers["idempotency-replayed"] == "true"
+        assert [attempt["position_id"] for attempt in exact(closed)["data"]] == [loser]
+        assert (exact(closed)["closed"], exact(closed)["left"]) == (1, 0)
+
+        # when the long is closed by the short
+        (before,) = trader.read("/api/v1/positions/summary")["data"]
+        netted = trader.http.post(f"/api/v1/positions/{long}/close-by", json={"opposite_position_id": short})
+
+        # then 0.6 lots are left, and the two entry prices are realized without spread
+        assert netted.status_code == 200, netted.text
+        assert (before["long_quantity"], before["short_quantity"], before["net_quantity"]) == ("1", "0.4", "0.6")
+        (after,) = trader.read("/api/v1/positions/summary")["data"]
+        assert (after["long_quantity"], after["short_quantity"], after["positions"]) == ("0.6", "0", 1)
+        gained = (Decimal(before["short_entry_price"]) - Decimal(before["long_entry_price"])) * 40_000
+        assert Decimal(exact(netted)["realized_pnl"]) == gained
+        # and the WebSocket told both fills under one sequence, and both positions
+        stream.wait_for(of_type("account_update", 6))
+        last = [frame for frame in stream.frames() if frame.get("sequence") == 6]
+        assert [frame.get("event") for frame in last if "event" in frame] == ["order.partial", "order.filled"]
+        told = [frame["data"] for frame in last if frame.get("type") == "position_update"]
+        assert [(fact["position_id"], fact["status"]) for fact in told] == [(long, "open"), (short, "closed")]
     assert execute(local_system, "SELECT * FROM verify_books()") == []
     local_system.quote("EURUSD")

@@ -403,12 +403,14 @@ class TestBooks:
         change(market, trader, long, take_profit="1.2", request_id="request-7")
 
         event = market.last_event(trader)
-        (position,) = event["payload"]["positions"]
+        payload = market.last_payload(trader)
+        (position,) = payload["positions"]
         assert (event["event_type"], event["request_id"]) == ("position.changed", "request-7")
-        assert (position["position_id"], position["take_profit"], position["stop_loss"]) == (long, 1.2, None)
+        assert (position["position_id"], position["take_profit"], position["stop_loss"]) == (long, Decimal("1.2"), None)
         assert (position["version"], position["status"]) == (2, "open")
-        assert (position["current_price"], position["unrealized_pnl"]) == (1.105, 474)  # (1.1050 - 1.10026) x 100,000
-        assert event["payload"]["account"]["margin_used"] == 1100.26
+        # (1.1050 - 1.10026) x 100,000
+        assert (position["current_price"], position["unrealized_pnl"]) == (Decimal("1.1050"), 474)
+        assert payload["account"]["margin_used"] == Decimal("1100.26")
 
     def test_the_answer_is_the_position_as_it_is_read(self, market: Market, trader: User, long: str) -> None:
         changed = change(market, trader, long, stop_loss_amount="100")

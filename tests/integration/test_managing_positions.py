@@ -224,3 +224,129 @@ class TestChange:
         answer = api.change(user, position_id, '{"take_profit_amount": 1000.0000000001}')
 
         assert Decimal(answer.body["take_profit"]) == Decimal("160.01")
+
+
+class TestSummary:
+    SUMMARY = "GET /api/v1/positions/summary"
+
+    def test_it_adds_up_what_is_held_of_each_symbol(self, api: Api, user: User) -> None:
+        # given EURUSD bought twice, at 1.10026 and 1.10126, and sold at 1.10094, and a holding of AAPL
+        api.market.trade(user)
+        api.market.quote("EURUSD", "1.1010", "1.1012")
+        api.market.trade(user, quantity="0.5")
+        api.market.trade(user, side="sell", quantity="0.3")
+        api.market.trade(user, symbol="AAPL", quantity="10")
+
+        body = api.ask(self.SUMMARY, user).body
+
+        # then (1.1010 - 1.10026) x 100,000 + (1.1010 - 1.10126) x 50,000 + (1.10094 - 1.1012) x 30,000
+        aapl, euro = body["data"]
+        assert body["total"] == 2
+        assert (aapl["symbol"], aapl["short_entry_price"], aapl["net_quantity"]) == ("AAPL", None, "10")
+        assert euro == {
+            "account_id": str(user.account_id),
+            "symbol": "EURUSD",
+            "positions": 3,
+            "long_quantity": "1.5",
+            "short_quantity": "0.3",
+            "net_quantity": "1.2",
+            "long_entry_price": "1.1005933",
+            "short_entry_price": "1.10094",
+            "unrealized_pnl": "53.20",
+            "margin_used": "1981.17",  # 1100.26 + 550.63 + 330.28
+            "currency": "USD",
+        }
+
+    def test_it_says_what_the_account_says(self, api: Api, user: User) -> None:
+        for symbol, side, quantity in (("EURUSD", "buy", "1"), ("AAPL", "sell", "5"), ("USDJPY", "buy", "0.3")):
+            api.market.trade(user, symbol=symbol, side=side, quantity=quantity)
+
+        held, worth = api.ask(self.SUMMARY, user).body["data"], api.market.worth(user)
+
+        assert sum(Decimal(each["margin_used"]) for each in held) == Decimal(worth["margin_used"])
+        # each is rounded for itself
+        assert abs(sum(Decimal(each["unrealized_pnl"]) for each in held) - Decimal(worth["unrealized_pnl"])) <= Decimal(
+            "0.02"
+        )
+
+    def test_a_price_that_is_missing_leaves_the_result_unknown(self, api: Api, user: User) -> None:
+        api.market.trade(user)
+        api.market.execute("DELETE FROM quotes")
+
+        (held,) = api.ask(self.SUMMARY, user).body["data"]
+
+        assert (held["unrealized_pnl"], held["long_quantity"]) == (None, "1")
+
+    def test_closed_positions_and_others_are_not_in_it(self, api: Api, user: User) -> None:
+        other = api.market.user()
+        api.market.trade(other)
+        api.market.close_out(user, api.market.trade(user)["position_id"])
+
+        assert api.ask(self.SUMMARY, user).body == {"data": [], "total": 0}
+        assert api.ask(self.SUMMARY, user, query={"account_id": str(other.account_id)}).body["total"] == 0
+        assert api.ask(self.SUMMARY, other, query={"account_id": str(other.account_id)}).body["total"] == 1
+
+    def test_an_account_id_of_another_form(self, api: Api, user: User) -> None:
+        assert api.ask(self.SUMMARY, user, query={"account_id": "mine"}).status == 400
+
+
+class TestCloseBy:
+    CLOSE_BY = "POST /api/v1/positions/{id}/close-by"
+
+    @pytest.fixture
+    def pair(self, api: Api, user: User) -> tuple[str, str]:
+        """100 AAPL bought at 150.00, 60 sold at 154.98."""
+        long = api.market.trade(user, symbol="AAPL", quantity="100")["position_id"]
+        api.market.quote("AAPL", "154.98", "155.00")
+        return long, api.market.trade(user, symbol="AAPL", side="sell", quantity="60")["position_id"]
+
+    def test_both_positions_are_told(self, api: Api, user: User, pair: tuple[str, str]) -> None:
+        answer = api.ask(self.CLOSE_BY, user, {"opposite_position_id": pair[1]}, subject=pair[0])
+
+        body = answer.body
+        (read,) = api.ask("GET /api/v1/positions", user).body["data"]
+        assert answer.status == 200
+        assert body["position"] == read
+        assert (body["opposite_position"]["id"], body["opposite_position"]["status"]) == (pair[1], "CLOSED")
+        assert (body["realized_pnl"], body["commission"], body["average_price"]) == ("298.80", "0", "154.98")
+        assert (body["quantity"], body["closed_quantity"], read["quantity"]) == ("120", "60", "40")
+        assert [fill["side"] for fill in self.fills(api, user, body["id"])] == ["SELL", "BUY"]
+
+    def fills(self, api: Api, user: User, order_id: str) -> list[dict[str, Any]]:
+        return api.ask("GET /api/v1/orders/{id}", user, subject=order_id).body["fills"]
+
+    def test_a_repeat_gets_the_same_answer(self, api: Api, user: User, pair: tuple[str, str]) -> None:
+        body = {"opposite_position_id": pair[1], "quantity": 10, "idempotency_key": str(uuid.uuid4())}
+
+        first, second = (api.ask(self.CLOSE_BY, user, body, subject=pair[0]) for _ in range(2))
+
+        assert first.text == second.text
+        assert second.headers["Idempotency-Replayed"] == "true"
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({}, "opposite_position_id"),
+            ({"opposite_position_id": None}, "opposite_position_id"),
+            ({"opposite_position_id": "the other"}, "opposite_position_id"),
+            ({"opposite_position_id": "{pair}", "quantity": 61}, "quantity"),
+            ({"opposite_position_id": "{pair}", "quantity": "0"}, "quantity"),
+            ({"opposite_position_id": "{pair}", "max_slippage": "0"}, "max_slippage"),
+        ],
+    )
+    def test_a_body_that_does_not_fit(
+        self, api: Api, user: User, pair: tuple[str, str], body: dict[str, Any], field: str
+    ) -> None:
+        given = {name: pair[1] if value == "{pair}" else value for name, value in body.items()}
+
+        answer = api.ask(self.CLOSE_BY, user, given, subject=pair[0])
+
+        assert (answer.status, answer.body["error"]) == (400, "VALIDATION_FAILED")
+        assert answer.body["details"]["field"] == field
+
+    def test_a_closed_one(self, api: Api, user: User, pair: tuple[str, str]) -> None:
+        api.market.close_out(user, pair[1])
+
+        answer = api.ask(self.CLOSE_BY, user, {"opposite_position_id": pair[1]}, subject=pair[0])
+
+        assert (answer.status, answer.body["details"]["value"]) == (409, "CLOSED")

@@ -253,6 +253,7 @@ class TestRequest:
             ({"symbol": "EUR/USD"}, "symbol"),
             ({"account_id": "mine"}, "account_id"),
             ({"quantity": 1}, "quantity"),
+            ({"quantity": None}, "quantity"),
             ({"idempotency_key": "x" * 256}, "idempotency_key"),
         ],
     )

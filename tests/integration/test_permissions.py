@@ -38,8 +38,10 @@ NEEDED: Mapping[str, str | None] = {
     "POST /api/v1/orders/cancel-all": "orders:write",
     "PATCH /api/v1/orders/{id}": "orders:write",
     "GET /api/v1/positions": "positions:read",
+    "GET /api/v1/positions/summary": "positions:read",
     "PATCH /api/v1/positions/{id}": "orders:write",
     "POST /api/v1/positions/{id}/close": "orders:write",
+    "POST /api/v1/positions/{id}/close-by": "orders:write",
     "POST /api/v1/positions/close-all": "orders:write",
     "GET /api/positions": "positions:read",
     "GET /api/v1/account": "account:read",
@@ -66,6 +68,7 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "POST /functions/v1/get-stock-price": {"symbol": "EURUSD"},
     "POST /api/v1/accounts/{id}/ledger-entries": {"entry_type": "deposit", "amount": 1, "reason": "a test"},
     "PATCH /api/v1/positions/{id}": {"stop_loss": None},
+    "POST /api/v1/positions/{id}/close-by": {"opposite_position_id": str(uuid.UUID(int=0))},
     "PATCH /api/v1/accounts/{id}": {"leverage": 30, "reason": "a test"},
 }
 QUERIES: Mapping[str, dict[str, str]] = {

@@ -20,6 +20,7 @@ from local import commands, environment, reports
 from local.environment import State
 from local.servers import postgres_programs
 from tests.kit import MigratedTemplate, ScratchDatabase, User
+from tests.kit.builders import make_position
 from tests.kit.orders import Market
 
 DAY = datetime(2026, 3, 2, tzinfo=UTC)
@@ -73,6 +74,7 @@ def user(market: Market) -> User:
     # neither of the day: the last moment before it, the first after it
     order(market, user, DAY - timedelta(microseconds=1), "denied", failure_code="MARKET_CLOSED")
     filled(market, user, DAY + timedelta(days=1), milliseconds=99_000)
+    netted(market, noon)
     return user
 
 
@@ -119,6 +121,27 @@ def filled(market: Market, user: User, at: datetime, *, milliseconds: int, order
                 user.account_id,
             ),
         )
+
+
+def netted(market: Market, at: datetime) -> None:
+    """A netting account's position of other days' orders, of which a part was closed at that time."""
+    user = market.user(position_mode="netting")
+    position_id = make_position(market.owner, user, "EURUSD", "long", "1", "1.10", "1100")
+    (order_id,) = market.execute("SELECT order_id FROM positions WHERE id = %s", (position_id,))[0]
+    fill_ids: list[UUID] = []
+    for side, price in (("buy", "1.10"), ("sell", "1.12")):
+        rows = market.execute(
+            "INSERT INTO fills (user_id, order_id, account_id, position_id, symbol, side, quantity, price, venue, "
+            "trade_id, transact_time) VALUES (%s, %s, %s, %s, 'EURUSD', %s, 1, %s, 'internal', %s, %s) RETURNING id",
+            (user.user_id, order_id, user.account_id, position_id, side, price, f"{side} of {position_id}", at),
+        )
+        fill_ids.append(rows[0][0])
+    market.execute(
+        "INSERT INTO order_audit_log (user_id, account_id, version, order_id, action, status, details, previous_hash, "
+        "hash, hash_version, created_at) VALUES (%s, %s, 2, %s, 'FILLED', 'filled', jsonb_build_object('fill_id', "
+        "%s::uuid, 'position', jsonb_build_object('entry_price', 1.10)), '', '', 1, clock_timestamp())",
+        (user.user_id, user.account_id, order_id, fill_ids[1]),
+    )
 
 
 def uuid7_at(moment: datetime) -> UUID:

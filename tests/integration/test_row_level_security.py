@@ -33,6 +33,7 @@ EXECUTE_GRANTS = {
         "cancel_order(jsonb)",
         "cancel_orders(jsonb)",
         "change_position(jsonb)",
+        "close_by(jsonb)",
         "close_planned(jsonb)",
         "close_position(jsonb)",
         "execute_order_atomic(jsonb)",
@@ -55,6 +56,7 @@ EXECUTE_GRANTS = {
         "preview_replacement(uuid,jsonb)",
         "probe_health()",
         "replace_order(jsonb)",
+        "summarize_positions(uuid,uuid)",
         "take_rate_limits(jsonb)",
     },
     "function_relay": {

@@ -80,7 +80,7 @@ def unfitting(described: Described) -> st.SearchStrategy[Sent] | None:
 
 
 def sample(described: Described, real: Mapping[str, Sequence[Any]]) -> Sent:
-    """A request that is certain to pass: the document's own example, at addresses that there are."""
+    """A request that is certain to pass: the document's own example, of ids that there are."""
     path = described.path.format_map({name: values[0] for name, values in real.items()})
     required = [each["name"] for each in described.operation["parameters"] if each.get("required")]
     query = tuple((name, real[name][0]) for name in required if f"{{{name}}}" not in described.path)
@@ -88,8 +88,9 @@ def sample(described: Described, real: Mapping[str, Sequence[Any]]) -> Sent:
     content = None
     if body is not None:
         example = body["content"]["application/json"]["example"]
+        known = {name: values[0] for name, values in real.items() if name in example and name.endswith("_id")}
         keyed = "idempotency_key" in example
-        content = json.dumps(example | ({"idempotency_key": str(uuid.uuid4())} if keyed else {})).encode()
+        content = json.dumps(example | known | ({"idempotency_key": str(uuid.uuid4())} if keyed else {})).encode()
     return Sent(described.method.upper(), path, query, {}, content)
 
 

@@ -163,6 +163,11 @@ class Market:
         rows = [row for row in self.rows("order_audit_log", user) if str(row["order_id"]) == str(order_id)]
         return sorted(rows, key=lambda row: row["version"])
 
+    def last_payload(self, user: User) -> dict[str, Any]:
+        """What the newest event of `user` tells, its numbers as Decimal."""
+        statement = "SELECT payload::text FROM events WHERE user_id = %s ORDER BY sequence DESC LIMIT 1"
+        return json.loads(self.execute(statement, (user.user_id,))[0][0], parse_float=Decimal)
+
     def last_event(self, user: User) -> dict[str, Any]:
         """The newest event of `user`."""
         return max(self.rows("events", user), key=lambda row: row["sequence"])

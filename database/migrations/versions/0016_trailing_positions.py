@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0016"
-down_revision = "0014"
+down_revision = "0015"
 
 OPEN_OR_CLOSED = """
     quantity <= opened_quantity AND (status = 'open') = (quantity > 0)

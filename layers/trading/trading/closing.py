@@ -19,9 +19,19 @@ class CloseEntry(BaseModel):
     idempotency_key: Key
 
 
+class CloseByEntry(BaseModel):
+    """What a caller says of closing a position against an opposite one: `quantity` in lots (None: of the smaller)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    opposite_position_id: UUID
+    quantity: PositiveNumber | None = None
+    idempotency_key: Key
+
+
 def close_position(
     position_id: UUID,
-    entry: CloseEntry,
+    entry: CloseEntry | CloseByEntry,
     origin: Origin,
     *,
     request_hash: str,
@@ -29,9 +39,10 @@ def close_position(
     procedure: OrderProcedure,
     wake_relay: RelayWaker,
 ) -> Execution:
-    """Close the position at the market and wake the relay for the event.
+    """Close the position, at the market or against an opposite one, and wake the relay for the event.
 
-    The `answer` of a fill also has `position`, as the fill left it. Raises what store.orders.close_position raises.
+    The `answer` of a fill also has `position`, as the fill left it, and the `opposite_position` where there is one.
+    Raises what store.orders.close_position or store.positions.close_by raises, whichever is the `procedure`.
     """
     asked: dict[str, object] = {"position_id": position_id, **entry.model_dump(mode="python", exclude_none=True)}
     return settled(procedure(asked | origin_fields(origin, request_hash, key_days)), wake_relay)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from trading.errors import CODE_BY_SQLSTATE, ErrorCode, TradingError
 from trading.execution import OrderProcedure, Origin, RelayWaker, origin_fields, settled
-from trading.order_entry import SYMBOL_PATTERN, Key, lower_case, upper_case
+from trading.order_entry import Key, Symbol, lower_case
 from trading.positions import PositionSide
 
 # Of one request.
@@ -25,7 +25,7 @@ class CloseAllEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     account_id: UUID | None = None
-    symbol: Annotated[str, BeforeValidator(upper_case), Field(pattern=SYMBOL_PATTERN)] | None = None
+    symbol: Symbol | None = None
     side: Annotated[PositionSide | None, BeforeValidator(lower_case)] = None
     which: Annotated[Literal["all", "losers", "winners"], BeforeValidator(lower_case)] = "all"
     idempotency_key: Key

@@ -55,8 +55,7 @@ def lower_case(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def upper_case(value: object) -> object:
-    """ASCII text in capitals; other values as they are."""
+def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) and value.isascii() else value
 
 

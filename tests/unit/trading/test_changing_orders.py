@@ -1,4 +1,4 @@
-"""The use cases of replacing, canceling and closing: what the procedures are asked, what comes of their answers."""
+"""The use cases of replacing, canceling, closing and changing: what the procedures are asked, what comes of it."""
 
 import uuid
 from collections.abc import Callable, Mapping
@@ -9,9 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from trading.cancellation import CancelAllEntry, CancelEntry, cancel_order, cancel_orders
-from trading.closing import CloseEntry, close_position
+from trading.closing import CloseByEntry, CloseEntry, close_position
 from trading.errors import ErrorCode
 from trading.execution import Execution, Origin
+from trading.position_changes import PositionChange, change_position
 from trading.replacement import OrderChange, ReplaceEntry, replace_order
 
 ORIGIN = Origin(uuid.uuid4(), "gold@example.com", "192.0.2.1", "a browser", "request-1")
@@ -40,7 +41,11 @@ class Floor:
         self.asked.append(request)
         return self.kept
 
-    def _change(self, change: Callable[..., Execution], entry: CancelEntry | CloseEntry | ReplaceEntry) -> Execution:
+    def _change(
+        self,
+        change: Callable[..., Execution],
+        entry: CancelEntry | CloseEntry | ReplaceEntry | CloseByEntry | PositionChange,
+    ) -> Execution:
         return change(
             SUBJECT,
             entry,
@@ -70,6 +75,12 @@ class Floor:
     def close(self, **fields: Any) -> Execution:
         return self._change(close_position, CloseEntry(idempotency_key="key", **fields))
 
+    def close_by(self, **fields: Any) -> Execution:
+        return self._change(close_position, CloseByEntry(idempotency_key="key", **fields))
+
+    def change(self, **fields: Any) -> Execution:
+        return self._change(change_position, PositionChange(idempotency_key="key", **fields))
+
 
 def test_a_cancellation_names_its_order_and_wakes_the_relay() -> None:
     floor = Floor(outcome="canceled")
@@ -90,6 +101,47 @@ def test_a_close_names_its_position_and_what_was_said(fields: dict[str, Any]) ->
 
     assert floor.asked == [{"position_id": SUBJECT} | fields | ASKED_BY]
     assert (execution.refusal, floor.woken) == (None, [ACCOUNT_ID])
+
+
+def test_a_close_by_names_both_positions() -> None:
+    floor, opposite = Floor(outcome="filled"), uuid.uuid4()
+
+    execution = floor.close_by(opposite_position_id=str(opposite), quantity="0.5")
+
+    said = {"opposite_position_id": opposite, "quantity": Decimal("0.5")}
+    assert floor.asked == [{"position_id": SUBJECT} | said | ASKED_BY]
+    assert (execution.refusal, floor.woken) == (None, [ACCOUNT_ID])
+
+
+def test_a_change_names_its_position_the_levels_that_were_named_and_the_version() -> None:
+    floor = Floor(outcome="changed")
+
+    floor.change(stop_loss=None, take_profit_amount="100", version=3)
+    floor.change(breakeven=True)
+
+    levels = {"stop_loss": None, "take_profit_amount": Decimal(100)}
+    assert floor.asked[0] == {"position_id": SUBJECT, "levels": levels, "expected_version": 3} | ASKED_BY
+    assert floor.asked[1] == {"position_id": SUBJECT, "levels": {"breakeven": True}} | ASKED_BY
+    assert floor.woken == [ACCOUNT_ID] * 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"stop_loss": "0"},
+        {"stop_loss_amount": "-1"},
+        {"trailing_distance": 0.5},
+        {"breakeven": False},
+        {"breakeven": 1},
+        {"version": "1"},
+        {"version": 0},
+        {"version": True},
+        {"quantity": "1"},
+    ],
+)
+def test_a_change_takes_nothing_else(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        PositionChange(idempotency_key="key", **fields)
 
 
 def test_a_repeat_tells_nobody() -> None:

@@ -151,6 +151,22 @@ def test_position_update_speaks_of_buy_and_sell() -> None:
     assert long_update["data"]["margin_used"] == Decimal("1650.30")
 
 
+def test_position_update_tells_levels_where_they_may_have_changed_and_null_for_none() -> None:
+    # given what `position_fact` tells of a position, and what a fill does
+    fill = filled_order()
+    fact = fill["positions"][0] | {  # type: ignore[index]
+        "stop_loss": Decimal("1.09000"), "take_profit": None, "trail_distance": Decimal("0.01"), "version": 2,
+    }  # fmt: skip
+
+    # when
+    of_fill = messages(frames_of(event_of(fill)))[3]["data"]
+    (of_change,) = messages(frames_of(event_of({"positions": [fact]})))
+
+    # then
+    levels = {"stop_loss": Decimal("1.09000"), "take_profit": None, "trailing_distance": Decimal("0.01"), "version": 2}
+    assert of_change["data"] == of_fill | levels
+
+
 def test_a_partial_fill_is_an_event_of_its_own() -> None:
     # given
     payload = filled_order()

@@ -1,6 +1,7 @@
 """Positions."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from tools.openapi.errors import ACCOUNT_ID, EXAMPLES, ORDER_ID
@@ -26,8 +27,8 @@ from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id
 from tools.openapi.routes.orders import CREATED_MEMBERS, EXECUTION, TRADER_ID
 from trading.edge.change_dialects import closed_body
 from trading.edge.dialects import spoken
-from trading.edge.position_dialects import TAKEN, closings_body
-from trading.edge.reading_dialects import POSITION_STATUSES, position_body, positions_body
+from trading.edge.position_dialects import TAKEN, closed_by_body, closings_body
+from trading.edge.reading_dialects import POSITION_STATUSES, position_body, position_summary_body, positions_body
 from trading.errors import ErrorCode
 from trading.mass_closing import POSITIONS_MAX, Attempt, MassClosing
 from trading.order_entry import SYMBOL_PATTERN
@@ -101,8 +102,27 @@ CHANGES: Mapping[str, Schema] = {
     "breakeven": _taken("breakeven", constant(True)),
     "version": {**VERSION, "description": "The one that you saw; another is CONFLICT."},
 }
+CLOSE_BY = keyed_body({"quantity": ref("PositiveNumber")})
 SCHEMAS: Mapping[str, Schema] = {
     "Position": POSITION,
+    "HeldSymbol": closed(
+        {
+            "account_id": IDENTIFIER,
+            "symbol": TEXT,
+            "positions": {"type": "integer", "minimum": 1},
+            "long_quantity": {**DECIMAL, "description": "In lots, as the others."},
+            "short_quantity": DECIMAL,
+            "net_quantity": {**DECIMAL, "description": "Long less short."},
+            "long_entry_price": {
+                **nullable(DECIMAL),
+                "description": "The average, weighted by lots, with two places more than the tick has at most.",
+            },
+            "short_entry_price": nullable(DECIMAL),
+            "unrealized_pnl": {**nullable(DECIMAL), "description": "Null while one of them has no usable quote."},
+            "margin_used": DECIMAL,
+            "currency": CURRENCY,
+        }
+    ),
     "PositionChangeRequest": {
         **keyed_body(CHANGES),
         "description": (
@@ -123,6 +143,24 @@ SCHEMAS: Mapping[str, Schema] = {
         ),
         "description": "Which of the account's open positions; all, where nothing is said.",
     },
+    "CloseByRequest": {
+        **CLOSE_BY,
+        "properties": {
+            "opposite_position_id": _taken("opposite_position_id", IDENTIFIER),
+            **CLOSE_BY["properties"],
+        },
+        "required": ["opposite_position_id"],
+    },
+    "ClosedPair": closed(
+        {
+            **CREATED_MEMBERS,
+            "realized_pnl": DECIMAL,
+            "currency": CURRENCY,
+            "closed_quantity": {**DECIMAL, "description": "In lots, of each of the two."},
+            "position": ref("Position"),
+            "opposite_position": ref("Position"),
+        }
+    ),
     "CloseAllAnswer": closed(
         {
             "data": list_of(
@@ -196,6 +234,37 @@ CLOSED: Mapping[str, Any] = {
         "margin_used": "0.00",
     },
 }
+HELD: Mapping[str, Any] = {
+    "account_id": ACCOUNT_ID,
+    "symbol": "EURUSD",
+    "positions": 3,
+    "long_quantity": "0.3",
+    "short_quantity": "0.1",
+    "net_quantity": "0.2",
+    "long_entry_price": "1.1598333",
+    "short_entry_price": "1.16020",
+    "unrealized_pnl": "-4.10",
+    "margin_used": "463.97",
+    "currency": "USD",
+}
+PAIR_LEFT: Mapping[str, Any] = {
+    **POSITION_FACTS,
+    "status": "closed",
+    "quantity": "0",
+    "current_price": None,
+    "unrealized_pnl": None,
+    "realized_pnl": "10.00",
+    "margin_used": "0.00",
+    "closed_at": POSITION_FACTS["updated_at"],
+}
+CLOSED_PAIR: Mapping[str, Any] = {
+    **CLOSED,
+    "quantity": Decimal("0.2"),
+    "slippage": 0,
+    "closed_quantity": Decimal("0.1"),
+    "position": PAIR_LEFT,
+    "opposite_position": {**PAIR_LEFT, "id": "01a1fc5d-1e02-7a11-9c40-5a0c8f1d2b3e", "side": "short"},
+}
 CLOSINGS = MassClosing(
     [
         Attempt({"position_id": POSITION_FACTS["id"], "symbol": "EURUSD", "side": "long"}, CLOSED, None),
@@ -243,6 +312,21 @@ POSITIONS = (
         permission="positions:read",
         parameters=LIST_PARAMETERS,
         answers={200: LIST},
+    ),
+    Operation(
+        route="GET /api/v1/positions/summary",
+        operation_id="summarizePositions",
+        tag="positions",
+        summary="What you hold of each symbol, marked at the newest quotes",
+        permission="positions:read",
+        parameters=(ACCOUNT,),
+        answers={
+            200: Answer(
+                "One entry a symbol and account.",
+                closed({"data": list_of(ref("HeldSymbol")), "total": COUNT}),
+                position_summary_body([HELD]),
+            )
+        },
     ),
     Operation(
         route="PATCH /api/v1/positions/{id}",
@@ -299,6 +383,32 @@ POSITIONS = (
         },
     ),
     Operation(
+        route="POST /api/v1/positions/{id}/close-by",
+        operation_id="closePositionByOpposite",
+        tag="positions",
+        summary="Close a position and an opposite one of the same symbol against each other",
+        description=(
+            "Of a hedging account. Both are reduced by the same quantity at one price, the opposite position's entry "
+            "price: the difference of the entry prices is realized on the position in the path, without spread, "
+            "slippage and commission. One order with two fills, so that its quantity is twice the closed one."
+        ),
+        permission="orders:write",
+        state_changing=True,
+        keyed=True,
+        parameters=(path_id("a position of yours"),),
+        body=ref("CloseByRequest"),
+        body_example={"opposite_position_id": "01a1fc5d-1e02-7a11-9c40-5a0c8f1d2b3e"},
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.MARKET_DATA_UNAVAILABLE}),
+        answers={
+            200: Answer(
+                "The order that closed, and both positions as it left them.",
+                ref("ClosedPair"),
+                closed_by_body(CLOSED_PAIR, TRADER_ID),
+                ("Idempotency-Replayed",),
+            )
+        },
+    ),
+    Operation(
         route="POST /api/v1/positions/close-all",
         operation_id="closeAllPositions",
         tag="positions",
@@ -312,7 +422,7 @@ POSITIONS = (
         state_changing=True,
         keyed=True,
         body=ref("CloseAllRequest"),
-        body_example={"which": "losers", "symbol": "EURUSD"},
+        body_example={"which": "losers", "symbol": "AAPL"},
         may_lack_body=True,
         errors=frozenset({ErrorCode.NOT_FOUND}),
         answers={

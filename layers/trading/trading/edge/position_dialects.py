@@ -1,11 +1,14 @@
 """Positions that are managed, in the words of /api/v1: from a body to what is asked for, from facts to an answer."""
 
 from collections.abc import Generator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
+from trading.closing import CloseByEntry
 from trading.edge.change_dialects import closing_order
 from trading.edge.changes import speak_state
 from trading.edge.dialects import spoken
@@ -15,6 +18,7 @@ from trading.edge.idempotency import idempotency_key
 from trading.edge.order_faults import TAKEN as TAKEN_BY_ORDERS
 from trading.edge.reading_dialects import Facts, position_body
 from trading.errors import ECHO_CHARACTERS_MAX, TradingError, validation_failed
+from trading.json_text import shortest
 from trading.mass_closing import Attempt, CloseAllEntry, MassClosing
 from trading.position_changes import REMOVABLE, VERSION_MAX, PositionChange
 
@@ -35,6 +39,8 @@ TAKEN: Mapping[str, str] = {
     "account_id": TAKEN_BY_ORDERS["account_id"],
     "symbol": TAKEN_BY_ORDERS["symbol"],
     "side": "long or short",
+    "opposite_position_id": TAKEN_BY_ORDERS["account_id"],
+    "quantity": _NUMBER,
     "which": "all, losers or winners",
     "idempotency_key": TAKEN_BY_ORDERS["idempotency_key"],
 }
@@ -45,8 +51,7 @@ def position_change(request: Request, body: Mapping[str, Any]) -> PositionChange
 
     A null member removes its level, or counts as left out where there is none to remove.
     """
-    given = {name: value for name, value in body.items() if value is not None or name in REMOVABLE}
-    return _read(PositionChange, request, given, body, "a change of a position")
+    return _read(PositionChange, request, body, "a change of a position", removable=REMOVABLE)
 
 
 def close_all_entry(request: Request, body: Mapping[str, Any]) -> CloseAllEntry:
@@ -54,8 +59,22 @@ def close_all_entry(request: Request, body: Mapping[str, Any]) -> CloseAllEntry:
 
     A null member counts as left out.
     """
-    given = {name: value for name, value in body.items() if value is not None}
-    return _read(CloseAllEntry, request, given, body, "closing positions")
+    return _read(CloseAllEntry, request, body, "closing positions")
+
+
+def close_by_entry(request: Request, body: Mapping[str, Any]) -> CloseByEntry:
+    """Against which position `body` asks to close; VALIDATION_FAILED names what does not fit. Null is left out."""
+    return _read(CloseByEntry, request, body, "closing by an opposite position")
+
+
+def closed_by_body(answer: Mapping[str, Any], trader_id: str) -> dict[str, Any]:
+    """The order that closed two positions against each other, what it realized, and both as it left them."""
+    return {
+        **closing_order(answer, trader_id),
+        "closed_quantity": shortest(Decimal(answer["closed_quantity"])),
+        "position": position_body(answer["position"]),
+        "opposite_position": position_body(answer["opposite_position"]),
+    }
 
 
 def changed_body(answer: Mapping[str, Any], _trader_id: str) -> dict[str, Any]:
@@ -101,9 +120,16 @@ def _attempt(attempt: Attempt, trader_id: str) -> dict[str, Any]:
 
 
 def _read[T: BaseModel](
-    model: type[T], request: Request, given: dict[str, Any], body: Mapping[str, Any], asked: str
+    model: type[T],
+    request: Request,
+    body: Mapping[str, Any],
+    asked: str,
+    *,
+    removable: AbstractSet[str] = frozenset(),
 ) -> T:
-    """`given` of `body` as the model has it; a key that is left out is made here."""
+    """`body` as the model has it: null is left out but in what is `removable`; a key that is left out is made here."""
+    left_out = model.model_fields.keys() - removable
+    given = {name: value for name, value in body.items() if value is not None or name not in left_out}
     given["idempotency_key"] = idempotency_key(request, given, required=False)
     try:
         return model.model_validate(given)
@@ -117,4 +143,7 @@ def _fault(error: ValidationError, body: Mapping[str, Any], asked: str) -> Tradi
     field = str(fault["loc"][0])[:ECHO_CHARACTERS_MAX]
     if fault["type"] == "extra_forbidden":
         return validation_failed(field, fault["input"], "unknown", f"Leave {field} out: {asked} has no such field.")
-    return validation_failed(field, body.get(field, fault["input"]), TAKEN[field], f"Send {field} as {TAKEN[field]}.")
+    message = f"Send {field} as {TAKEN[field]}."
+    if fault["type"] == "missing":
+        return validation_failed(field, None, "required", message)
+    return validation_failed(field, body.get(field, fault["input"]), TAKEN[field], message)

@@ -221,6 +221,24 @@ def position_page_body(page: Facts) -> dict[str, Any]:
     return {"data": [position_body(position) for position in page["positions"]], "next_cursor": page["next"]}
 
 
+def position_summary_body(held: Sequence[Facts]) -> dict[str, Any]:
+    """What is held of each symbol on each account: {data, total}."""
+    members = (
+        "account_id",
+        "symbol",
+        "positions",
+        "long_quantity",
+        "short_quantity",
+        "net_quantity",
+        "long_entry_price",
+        "short_entry_price",
+        "unrealized_pnl",
+        "margin_used",
+        "currency",
+    )
+    return {"data": [{name: fact[name] for name in members} for fact in held], "total": len(held)}
+
+
 def profile_body(profile: Facts, caller: Caller) -> dict[str, Any]:
     """A user with their accounts, and what their token says they may do."""
     return {

@@ -32,3 +32,12 @@ def close_planned(database: Database, request: Mapping[str, object]) -> dict[str
     DATABASE_UNAVAILABLE.
     """
     return database.call("close_planned", {"version": REQUEST_VERSION, **request})
+
+
+def close_by(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Close a position and an opposite one against each other: {replayed, answer}.
+
+    Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, MARKET_DATA_UNAVAILABLE without a rate to convert by, VALIDATION_FAILED
+    for what is no such pair, CONFLICT when one of them is not open any more, and DATABASE_UNAVAILABLE.
+    """
+    return database.call("close_by", {"version": REQUEST_VERSION, **request})

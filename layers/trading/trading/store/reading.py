@@ -77,6 +77,10 @@ class ReadingStore:
             "SELECT page_positions(%s, %s, %s, %s, %s) AS answer", (user_id, account_id, with_open, before, limit)
         )
 
+    def position_summary(self, user_id: UUID, account_id: UUID | None) -> list[dict[str, Any]]:
+        """What is held of each symbol on each account."""
+        return self._answer("SELECT summarize_positions(%s, %s) AS answer", (user_id, account_id))
+
     def profile(self, user_id: UUID) -> dict[str, Any] | None:
         """The user with their accounts and limits; None when there is no such user."""
         return self._answer("SELECT get_profile(%s) AS answer", (user_id,))
