@@ -60,7 +60,7 @@ verify-audit: .venv/.local ## check the hash chain of the audit; names the first
 verify-books: .venv/.local ## check that orders, fills, positions, ledger, audit and events agree
 	@$(COMMAND) verify books
 
-# These four read the database of DATABASE_URL where one is given, else the local system's.
+# These five read the database of DATABASE_URL where one is given, else the local system's.
 diagnose: .venv/.local ## say why a user's orders are refused for margin (EMAIL=gold@example.com)
 	@$(COMMAND) diagnose --email "$$EMAIL"
 
