@@ -245,10 +245,7 @@ BEGIN
         updated_at = p_at
     WHERE user_id = p_account.user_id AND id = p_account.id;
     PERFORM append_event(p_account, v_sequence, 'position.changed', jsonb_build_object(
-        'positions', jsonb_build_array(position_fact(p_after)), 'account', (
-            SELECT account_fact(p_account, v.balance, v.unrealized_pnl, v.margin_used)
-            FROM account_valuation(p_account.user_id, p_account.id) AS v
-        )
+        'positions', jsonb_build_array(marked_fact(p_after)), 'account', present_worth(p_account)
     ), request ->> 'request_id', p_at);
     RETURN keep_answer(
         p_account, request ->> 'idempotency_key', request ->> 'request_hash', jsonb_build_object(

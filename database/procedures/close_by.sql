@@ -220,11 +220,8 @@ BEGIN
                 (2, p_second.fill_id, p_second.quantity, p_second.price)
             ) AS f (place, fill_id, quantity, price)
         ),
-        'positions', jsonb_build_array(position_fact(p_position), position_fact(p_opposite)),
-        'account', (
-            SELECT account_fact(p_account, v.balance, v.unrealized_pnl, v.margin_used)
-            FROM account_valuation(p_account.user_id, p_account.id) AS v
-        )
+        'positions', jsonb_build_array(marked_fact(p_position), marked_fact(p_opposite)),
+        'account', present_worth(p_account)
     );
 END
 $$;

@@ -32,7 +32,7 @@ END
 $$;
 
 -- As an event tells it, levels included, marked at the newest quote of its symbol.
-CREATE OR REPLACE FUNCTION position_fact(p_position positions) RETURNS jsonb
+CREATE OR REPLACE FUNCTION marked_fact(p_position positions) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT audited_position(p_position) || jsonb_build_object(
         'version', p_position.version, 'current_price', m.price,
@@ -62,14 +62,14 @@ LANGUAGE sql STABLE AS $$
         CASE p_position.status WHEN 'open' THEN (f.fact ->> 'current_price')::numeric END,
         CASE p_position.status WHEN 'open' THEN (f.fact ->> 'unrealized_pnl')::numeric END
     )
-    FROM (SELECT position_fact(p_position) AS fact) AS f
+    FROM (SELECT marked_fact(p_position) AS fact) AS f
 $$;
 
 ALTER FUNCTION account_of_position(uuid, uuid, text) OWNER TO trading_procedures;
 ALTER FUNCTION audited_position(positions) OWNER TO trading_procedures;
-ALTER FUNCTION position_fact(positions) OWNER TO trading_procedures;
+ALTER FUNCTION marked_fact(positions) OWNER TO trading_procedures;
 ALTER FUNCTION marked_position(positions) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION account_of_position(uuid, uuid, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION audited_position(positions) FROM PUBLIC;
-REVOKE ALL ON FUNCTION position_fact(positions) FROM PUBLIC;
+REVOKE ALL ON FUNCTION marked_fact(positions) FROM PUBLIC;
 REVOKE ALL ON FUNCTION marked_position(positions) FROM PUBLIC;

@@ -152,7 +152,7 @@ def test_position_update_speaks_of_buy_and_sell() -> None:
 
 
 def test_position_update_tells_levels_where_they_may_have_changed_and_null_for_none() -> None:
-    # given what `position_fact` tells of a position, and what a fill does
+    # given what `marked_fact` tells of a position, and what a fill does
     fill = filled_order()
     fact = fill["positions"][0] | {  # type: ignore[index]
         "stop_loss": Decimal("1.09000"), "take_profit": None, "trail_distance": Decimal("0.01"), "version": 2,
