@@ -101,29 +101,29 @@ DECLARE
     v_head bytea;
 BEGIN
     PERFORM insert_priced_order(v_order);
-    v_first := pair_fill(v_order, p_position, p_quantity, p_account.balance, realized_pnl(
+    -- The named position's comes last, because an order's position is that of its last fill.
+    v_first := pair_fill(v_order, p_opposite, p_quantity, p_account.balance, 0);
+    v_opposite := write_position(v_asked, p_account, v_first, p_opposite, p_at);
+    v_booked := settle_fill(
+        p_account, v_first, v_order.symbol, CASE v_order.side WHEN 'buy' THEN 'sell' ELSE 'buy' END, 'internal',
+        v_first.fill_id::text, p_at
+    );
+    v_balanced.ledger_version := p_account.ledger_version + 2;
+    v_second := pair_fill(v_order, p_position, p_quantity, v_first.balance, realized_pnl(
         p_account, p_terms, p_position, p_quantity, p_opposite.entry_price, p_at
     ));
-    v_position := write_position(v_asked, p_account, v_first, p_position, p_at);
+    v_position := write_position(v_asked, v_balanced, v_second, p_position, p_at);
     v_booked := settle_fill(
-        p_account, v_first, v_order.symbol, v_order.side, 'internal', v_first.fill_id::text, p_at
-    );
-    v_balanced.balance := v_first.balance;
-    v_balanced.ledger_version := p_account.ledger_version + 2;
-    v_second := pair_fill(v_order, p_opposite, p_quantity, v_first.balance, 0);
-    v_opposite := write_position(v_asked, v_balanced, v_second, p_opposite, p_at);
-    v_booked := settle_fill(
-        v_balanced, v_second, v_order.symbol, CASE v_order.side WHEN 'buy' THEN 'sell' ELSE 'buy' END, 'internal',
-        v_second.fill_id::text, p_at
+        v_balanced, v_second, v_order.symbol, v_order.side, 'internal', v_second.fill_id::text, p_at
     );
     v_head := append_audit(p_account, v_order.id, ARRAY[
         submitted_entry(v_asked),
         ROW('APPROVED', 'pending_new', '{"margin": null, "commission": 0, "reduces": true}', NULL, NULL)::audit_entry,
         ROW('EXECUTED', 'pending_new', jsonb_build_object(
-            'venue', 'internal', 'closed_by', p_opposite.id, 'price', p_opposite.entry_price
+            'venue', 'internal', 'closed_by', p_opposite.id, 'price', p_opposite.entry_price, 'slipped', 0
         ), NULL, NULL)::audit_entry,
-        ROW('FILLED', 'partially_filled', fill_details(v_first, v_position), NULL, NULL)::audit_entry,
-        ROW('FILLED', 'filled', fill_details(v_second, v_opposite), NULL, NULL)::audit_entry
+        ROW('FILLED', 'partially_filled', fill_details(v_first, v_opposite), NULL, NULL)::audit_entry,
+        ROW('FILLED', 'filled', fill_details(v_second, v_position), NULL, NULL)::audit_entry
     ], p_at, request);
     UPDATE accounts SET
         balance = v_second.balance,
@@ -140,7 +140,7 @@ BEGIN
     );
     RETURN keep_answer(
         p_account, v_order.idempotency_key, request ->> 'request_hash', filled_answer(
-            v_asked, p_account, v_first, p_account.last_sequence + 1, utc_text(p_at)
+            v_asked, p_account, v_second, p_account.last_sequence + 1, utc_text(p_at)
         ) || jsonb_build_object(
             'quantity', v_order.quantity, 'closed_quantity', p_quantity, 'opposite_position_id', v_opposite.id,
             'position', marked_position(v_position), 'opposite_position', marked_position(v_opposite)

@@ -6,8 +6,8 @@ CREATE FUNCTION rebuilt_positions()
 RETURNS TABLE (
     user_id uuid, id uuid, account_id uuid, order_id uuid, symbol text, side text, quantity numeric,
     opened_quantity numeric, entry_price numeric, margin_used numeric, stop_loss numeric, take_profit numeric,
-    trail_distance numeric, commission_paid numeric, realized_pnl numeric, status text, transaction_id text, created_at timestamptz,
-    closed_at timestamptz
+    trail_distance numeric, commission_paid numeric, realized_pnl numeric, status text, transaction_id text,
+    created_at timestamptz, closed_at timestamptz
 )
 LANGUAGE sql STABLE AS $$
     WITH told AS (

@@ -429,8 +429,11 @@ class TestBooks:
     @pytest.mark.parametrize(
         ("tamper", "problem"),
         [
-            ("take_profit = 2", "the audit tells another position"),
-            ("trail_distance = 0.003", "the audit tells another position"),
+            ("take_profit = 2", "the audit tells another position: take_profit is 2, by the audit none"),
+            (
+                "trail_distance = 0.003",
+                "the audit tells another position: trail_distance is 0.003, by the audit 0.002",
+            ),
             ("stop_loss = 1.1031", "its stop trails at 1.1031, its mark is 1.1050"),
             ("stop_loss = 1.1020, trail_mark = 1.1040", "its stop trails at 1.1020, its mark is 1.1040"),
         ],

@@ -143,10 +143,10 @@ class TestBooks:
         }  # fmt: skip
         fills = [row for row in market.rows("fills", trader) if str(row["order_id"]) == closed["order_id"]]
         told = [(str(row["position_id"]), row["side"], row["quantity"], row["commission"]) for row in fills]
-        assert told == [(pair[0], "sell", Decimal("0.4"), 0), (pair[1], "buy", Decimal("0.4"), 0)]
+        assert told == [(pair[1], "buy", Decimal("0.4"), 0), (pair[0], "sell", Decimal("0.4"), 0)]
         entries = sorted(market.rows("ledger_entries", trader), key=lambda row: row["entry_number"])[-4:]
         assert [(entry["entry_type"], entry["amount"]) for entry in entries] == [
-            ("realized_pnl", Decimal("187.20")), ("commission", 0), ("realized_pnl", 0), ("commission", 0),
+            ("realized_pnl", 0), ("commission", 0), ("realized_pnl", Decimal("187.20")), ("commission", 0),
         ]  # fmt: skip
         rows = market.audit(trader, closed["order_id"])
         assert [(row["action"], row["status"]) for row in rows] == [
@@ -189,7 +189,7 @@ class TestBooks:
                 remove_text(
                     market.owner,
                     "book_close_by",
-                    "v_opposite := write_position(v_asked, v_balanced, v_second, p_opposite, p_at);",
+                    "v_opposite := write_position(v_asked, p_account, v_first, p_opposite, p_at);",
                 )
                 close_by(market, trader, long, short)
 

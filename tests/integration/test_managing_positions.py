@@ -310,7 +310,7 @@ class TestCloseBy:
         assert (body["opposite_position"]["id"], body["opposite_position"]["status"]) == (pair[1], "CLOSED")
         assert (body["realized_pnl"], body["commission"], body["average_price"]) == ("298.80", "0", "154.98")
         assert (body["quantity"], body["closed_quantity"], read["quantity"]) == ("120", "60", "40")
-        assert [fill["side"] for fill in self.fills(api, user, body["id"])] == ["SELL", "BUY"]
+        assert [fill["side"] for fill in self.fills(api, user, body["id"])] == ["BUY", "SELL"]
 
     def fills(self, api: Api, user: User, order_id: str) -> list[dict[str, Any]]:
         return api.ask("GET /api/v1/orders/{id}", user, subject=order_id).body["fills"]

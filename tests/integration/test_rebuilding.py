@@ -18,7 +18,8 @@ from tests.integration.test_verification import (
     users,
 )
 from tests.kit import MigratedTemplate
-from tests.kit.orders import Market
+from tests.kit.orders import Market, keyed_request, send
+from tests.kit.positions import change
 from tests.kit.venues import STOCK, VenueWorld
 
 # What the audit does not tell of an order: counters of its row, what nothing writes yet, and defaults.
@@ -35,7 +36,8 @@ NOT_OF_ORDERS = {
     "rolled_back_at",
     "rolled_back_reason",
 }
-NOT_OF_POSITIONS = {"updated_at"}
+# A trail's mark moves without it.
+NOT_OF_POSITIONS = {"version", "updated_at", "trail_mark"}
 
 ANOTHER_ACCOUNT = (
     "INSERT INTO accounts (user_id, id, currency) SELECT user_id, '00000000-0000-7000-8000-000000000001', 'USD' "
@@ -92,6 +94,7 @@ POSITION_CHANGES = {
     "margin_used": "margin_used - 0.01",
     "stop_loss": "0.5",
     "take_profit": "1.5",
+    "trail_distance": "0.002, trail_mark = 1.1, stop_loss = 1.098",
     "commission_paid": "commission_paid + 0.01",
     "realized_pnl": "realized_pnl - 0.01",
     "status": "'closed', quantity = 0, margin_used = 0, closed_at = created_at",
@@ -145,6 +148,25 @@ class TestRebuilding:
 
         assert len(stored) > 3
         assert rebuilt == stored
+
+    def test_what_its_owner_changed_is_rebuilt(self, migrated: MigratedTemplate) -> None:
+        # given positions with levels, with a trail, and closed against each other
+        scratch = migrated.clone()
+        try:
+            with Market.opened(scratch) as market:
+                user = market.user()
+                levels, trail = (market.trade(user)["position_id"] for _ in range(2))
+                change(market, user, levels, stop_loss_amount="500", take_profit="1.2")
+                change(market, user, trail, trailing_distance="0.002")
+                short = market.trade(user, side="sell", quantity="0.4")["position_id"]
+                pair = keyed_request(user, position_id=levels, opposite_position_id=short)
+                send(market.trader, pair, "close_by")
+
+                for table in ("orders", "positions"):
+                    stored, rebuilt = both(market, table)
+                    assert rebuilt == stored
+        finally:
+            scratch.drop()
 
     def test_fills_in_parts_add_up(self, venues: VenueWorld) -> None:
         # given seven shares bought in parts whose average ends nowhere
