@@ -8,6 +8,9 @@ DECLARE
 BEGIN
     v_order.limit_price := (request ->> 'limit_price')::numeric;
     v_order.stop_price := (request ->> 'stop_price')::numeric;
+    v_order.trail_amount := (request ->> 'trail_amount')::numeric;
+    v_order.trail_percent := (request ->> 'trail_percent')::numeric;
+    v_order.limit_offset := (request ->> 'limit_offset')::numeric;
     v_order.expires_at := (request ->> 'expires_at')::timestamptz;
     v_order.replaces_order_id := (request ->> 'replaces_order_id')::uuid;
     v_order.linked_order_ids := '{}';
@@ -42,7 +45,10 @@ BEGIN
         'average_price', with_places(p_order.average_price, coalesce(p_order.limit_price, p_order.stop_price)),
         'expires_at', utc_text(p_order.expires_at),
         'failure_code', p_order.failure_code, 'failure_reason', p_order.failure_reason
-    );
+    ) || CASE WHEN is_trailing(p_order.order_type) THEN jsonb_build_object(
+        'trail_amount', p_order.trail_amount, 'trail_percent', p_order.trail_percent,
+        'limit_offset', p_order.limit_offset
+    ) ELSE '{}' END;
 END
 $$;
 
@@ -65,6 +71,9 @@ BEGIN
         v_order.expires_at := trading_day_end(p_terms.calendar, p_at);
     END IF;
     PERFORM insert_priced_order(v_order);
+    IF is_trailing(v_order.order_type) THEN
+        PERFORM begin_trailing(v_order, p_terms);
+    END IF;
     RETURN v_order;
 END
 $$;

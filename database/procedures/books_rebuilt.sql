@@ -42,9 +42,11 @@ LANGUAGE sql STABLE AS $$
             (o.account_id, o.client_order_id, o.parent_order_id, o.symbol, o.order_type, o.side, o.quantity)
             IS DISTINCT FROM
             (r.account_id, r.client_order_id, r.parent_order_id, r.symbol, r.order_type, r.side, r.quantity)
-            OR (o.limit_price, o.stop_price, o.stop_loss, o.take_profit, o.max_slippage, o.time_in_force, o.reduce_only)
+            OR (o.stop_loss, o.take_profit, o.max_slippage, o.time_in_force, o.reduce_only)
             IS DISTINCT FROM
-            (r.limit_price, r.stop_price, r.stop_loss, r.take_profit, r.max_slippage, r.time_in_force, r.reduce_only)
+            (r.stop_loss, r.take_profit, r.max_slippage, r.time_in_force, r.reduce_only)
+            -- A trailing order has its prices from its level (books_trailing).
+            OR (NOT is_trailing(o.order_type) AND (o.limit_price, o.stop_price) IS DISTINCT FROM (r.limit_price, r.stop_price))
             OR (o.execution_instructions, o.metadata, o.strategy_id, o.signal_id, o.component_name)
             IS DISTINCT FROM
             (r.execution_instructions, r.metadata, r.strategy_id, r.signal_id, r.component_name)

@@ -47,6 +47,7 @@ BEGIN
     SELECT * INTO v_order FROM orders AS o
     WHERE o.user_id = p_touch.user_id AND o.id = p_touch.subject_id
     FOR NO KEY UPDATE;
+    v_order := at_trailing_level(v_order);
     IF v_order.status NOT IN ('new', 'triggered', 'partially_filled') THEN
         RETURN 'idle';
     END IF;
@@ -86,14 +87,30 @@ BEGIN
 END
 $$;
 
--- Closes a position at its stop loss or take profit by an order of the platform's own. A stop loss is filled at the
--- quote that touched it, with slippage; a take profit at the quote, which is never worse than its level.
+-- Which exit of a position the quote of p_touch touches, the stops before the take profit; NULL for none.
+CREATE OR REPLACE FUNCTION exit_of_touch(
+    p_position positions, p_trail trailing_levels, p_touch trigger_queue
+) RETURNS text
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_exit text := touched_exit(p_position, p_touch.bid, p_touch.ask);
+BEGIN
+    IF v_exit IS DISTINCT FROM 'stop_loss' AND touches(p_trail.watch, p_trail.level, p_touch.bid, p_touch.ask) THEN
+        RETURN 'trailing_stop';
+    END IF;
+    RETURN v_exit;
+END
+$$;
+
+-- Closes a position at a stop or its take profit by an order of the platform's own. A stop is filled at the quote that
+-- touched it, with slippage; a take profit at the quote, which is never worse than its level.
 CREATE OR REPLACE FUNCTION execute_touched_exit(
     request jsonb, p_account accounts, p_touch trigger_queue, p_at timestamptz
 ) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
     v_position positions;
+    v_trail trailing_levels;
     v_exit text;
     v_terms order_terms;
     v_fill order_fill;
@@ -102,25 +119,27 @@ BEGIN
     SELECT * INTO v_position FROM positions AS p
     WHERE p.user_id = p_touch.user_id AND p.id = p_touch.subject_id
     FOR NO KEY UPDATE;
-    v_exit := touched_exit(v_position, p_touch.bid, p_touch.ask);
+    v_trail := trailing_level(v_position.user_id, v_position.id);
+    v_exit := exit_of_touch(v_position, v_trail, p_touch);
     v_terms := terms_at_touch(p_account, v_position.symbol, p_touch);
     IF v_position.status <> 'open' OR v_exit IS NULL OR v_terms.symbol IS NULL THEN
         RETURN 'idle';
     END IF;
     v_side := CASE v_position.side WHEN 'long' THEN 'sell' ELSE 'buy' END;
     v_fill := CASE v_exit
-        WHEN 'stop_loss' THEN price_order(
-            v_terms, v_side, v_position.quantity, p_account.id || ':' || v_position.id, false
-        )
-        ELSE price_at_quote(v_terms, v_side)
+        WHEN 'take_profit' THEN price_at_quote(v_terms, v_side)
+        ELSE price_order(v_terms, v_side, v_position.quantity, p_account.id || ':' || v_position.id, false)
     END;
     v_fill.commission := charged_commission(p_account, v_terms, v_position.quantity, p_at);
     PERFORM book_filled_order(jsonb_build_object(
         'symbol', v_position.symbol, 'order_type', 'market', 'side', v_side, 'quantity', v_position.quantity,
         'time_in_force', 'ioc', 'reduce_only', true, 'component_name', v_exit, 'actor', 'platform',
         'position_id', v_position.id, 'request_id', request -> 'request_id', 'notice', jsonb_build_object(
-            'reason', format('%s %s reached', CASE v_exit WHEN 'stop_loss' THEN 'Stop loss' ELSE 'Take profit' END,
-                CASE v_exit WHEN 'stop_loss' THEN v_position.stop_loss ELSE v_position.take_profit END)
+            'reason', CASE v_exit
+                WHEN 'stop_loss' THEN format('Stop loss %s reached', v_position.stop_loss)
+                WHEN 'trailing_stop' THEN format('Trailing stop %s reached, from %s', v_trail.level, v_trail.mark)
+                ELSE format('Take profit %s reached', v_position.take_profit)
+            END
         )
     ), p_account, v_terms, v_fill, v_position, NULL, p_at);
     RETURN 'filled';
@@ -135,6 +154,7 @@ BEGIN
         'execute_trigger(jsonb)',
         'execute_touched_order(jsonb, accounts, trigger_queue, timestamptz)',
         'terms_at_touch(accounts, text, trigger_queue)',
+        'exit_of_touch(positions, trailing_levels, trigger_queue)',
         'execute_touched_exit(jsonb, accounts, trigger_queue, timestamptz)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);

@@ -8,10 +8,10 @@ CREATE OR REPLACE FUNCTION act_on_touch(
 ) RETURNS orders
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_order orders := p_order;
+    v_order orders := keep_trailing_level(p_order);
     v_account accounts := p_account;
 BEGIN
-    IF v_order.status = 'new' AND v_order.order_type IN ('stop_limit', 'limit_if_touched') THEN
+    IF v_order.status = 'new' AND v_order.order_type IN ('stop_limit', 'limit_if_touched', 'trailing_stop_limit') THEN
         v_order := trigger_order(request, v_account, v_order, p_terms, p_at);
         v_account := account_under_lock(v_account);
         IF NOT touches(v_order.trigger_watch, v_order.trigger_price, p_terms.bid, p_terms.ask) THEN
@@ -28,6 +28,7 @@ CREATE OR REPLACE FUNCTION trigger_order(
 ) RETURNS orders
 LANGUAGE plpgsql AS $$
 DECLARE
+    v_trail jsonb := trail_details(p_order);
     v_order orders;
 BEGIN
     UPDATE orders AS o SET
@@ -42,7 +43,7 @@ BEGIN
     PERFORM book_order_state(unkept(request), p_account, v_order, ARRAY[
         ROW('TRIGGERED', v_order.status, quote_details(p_terms) || jsonb_build_object(
             'stop_price', v_order.stop_price
-        ), NULL, NULL)::audit_entry
+        ) || v_trail, NULL, NULL)::audit_entry
     ], p_at);
     RETURN v_order;
 END
@@ -194,7 +195,7 @@ BEGIN
         'EXECUTED', p_order.status, quote_details(p_terms) || jsonb_build_object(
             'venue', 'internal', 'trigger_price', p_order.trigger_price, 'slippage', p_fill.slippage_details, 'slipped', p_fill.slippage,
             'reduces', p_fill.margin IS NULL, 'free_margin_after', p_fill.free_margin
-        ), NULL, NULL)::audit_entry || v_trade.entries, v_trade.facts, p_at);
+        ) || trail_details(p_order), NULL, NULL)::audit_entry || v_trade.entries, v_trade.facts, p_at);
     IF p_order.reduce_only AND v_order.leaves_quantity > 0 AND p_fill.quantity < least(
         p_order.leaves_quantity, CASE WHEN p_order.limit_price IS NULL THEN p_order.leaves_quantity
             ELSE venue_depth(p_terms) END

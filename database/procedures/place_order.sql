@@ -1,7 +1,8 @@
 -- Places an order that waits for a price, in one call and one transaction; returns the stored answer of its key.
 --
 -- request as of execute_order_atomic, but order_type 'limit', 'stop', 'stop_limit', 'market_if_touched' or
---   'limit_if_touched' with limit_price? and stop_price? as its type has them, time_in_force 'day', 'gtc', 'gtd' with
+--   'limit_if_touched' with limit_price? and stop_price? as its type has them, or 'trailing_stop' or
+--   'trailing_stop_limit' with trail_amount or trail_percent, and limit_offset; time_in_force 'day', 'gtc', 'gtd' with
 --   expires_at, and for a limit also 'ioc' or 'fok'
 -- -> {replayed, answer: {outcome: 'new' | 'triggered' | 'partially_filled' | 'filled' | 'canceled' | 'rejected' |
 --   'denied', order_id, ...}}, the answer as book_order_state, settled_answer and book_denied_order make it.
@@ -83,7 +84,7 @@ BEGIN
     IF NOT v_rests AND NOT quote_is_fresh(p_terms, p_at) THEN
         PERFORM refuse_stale_quote(p_terms.symbol);
     END IF;
-    fill.price := coalesce(request ->> 'limit_price', request ->> 'stop_price')::numeric;
+    fill.price := resting_price(request, p_terms);
     IF request ?| ARRAY['stop_loss', 'take_profit'] THEN
         PERFORM check_exit_prices(request, p_terms, fill.price, v_reducing);
     END IF;
@@ -112,10 +113,10 @@ DECLARE
     v_type text := request ->> 'order_type';
     v_time text := request ->> 'time_in_force';
 BEGIN
-    IF v_type IS NULL OR v_type NOT IN ('limit', 'stop', 'stop_limit', 'market_if_touched', 'limit_if_touched') THEN
-        PERFORM refuse_value(
-            'order_type', v_type, 'limit, stop, stop_limit, market_if_touched or limit_if_touched'
-        );
+    IF v_type IS NULL OR v_type NOT IN (
+        'limit', 'stop', 'stop_limit', 'market_if_touched', 'limit_if_touched', 'trailing_stop', 'trailing_stop_limit'
+    ) THEN
+        PERFORM refuse_value('order_type', v_type, 'a type that waits for its price');
     END IF;
     IF v_time IS NULL OR v_time NOT IN ('day', 'gtc', 'gtd')
         AND NOT (v_type = 'limit' AND v_time IN ('ioc', 'fok')) THEN
@@ -129,7 +130,8 @@ BEGIN
         PERFORM refuse_value('expires_at', request ->> 'expires_at', 'a time to come');
     END IF;
     PERFORM check_price_given(request, 'limit_price', v_type IN ('limit', 'stop_limit', 'limit_if_touched'));
-    PERFORM check_price_given(request, 'stop_price', v_type <> 'limit');
+    PERFORM check_price_given(request, 'stop_price', v_type <> 'limit' AND NOT is_trailing(v_type));
+    PERFORM check_trail_form(request);
 END
 $$;
 
@@ -158,12 +160,15 @@ END
 $$;
 
 -- A stop waits for the market to come to it: a buy above the ask, a sell below the bid. While the market is closed the
--- session's last quote says where that is.
+-- session's last quote says where that is. A stop that trails begins at that quote.
 CREATE OR REPLACE FUNCTION check_stop_side(request jsonb, p_terms order_terms, p_at timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_stop numeric := (request ->> 'stop_price')::numeric;
 BEGIN
+    IF is_trailing(request ->> 'order_type') THEN
+        PERFORM check_trail(request, p_terms, p_at);
+    END IF;
     IF v_stop IS NULL OR request ->> 'order_type' NOT IN ('stop', 'stop_limit') THEN
         RETURN;
     END IF;

@@ -1,7 +1,7 @@
 -- Everything by which a new order of an account would be judged and priced, read at one moment; nothing is written.
 --
--- p_order {symbol, order_type, side, quantity, stop_price?, reduce_only?, client_order_id?, parent_order_id?,
---   max_slippage?, replaces_order_id?}
+-- p_order {symbol, order_type, side, quantity, stop_price?, trail_amount?, trail_percent?, limit_offset?,
+--   reduce_only?, client_order_id?, parent_order_id?, max_slippage?, replaces_order_id?}
 -- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
 --   be traded on, position: what a netting account holds in the symbol, else null, reduces, refusal and
 --   limit_refusal: why it would be denied before and after it is priced, else null, worth {balance, unrealized_pnl,

@@ -9,6 +9,8 @@ DECLARE
     v_touched bigint;
     v_expired bigint;
 BEGIN
+    -- First, so that a quote that is the best so far is tested against the level that it makes.
+    PERFORM move_trailing_levels(p_symbols, p_at);
     INSERT INTO trigger_queue (user_id, subject_id, account_id, kind, bid, ask, quoted_at, source, touched_at)
     SELECT DISTINCT ON (t.user_id, t.id)
         t.user_id, t.id, t.account_id, t.kind, q.bid, q.ask, q.quoted_at, q.source, p_at
@@ -42,12 +44,20 @@ BEGIN
         UNION ALL
         SELECT p.user_id, p.id, p.account_id, 'take_profit' FROM positions AS p
         WHERE p.symbol = q.symbol AND p.side = 'short' AND p.take_profit >= q.ask AND p.status = 'open'
+        UNION ALL
+        SELECT l.user_id, l.subject_id, l.account_id, CASE l.kind WHEN 'order' THEN 'order' ELSE 'trailing_stop' END
+        FROM trailing_levels AS l
+        WHERE l.symbol = q.symbol AND l.watch = 'bid_falls' AND l.level >= q.bid
+        UNION ALL
+        SELECT l.user_id, l.subject_id, l.account_id, CASE l.kind WHEN 'order' THEN 'order' ELSE 'trailing_stop' END
+        FROM trailing_levels AS l
+        WHERE l.symbol = q.symbol AND l.watch = 'ask_rises' AND l.level <= q.ask
     ) AS t
     WHERE q.symbol = ANY (p_symbols)
         AND least(q.quoted_at, q.received_at) >= p_at - i.quote_age_ms_max * interval '1 ms'
         AND ((SELECT s.trade_always FROM platform_settings AS s) OR market_is_open(i.calendar, p_at))
         AND NOT EXISTS (SELECT FROM trigger_queue AS w WHERE w.user_id = t.user_id AND w.subject_id = t.id)
-    -- A stop loss before a take profit; in the order of the key, so that two batches cannot wait for each other.
+    -- One row a position, its stop loss first; in the order of the key, so that two batches cannot wait for each other.
     ORDER BY t.user_id, t.id, t.kind
     ON CONFLICT (user_id, subject_id) DO NOTHING;
     GET DIAGNOSTICS v_touched = ROW_COUNT;

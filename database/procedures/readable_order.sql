@@ -32,7 +32,7 @@ LANGUAGE sql STABLE AS $$
         'created_at', utc_text(p_order.created_at),
         'updated_at', utc_text(p_order.updated_at),
         'executed_at', utc_text(p_order.executed_at)
-    )
+    ) || readable_trail(p_order, i.tick_size)
     FROM accounts AS a
     CROSS JOIN instruments AS i
     WHERE a.user_id = p_order.user_id AND a.id = p_order.account_id AND i.symbol = p_order.symbol

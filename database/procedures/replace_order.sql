@@ -69,7 +69,13 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_quantity numeric := coalesce((request ->> 'quantity')::numeric, p_order.quantity);
     v_time_in_force text := coalesce(request ->> 'time_in_force', p_order.time_in_force);
+    v_own orders := p_order;
 BEGIN
+    -- What trailed trails anew, from the quote of now.
+    IF p_order.order_type IN ('trailing_stop', 'trailing_stop_limit') THEN
+        v_own.limit_price := NULL;
+        v_own.stop_price := NULL;
+    END IF;
     IF v_quantity <= p_order.filled_quantity THEN
         PERFORM refuse_value(
             'quantity', request ->> 'quantity', format('more than the %s that is filled', p_order.filled_quantity)
@@ -87,8 +93,11 @@ BEGIN
             'side', p_order.side,
             'order_type', p_order.order_type,
             'quantity', v_quantity - p_order.filled_quantity,
-            'limit_price', coalesce(request ->> 'limit_price', p_order.limit_price::text)::numeric,
-            'stop_price', coalesce(request ->> 'stop_price', p_order.stop_price::text)::numeric,
+            'limit_price', coalesce(request ->> 'limit_price', v_own.limit_price::text)::numeric,
+            'stop_price', coalesce(request ->> 'stop_price', v_own.stop_price::text)::numeric,
+            'trail_amount', p_order.trail_amount,
+            'trail_percent', p_order.trail_percent,
+            'limit_offset', p_order.limit_offset,
             'stop_loss', CASE WHEN request ? 'stop_loss'
                 THEN (request ->> 'stop_loss')::numeric ELSE p_order.stop_loss END,
             'take_profit', CASE WHEN request ? 'take_profit'

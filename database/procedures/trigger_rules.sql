@@ -5,12 +5,14 @@
 CREATE OR REPLACE FUNCTION watch_of(p_order_type text, p_side text, p_status text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE p_side WHEN 'buy' THEN 'ask' ELSE 'bid' END || CASE
-        WHEN (p_order_type IN ('stop', 'stop_limit') AND p_status = 'new') = (p_side = 'buy') THEN '_rises'
+        WHEN (
+            p_order_type IN ('stop', 'stop_limit', 'trailing_stop', 'trailing_stop_limit') AND p_status = 'new'
+        ) = (p_side = 'buy') THEN '_rises'
         ELSE '_falls'
     END
 $$;
 
--- The price at which that happens.
+-- The price at which that happens; NULL while it trails (trailing_levels has it).
 CREATE OR REPLACE FUNCTION trigger_level(p_order orders) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN p_order.status = 'new' THEN coalesce(p_order.stop_price, p_order.limit_price)
@@ -29,7 +31,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- Which exit of a position a quote touches: 'stop_loss' before 'take_profit' when both, NULL for none. Longs leave at
--- the bid, shorts at the ask.
+-- the bid, shorts at the ask. A stop that trails comes between the two (exit_of_touch).
 CREATE OR REPLACE FUNCTION touched_exit(p_position positions, p_bid numeric, p_ask numeric) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE p_position.side
@@ -95,3 +97,4 @@ BEGIN
     END LOOP;
 END
 $$;
+GRANT EXECUTE ON FUNCTION watch_of(text, text, text) TO trading_readers;

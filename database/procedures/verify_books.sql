@@ -331,6 +331,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'I3', b.* FROM books_fills() AS b
     UNION ALL SELECT 'I3', b.* FROM books_orders() AS b
     UNION ALL SELECT 'I3', b.* FROM books_rebuilt_orders() AS b
+    UNION ALL SELECT 'I3', b.* FROM books_trailing() AS b
     UNION ALL SELECT 'I3', b.* FROM books_routes() AS b
     UNION ALL SELECT 'I3', b.* FROM books_replacements() AS b
     UNION ALL SELECT 'I3', b.* FROM books_operator_events() AS b

@@ -231,6 +231,21 @@ class TestResting:
             "average_price": None,
         }
 
+    @pytest.mark.parametrize("route", [FUNCTIONS, REST])
+    def test_a_trailing_order_is_answered_with_its_trail(self, api: Api, user: User, route: str) -> None:
+        body = order(order_type="trailing_stop_limit", trail_percent="1.50", limit_offset="0.001")
+
+        answer = api.post(user, body, route=route)
+
+        data = answer.body if route == REST else answer.body["data"]["order_details"]
+        assert answer.status == (201 if route == REST else 200), answer.text
+        assert {name: data[name] for name in ("trail_amount", "trail_percent", "limit_offset", "stop_price")} == {
+            "trail_amount": None,
+            "trail_percent": "1.5",
+            "limit_offset": "0.001",
+            "stop_price": None,
+        }
+
     def test_price_is_the_trigger_of_a_stop(self, api: Api, user: User) -> None:
         answer = api.post(user, order(order_type="stop", price="1.2"))
 
@@ -327,6 +342,11 @@ class TestRefusals:
             ({"order_type": "stop", "side": "sell", "stop_price": "1.2"}, "stop_price", "1.2"),
             ({"order_type": "stop_limit", "price": "1.1", "stop_price": "1.1"}, "stop_price", "1.1"),
             ({"order_type": "stop", "price": "1.2", "stop_loss": "1.2"}, "stop_loss", "1.2"),
+            ({"order_type": "trailing_stop"}, "trail_amount", None),
+            ({"order_type": "trailing_stop", "trail_amount": "0.0000001"}, "trail_amount", "0.0000001"),
+            ({"order_type": "trailing_stop", "trail_amount": "2", "side": "sell"}, "trail_amount", "2"),
+            ({"order_type": "trailing_stop", "trail_percent": 100}, "trail_percent", "100"),
+            ({"order_type": "trailing_stop", "trail_percent": 1, "price": "1.1"}, "price", "1.1"),
             ({"order_type": "limit"}, "price", None),
             ({"order_type": "limit", "price": "1.1000001"}, "price", "1.1000001"),
             ({"order_type": "limit", "price": "1.1", "stop_loss": "1.2"}, "stop_loss", "1.2"),

@@ -113,6 +113,13 @@ def test_the_random_part_of_slippage_stands_in_its_middle(api: Api, user: User) 
         ({"order_type": "limit", "limit_price": "1.05", "side": "sell"}, "1.05000", "1050.00"),
         ({"order_type": "stop", "price": "1.2"}, "1.20000", "1200.00"),
         ({"order_type": "stop_limit", "stop_price": "1.2", "limit_price": "1.21"}, "1.21000", "1210.00"),
+        ({"order_type": "trailing_stop", "trail_amount": "0.0198"}, "1.12000", "1120.00"),
+        ({"order_type": "trailing_stop", "side": "sell", "trail_percent": "1"}, "1.08900", "1089.00"),
+        (
+            {"order_type": "trailing_stop_limit", "trail_amount": "0.0198", "limit_offset": "0.01"},
+            "1.13000",
+            "1130.00",
+        ),
     ],
 )
 def test_an_order_that_rests_is_priced_at_its_own(
@@ -268,6 +275,7 @@ class TestRequests:
             ({"order_type": "stop", "price": "1.2", "stop_loss": "1.3"}, "stop_loss", 400),
             ({"order_type": "stop", "price": "1.05"}, "price", 400),
             ({"order_type": "stop", "stop_price": "1.2", "side": "sell"}, "stop_price", 400),
+            ({"order_type": "trailing_stop", "side": "sell", "trail_amount": "1.1"}, "trail_amount", 400),
             ({"reduce_only": True}, "reduce_only", 400),
             ({"colour": "red"}, "colour", 400),
             ({"symbol": "NOSUCH"}, "symbol", 404),

@@ -20,6 +20,7 @@ from trading.instruments import AssetClass, Instrument
 from trading.margin import required_margin
 from trading.positions import Position, PositionSide, margin_after_reducing, realized_pnl, unrealized_pnl
 from trading.pricing import COMMISSION_FACTOR_BY_TIER, MarketPrice, commission, fill_price, slippage_draw
+from trading.trailing import Trail, trailing_level
 
 EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ASSET_CLASSES: tuple[AssetClass, ...] = ("forex", "stock", "index", "crypto")
@@ -325,3 +326,30 @@ def test_the_formulas_hold_for_every_instrument_that_is_traded(connection: psyco
                 filled = fill_price(instrument, market, side, quantity, seed="a seed", after_hours=False)
                 assert (price, slippage) == (filled.price, filled.slippage), instrument.symbol
                 assert charged == commission(instrument, quantity, "gold"), instrument.symbol
+
+
+@EXAMPLES
+@given(
+    side=st.sampled_from(["buy", "sell"]),
+    mark=decimals("0.00001", "200000", 7),
+    amount=decimals("0.00001", "1000", 5),
+    percent=st.none() | decimals("0.000001", "99.999999", 6),
+    tick=st.sampled_from([Decimal(tick) for tick in ("0.00001", "0.001", "0.01", "0.25", "1")]),
+)
+def test_the_level_of_a_trailing_stop(
+    database: Sql, side: Any, mark: Decimal, amount: Decimal, percent: Decimal | None, tick: Decimal
+) -> None:
+    level = trailing_level(side, mark, Trail(None if percent else amount, percent), tick)
+
+    assert level == database.value(
+        "level_of_mark(%(watch)s, %(mark)s, %(amount)s, %(percent)s, %(tick)s)",
+        watch="ask_rises" if side == "buy" else "bid_falls",
+        mark=mark,
+        amount=None if percent else amount,
+        percent=percent,
+        tick=tick,
+    )
+    # on the tick, and never nearer to the mark than the trail
+    distance = amount if percent is None else mark * percent / 100
+    assert level % tick == 0
+    assert distance <= abs(mark - level) < distance + tick

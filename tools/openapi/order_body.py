@@ -27,6 +27,7 @@ _WORDS = ("order_type", "side", "time_in_force")
 # As exact as a JSON number in a schema can be.
 _BOUND = 10**DIGITS_MAX
 _TEXT_OF_DECIMAL = f"^{PLAIN_DECIMAL.pattern}$"
+_FRACTION = r"(\.[0-9]{1,12})?"
 _NOT_NEGATIVE = _TEXT_OF_DECIMAL.replace("-?", "")
 
 # Numbers come as JSON numbers, or as text so that nobody's library rounds them.
@@ -43,6 +44,13 @@ NUMBERS: Mapping[str, Schema] = {
         "anyOf": [
             {"type": "number", "minimum": 0, "exclusiveMaximum": _BOUND},
             {"type": "string", "pattern": _NOT_NEGATIVE},
+        ],
+    },
+    "Percent": {
+        "description": f"Send {TAKEN['trail_percent']}, as a number or as text.",
+        "anyOf": [
+            {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 100},
+            {"type": "string", "pattern": f"^(?=.*[1-9])0*[0-9]{{1,2}}{_FRACTION}$"},
         ],
     },
 }
@@ -129,6 +137,8 @@ _AS_SENT: Mapping[str, Schema] = {
     # Small letters are taken for capitals.
     "symbol": {"type": "string", "pattern": SYMBOL_PATTERN.replace("A-Z", "A-Za-z")},
     "max_slippage": ref("NumberFromZero"),
+    "limit_offset": ref("NumberFromZero"),
+    "trail_percent": ref("Percent"),
     "expires_at": {"type": "string", "format": "date-time", "pattern": f"^{MOMENT.pattern}$"},
     "metadata": {
         "type": "object",

@@ -138,9 +138,10 @@ def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -
     if not instrument.takes_quantity(order.quantity):
         bounds = f"{instrument.quantity_min} to {instrument.quantity_max} in steps of {instrument.quantity_step}"
         raise validation_failed("quantity", order.quantity, bounds, f"Send a quantity of {bounds} lots.")
-    for field in ("limit_price", "stop_price", "stop_loss", "take_profit"):
+    for field in ("limit_price", "stop_price", "trail_amount", "limit_offset", "stop_loss", "take_profit"):
         price = cast("Decimal | None", getattr(order, field))
-        if price is not None and not instrument.takes_price(price):
+        # An offset of 0 is the only price that may be nothing.
+        if price and not instrument.takes_price(price):
             tick = f"a multiple of {instrument.tick_size:f}"
             raise validation_failed(field, price, tick, f"Prices of {order.symbol} have a tick: send {tick}.")
     return instrument

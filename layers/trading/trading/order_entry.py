@@ -34,11 +34,23 @@ RESTING_TIMES_IN_FORCE = frozenset({"day", "gtc", "gtd"})
 LIMIT_TIMES_IN_FORCE = RESTING_TIMES_IN_FORCE | {"ioc", "fok"}
 LIMIT_TYPES = frozenset({"limit", "stop_limit", "limit_if_touched"})
 STOP_TYPES = frozenset({"stop", "stop_limit", "market_if_touched", "limit_if_touched"})
+# These have no price of their own until the market gives them one.
+TRAILING_TYPES = frozenset({"trailing_stop", "trailing_stop_limit"})
 SYMBOL_PATTERN = r"^[A-Z0-9_]{1,20}$"
 
 PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", re.ASCII)
 
-type Rule = Literal["needed", "unwanted", "resting", "limit", "below_limit", "above_limit", "below_stop", "above_stop"]
+type Rule = Literal[
+    "needed",
+    "unwanted",
+    "unpriced",
+    "resting",
+    "limit",
+    "below_limit",
+    "above_limit",
+    "below_stop",
+    "above_stop",
+]
 
 
 def _plain_number(value: object) -> object:
@@ -102,7 +114,8 @@ class ExecutionInstructions(BaseModel):
 class OrderEntry(BaseModel):
     """A new order in our words; `edge.order_dialects` maps the words of each API to it.
 
-    Prices are in the instrument's quote currency, `quantity` in lots, `max_slippage` in price.
+    Prices are in the instrument's quote currency, `quantity` in lots; `max_slippage`, `trail_amount` and `limit_offset`
+    are distances in price, `trail_percent` is of the best price since the order was placed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -113,6 +126,9 @@ class OrderEntry(BaseModel):
     quantity: PositiveNumber
     limit_price: Price | None = None
     stop_price: Price | None = None
+    trail_amount: Price | None = None
+    trail_percent: Annotated[Number, Field(gt=0, lt=100)] | None = None
+    limit_offset: Annotated[Number, Field(ge=0)] | None = None
     stop_loss: Price | None = None
     take_profit: Price | None = None
     time_in_force: Annotated[TimeInForce, BeforeValidator(lower_case)] = "gtc"
@@ -135,6 +151,18 @@ class OrderEntry(BaseModel):
     def _prices_fit_the_type(self) -> Self:
         self._require("limit_price", wanted=self.order_type in LIMIT_TYPES)
         self._require("stop_price", wanted=self.order_type in STOP_TYPES)
+        return self
+
+    @model_validator(mode="after")
+    def _trail_fits_the_type(self) -> Self:
+        trails = self.order_type in TRAILING_TYPES
+        if not trails:
+            self._require("trail_percent", wanted=False)
+        self._require("trail_amount", wanted=trails and self.trail_percent is None)
+        self._require("limit_offset", wanted=self.order_type == "trailing_stop_limit")
+        for field in ("stop_loss", "take_profit"):
+            if trails and getattr(self, field) is not None:
+                raise FieldError(field, "unpriced", self.order_type)
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from typing import Literal
 
 type Side = Literal["buy", "sell"]
-type OrderType = Literal["market", "limit", "stop", "stop_limit", "market_if_touched", "limit_if_touched"]
+type OrderType = Literal[
+    "market",
+    "limit",
+    "stop",
+    "stop_limit",
+    "market_if_touched",
+    "limit_if_touched",
+    "trailing_stop",
+    "trailing_stop_limit",
+]
 type TimeInForce = Literal["day", "gtc", "gtd", "ioc", "fok", "opg", "cls"]
 type OrderStatus = Literal[
     "initialized",

@@ -13,10 +13,11 @@ from trading.errors import ErrorCode, TradingError, validation_failed
 from trading.execution import Instruments, check_against_instrument
 from trading.instruments import Instrument
 from trading.margin import required_margin
-from trading.order_entry import OrderEntry
+from trading.order_entry import TRAILING_TYPES, OrderEntry
 from trading.positions import Position, margin_after_reducing, realized_pnl, unrealized_pnl
 from trading.pricing import FillPrice, MarketPrice, commission, fill_price
 from trading.refusals import margin_refusal, slippage_refusal
+from trading.trailing import Trail, price_of_trailing
 
 RETRY_SECONDS = 1
 
@@ -174,6 +175,9 @@ def _asked(order: OrderEntry) -> dict[str, object]:
         "side",
         "quantity",
         "stop_price",
+        "trail_amount",
+        "trail_percent",
+        "limit_offset",
         "reduce_only",
         "client_order_id",
         "parent_order_id",
@@ -194,6 +198,9 @@ def _refusal(found: Mapping[str, Any] | None) -> TradingError | None:
 
 def _fill(order: OrderEntry, facts: Facts) -> FillPrice:
     own_price = order.limit_price or order.stop_price
+    if order.order_type in TRAILING_TYPES:
+        trail = Trail(order.trail_amount, order.trail_percent)
+        own_price = price_of_trailing(order.side, facts.market, trail, order.limit_offset, facts.instrument.tick_size)
     if own_price is not None:
         return FillPrice(own_price, Decimal(0))
     return fill_price(

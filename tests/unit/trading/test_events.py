@@ -112,6 +112,21 @@ def test_an_order_that_rests_is_told_with_its_prices_in_one_frame(event_type: st
     assert '"limit_price":1.12000,' in frame.text
 
 
+def test_an_order_that_trails_is_told_with_its_trail() -> None:
+    fact = {
+        "order_id": ORDER_ID,
+        "status": "new",
+        "trail_amount": None,
+        "trail_percent": Decimal("1.5"),
+        "limit_offset": Decimal("0.0005"),
+    }
+
+    (told,) = messages(frames_of(Event(UUID(int=1), ACCOUNT_ID, 7, "order.new", {"orders": [fact]}, "request-1")))
+
+    assert (told["data"]["trail_percent"], told["data"]["limit_offset"]) == (Decimal("1.5"), Decimal("0.0005"))
+    assert "trail_amount" not in told["data"]
+
+
 def test_account_update_carries_the_terms_that_an_operator_changed() -> None:
     # given an account's worth, alone and with its terms
     worth = filled_order()["account"]

@@ -96,6 +96,16 @@ def test_what_is_no_positive_number(field: str, bad: object) -> None:
 
 
 @pytest.mark.parametrize("bad", ["-0.1", "NaN", "abc", True])
+def test_an_offset_is_no_less_than_nothing(bad: object) -> None:
+    assert fault_of(order_type="trailing_stop_limit", trail_amount="1", limit_offset=bad)["loc"] == ("limit_offset",)
+
+
+@pytest.mark.parametrize("bad", ["0", "-1", "100", "100.1", "NaN", True])
+def test_a_percentage_lies_between_nothing_and_all(bad: object) -> None:
+    assert fault_of(order_type="trailing_stop", trail_percent=bad)["loc"] == ("trail_percent",)
+
+
+@pytest.mark.parametrize("bad", ["-0.1", "NaN", "abc", True])
 def test_max_slippage_is_no_less_than_nothing(bad: object) -> None:
     assert fault_of(max_slippage=bad)["loc"] == ("max_slippage",)
     assert entry(max_slippage="0").max_slippage == 0
@@ -185,6 +195,18 @@ def test_a_field_that_is_not_asked_for(name: str) -> None:
         ({"order_type": "stop_limit", "stop_price": "1", "limit_price": "1", "time_in_force": "fok"}, "time_in_force"),
         ({"order_type": "limit", "limit_price": "1", "expires_at": "2030-01-01T00:00:00Z"}, "expires_at"),
         ({"expires_at": "2030-01-01T00:00:00Z"}, "expires_at"),
+        ({"trail_amount": "1"}, "trail_amount"),
+        ({"order_type": "limit", "limit_price": "1", "trail_percent": "1"}, "trail_percent"),
+        ({"order_type": "trailing_stop"}, "trail_amount"),
+        ({"order_type": "trailing_stop", "trail_amount": "1", "trail_percent": "1"}, "trail_amount"),
+        ({"order_type": "trailing_stop", "trail_amount": "1", "stop_price": "1"}, "stop_price"),
+        ({"order_type": "trailing_stop", "trail_amount": "1", "limit_price": "1"}, "limit_price"),
+        ({"order_type": "trailing_stop", "trail_amount": "1", "limit_offset": "1"}, "limit_offset"),
+        ({"order_type": "trailing_stop_limit", "trail_amount": "1"}, "limit_offset"),
+        ({"order_type": "stop_limit", "limit_price": "1", "stop_price": "1", "limit_offset": "1"}, "limit_offset"),
+        ({"order_type": "trailing_stop", "trail_amount": "1", "stop_loss": "1"}, "stop_loss"),
+        ({"order_type": "trailing_stop", "trail_amount": "1", "take_profit": "1"}, "take_profit"),
+        ({"order_type": "trailing_stop", "trail_amount": "1", "time_in_force": "ioc"}, "time_in_force"),
         ({"order_type": "limit", "limit_price": "1", "stop_loss": "1"}, "stop_loss"),
         ({"order_type": "limit", "limit_price": "1", "take_profit": "1"}, "take_profit"),
         ({"order_type": "limit", "limit_price": "1", "side": "sell", "stop_loss": "1"}, "stop_loss"),
@@ -213,6 +235,9 @@ def test_fields_that_do_not_go_together(fields: dict[str, object], field: str) -
         {"order_type": "stop", "stop_price": "1.1", "stop_loss": "1", "take_profit": "2"},
         {"order_type": "stop", "stop_price": "1.1", "side": "sell", "stop_loss": "2", "take_profit": "1"},
         {"order_type": "stop_limit", "stop_price": "1", "limit_price": "1.1", "stop_loss": "1.05"},
+        {"order_type": "trailing_stop", "trail_amount": "0.01"},
+        {"order_type": "trailing_stop", "trail_percent": "99.9", "time_in_force": "day"},
+        {"order_type": "trailing_stop_limit", "trail_amount": "0.01", "limit_offset": "0"},
         {"time_in_force": "day"},
         {"time_in_force": "gtc"},
         {"time_in_force": "ioc"},

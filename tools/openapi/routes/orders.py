@@ -65,6 +65,12 @@ EXECUTED = closed(
         ),
     }
 )
+# In answers only of an order that trails; where orders are read, null of the others.
+TRAIL: Mapping[str, Schema] = {
+    "trail_amount": {**nullable(DECIMAL), "description": "Of a trailing order, in price."},
+    "trail_percent": {**nullable(DECIMAL), "description": "Of a trailing order, in percent of its mark."},
+    "limit_offset": {**nullable(DECIMAL), "description": "From the level that triggers to the limit, in price."},
+}
 PENDING_DETAILS: Mapping[str, Schema] = {
     "symbol": TEXT,
     "order_type": word(words_of(OrderType)),
@@ -72,6 +78,7 @@ PENDING_DETAILS: Mapping[str, Schema] = {
     "quantity": DECIMAL,
     "limit_price": nullable(DECIMAL),
     "stop_price": nullable(DECIMAL),
+    **TRAIL,
     "time_in_force": word(words_of(TimeInForce)),
     "expires_at": nullable(TIMESTAMP),
     "filled_quantity": DECIMAL,
@@ -83,7 +90,7 @@ RESTING = closed(
         "order_id": IDENTIFIER,
         "position_id": {"type": "null"},
         "status": word(order_state_words("functions")),
-        "order_details": closed(PENDING_DETAILS),
+        "order_details": closed(PENDING_DETAILS, optional=TRAIL),
     }
 )
 # Without a fill: it rests, is on its way to its venue, or was canceled.
@@ -101,6 +108,7 @@ UNFILLED_MEMBERS: Mapping[str, Schema] = {
     "leaves_quantity": DECIMAL,
     "price": {**nullable(DECIMAL), "description": "The limit price."},
     "stop_price": nullable(DECIMAL),
+    **TRAIL,
     "time_in_force": spoken_word(TimeInForce),
     "expires_at": nullable(TIMESTAMP),
     "average_price": nullable(DECIMAL),
@@ -179,6 +187,9 @@ ORDER_MEMBERS: Mapping[str, Schema] = {
     "leaves_quantity": DECIMAL,
     "price": {**nullable(DECIMAL), "description": "The limit price."},
     "stop_price": nullable(DECIMAL),
+    **TRAIL,
+    "trail_mark": {**nullable(DECIMAL), "description": "The best price since it was placed, while it trails."},
+    "trail_level": {**nullable(DECIMAL), "description": "Where it would trigger now, while it trails."},
     "stop_loss": nullable(DECIMAL),
     "take_profit": nullable(DECIMAL),
     "time_in_force": spoken_word(TimeInForce),
@@ -257,9 +268,9 @@ SCHEMAS: Mapping[str, Schema] = {
     "ExecutedOrder": EXECUTED,
     "PendingOrder": RESTING,
     "CreatedOrder": CREATED,
-    "UnfilledOrder": closed(UNFILLED_MEMBERS),
-    "CanceledOrder": closed({**UNFILLED_MEMBERS, "cancelled_at": TIMESTAMP}),
-    "ReplacingOrder": closed(REPLACEMENT_MEMBERS),
+    "UnfilledOrder": closed(UNFILLED_MEMBERS, optional=TRAIL),
+    "CanceledOrder": closed({**UNFILLED_MEMBERS, "cancelled_at": TIMESTAMP}, optional=TRAIL),
+    "ReplacingOrder": closed(REPLACEMENT_MEMBERS, optional=TRAIL),
     "CanceledOrders": closed(
         {
             "canceled": list_of(ref("CanceledOrder")),
@@ -306,6 +317,11 @@ ORDER_FACTS: Mapping[str, Any] = {
     "leaves_quantity": "0",
     "limit_price": None,
     "stop_price": None,
+    "trail_amount": None,
+    "trail_percent": None,
+    "limit_offset": None,
+    "trail_mark": None,
+    "trail_level": None,
     "stop_loss": None,
     "take_profit": None,
     "time_in_force": "gtc",

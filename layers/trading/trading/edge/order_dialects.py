@@ -107,6 +107,7 @@ def resting_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]
         "leaves_quantity": shortest(Decimal(answer["leaves_quantity"])),
         "price": price_text(answer["limit_price"]),
         "stop_price": price_text(answer["stop_price"]),
+        **_trail(answer),
         "time_in_force": spoken("rest", answer["time_in_force"]),
         "expires_at": _moment_if_any(answer),
         "average_price": price_text(answer["average_price"]),
@@ -141,6 +142,7 @@ def _functions_resting(answer: Mapping[str, Any]) -> dict[str, object]:
             "quantity": shortest(Decimal(answer["quantity"])),
             "limit_price": price_text(answer["limit_price"]),
             "stop_price": price_text(answer["stop_price"]),
+            **_trail(answer),
             "time_in_force": answer["time_in_force"],
             "expires_at": _moment_if_any(answer),
             "filled_quantity": shortest(Decimal(answer["filled_quantity"])),
@@ -176,6 +178,18 @@ def _moment_if_any(answer: Mapping[str, Any]) -> str | None:
     """When the order ends by itself; answers of an earlier release do not say."""
     expires_at = answer.get("expires_at")
     return moment(expires_at) if expires_at else None
+
+
+def _trail(answer: Mapping[str, Any]) -> dict[str, object]:
+    """How an order trails; nothing of one that does not."""
+    if "trail_amount" not in answer:
+        return {}
+    percent = answer["trail_percent"]
+    return {
+        "trail_amount": price_text(answer["trail_amount"]),
+        "trail_percent": None if percent is None else shortest(Decimal(percent)),
+        "limit_offset": price_text(answer["limit_offset"]),
+    }
 
 
 def _price_field(given: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from trading.order_entry import (
 
 _DIGITS = f"{DIGITS_MAX} digits before and {PLACES_MAX} after the point"
 _NUMBER = f"a number above 0 with at most {_DIGITS}"
+_DISTANCE = f"a number not below 0 with at most {_DIGITS}"
 _KEY = "letters, digits and signs (ASCII, no spaces)"
 _ID = "a UUID"
 _LABEL = f"text of 1 to {LABEL_CHARACTERS_MAX} characters"
@@ -28,18 +29,23 @@ _SWITCH = "true or false"
 # example where there is one below.
 TAKEN: Mapping[str, str] = {
     "symbol": "1 to 20 letters A to Z, digits and underscores",
-    "order_type": "market, limit, stop, stop_limit, market_if_touched or limit_if_touched",
+    "order_type": (
+        "market, limit, stop, stop_limit, market_if_touched, limit_if_touched, trailing_stop or trailing_stop_limit"
+    ),
     "side": "buy or sell",
     "quantity": _NUMBER,
     "price": _NUMBER,
     "limit_price": _NUMBER,
     "stop_price": _NUMBER,
+    "trail_amount": _NUMBER,
+    "trail_percent": f"a number above 0 and below 100 with at most {PLACES_MAX} digits after the point",
+    "limit_offset": _DISTANCE,
     "stop_loss": _NUMBER,
     "take_profit": _NUMBER,
     "version": f"a whole number from 1 to {VERSION_MAX}, the version that GET /api/v1/orders shows",
     "time_in_force": "day, gtc, gtd, ioc or fok, as the order type has it",
     "expires_at": "a time in ISO 8601 with its offset",
-    "max_slippage": f"a number not below 0 with at most {_DIGITS}",
+    "max_slippage": _DISTANCE,
     "reduce_only": _SWITCH,
     "account_id": _ID,
     "idempotency_key": f"1 to {KEY_CHARACTERS_MAX} {_KEY}",
@@ -66,6 +72,9 @@ EXAMPLES: Mapping[str, str] = {
     "price": "1.1005",
     "limit_price": "1.1005",
     "stop_price": "1.1005",
+    "trail_amount": "0.0020",
+    "trail_percent": "1.5",
+    "limit_offset": "0.0005",
     "stop_loss": "1.0950",
     "take_profit": "1.1100",
     "expires_at": "2030-01-31T18:00:00Z",
@@ -78,6 +87,28 @@ BETWEEN: Mapping[tuple[str, str], tuple[str, str]] = {
     ("needed", "stop_price"): ("required", "A {order} needs {field}: send the price that triggers it."),
     ("unwanted", "limit_price"): ("left out", "A {order} takes no {field}: leave {field} out."),
     ("unwanted", "stop_price"): ("left out", "A {order} takes no {field}: leave {field} out."),
+    ("needed", "trail_amount"): (
+        "required",
+        "A {order} needs {field} or trail_percent: send how far its stop stays behind the market.",
+    ),
+    ("needed", "limit_offset"): (
+        "required",
+        "A {order} needs {field}: send how far its limit lies from the price that triggers it.",
+    ),
+    ("unwanted", "trail_amount"): (
+        "left out",
+        "{field} is of a trailing order, and stands alone: leave it out, or trail_percent.",
+    ),
+    ("unwanted", "trail_percent"): ("left out", "A {order} does not trail: leave {field} out."),
+    ("unwanted", "limit_offset"): ("left out", "Only a trailing stop limit order has {field}: leave it out."),
+    ("unpriced", "stop_loss"): (
+        "left out",
+        "Where a {order} will be filled is not known yet: leave {field} out, and set it on the position.",
+    ),
+    ("unpriced", "take_profit"): (
+        "left out",
+        "Where a {order} will be filled is not known yet: leave {field} out, and set it on the position.",
+    ),
     ("needed", "expires_at"): ("required", "An order that is good till a time needs {field}: send that time."),
     ("unwanted", "expires_at"): ("left out", "Only time_in_force gtd ends by a time: leave {field} out."),
     ("unwanted", "time_in_force"): (
