@@ -11,6 +11,8 @@ BEGIN
     v_order.trail_amount := (request ->> 'trail_amount')::numeric;
     v_order.trail_percent := (request ->> 'trail_percent')::numeric;
     v_order.limit_offset := (request ->> 'limit_offset')::numeric;
+    v_order.display_quantity := (request ->> 'display_quantity')::numeric;
+    v_order.display_variance := (request ->> 'display_variance')::numeric;
     v_order.expires_at := (request ->> 'expires_at')::timestamptz;
     v_order.replaces_order_id := (request ->> 'replaces_order_id')::uuid;
     v_order.linked_order_ids := '{}';
@@ -48,6 +50,8 @@ BEGIN
     ) || CASE WHEN is_trailing(p_order.order_type) THEN jsonb_build_object(
         'trail_amount', p_order.trail_amount, 'trail_percent', p_order.trail_percent,
         'limit_offset', p_order.limit_offset
+    ) ELSE '{}' END || CASE WHEN p_order.display_quantity IS NOT NULL THEN jsonb_build_object(
+        'display_quantity', p_order.display_quantity, 'display_variance', p_order.display_variance
     ) ELSE '{}' END;
 END
 $$;

@@ -113,13 +113,12 @@ DECLARE
 BEGIN
     IF p_order.limit_price IS NOT NULL THEN
         v_fill := price_at_quote(p_terms, p_order.side);
-        v_fill.quantity := least(p_order.leaves_quantity, venue_depth(p_terms));
     ELSE
         v_fill := price_order(
             p_terms, p_order.side, p_order.leaves_quantity, p_account.id || ':' || p_order.id, false
         );
-        v_fill.quantity := p_order.leaves_quantity;
     END IF;
+    v_fill.quantity := offered_quantity(p_order, p_terms);
     RETURN v_fill;
 END
 $$;
@@ -196,10 +195,7 @@ BEGIN
             'venue', 'internal', 'trigger_price', p_order.trigger_price, 'slippage', p_fill.slippage_details, 'slipped', p_fill.slippage,
             'reduces', p_fill.margin IS NULL, 'free_margin_after', p_fill.free_margin
         ) || trail_details(p_order), NULL, NULL)::audit_entry || v_trade.entries, v_trade.facts, p_at);
-    IF p_order.reduce_only AND v_order.leaves_quantity > 0 AND p_fill.quantity < least(
-        p_order.leaves_quantity, CASE WHEN p_order.limit_price IS NULL THEN p_order.leaves_quantity
-            ELSE venue_depth(p_terms) END
-    ) THEN
+    IF p_order.reduce_only AND v_order.leaves_quantity > 0 AND p_fill.quantity < offered_quantity(p_order, p_terms) THEN
         RETURN end_order(
             request, account_under_lock(p_account), v_order, 'canceled', NULL, 'Nothing is left to reduce', p_at
         );

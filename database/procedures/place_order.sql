@@ -3,7 +3,7 @@
 -- request as of execute_order_atomic, but order_type 'limit', 'stop', 'stop_limit', 'market_if_touched' or
 --   'limit_if_touched' with limit_price? and stop_price? as its type has them, or 'trailing_stop' or
 --   'trailing_stop_limit' with trail_amount or trail_percent, and limit_offset; time_in_force 'day', 'gtc', 'gtd' with
---   expires_at, and for a limit also 'ioc' or 'fok'
+--   expires_at, and for a limit also 'ioc' or 'fok'; display_quantity? and display_variance? of a limit that rests
 -- -> {replayed, answer: {outcome: 'new' | 'triggered' | 'partially_filled' | 'filled' | 'canceled' | 'rejected' |
 --   'denied', order_id, ...}}, the answer as book_order_state, settled_answer and book_denied_order make it.
 -- The margin at its own price must be free now. Nothing of it is reserved: it is checked again when a price touches it.
@@ -65,6 +65,7 @@ DECLARE
     );
 BEGIN
     PERFORM check_resting_prices(request, p_terms);
+    PERFORM check_display(request, p_terms);
     refusal := coalesce(
         -- A closed market fills nothing, but lets an order wait for its opening.
         eligibility_refusal(

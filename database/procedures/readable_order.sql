@@ -31,7 +31,9 @@ LANGUAGE sql STABLE AS $$
         'version', p_order.version,
         'created_at', utc_text(p_order.created_at),
         'updated_at', utc_text(p_order.updated_at),
-        'executed_at', utc_text(p_order.executed_at)
+        'executed_at', utc_text(p_order.executed_at),
+        'display_quantity', number_form(p_order.display_quantity),
+        'display_variance', number_form(p_order.display_variance)
     ) || readable_trail(p_order, i.tick_size)
     FROM accounts AS a
     CROSS JOIN instruments AS i

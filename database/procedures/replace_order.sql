@@ -98,6 +98,9 @@ BEGIN
             'trail_amount', p_order.trail_amount,
             'trail_percent', p_order.trail_percent,
             'limit_offset', p_order.limit_offset,
+            -- A part is at most what is left of the whole.
+            'display_quantity', least(p_order.display_quantity, v_quantity - p_order.filled_quantity),
+            'display_variance', p_order.display_variance,
             'stop_loss', CASE WHEN request ? 'stop_loss'
                 THEN (request ->> 'stop_loss')::numeric ELSE p_order.stop_loss END,
             'take_profit', CASE WHEN request ? 'take_profit'

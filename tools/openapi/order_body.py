@@ -46,6 +46,13 @@ NUMBERS: Mapping[str, Schema] = {
             {"type": "string", "pattern": _NOT_NEGATIVE},
         ],
     },
+    "Fraction": {
+        "description": f"Send {TAKEN['display_variance']}, as a number or as text.",
+        "anyOf": [
+            {"type": "number", "minimum": 0, "maximum": 1},
+            {"type": "string", "pattern": r"^0{0,17}(0(\.[0-9]{1,12})?|1(\.0{1,12})?)$"},
+        ],
+    },
     "Percent": {
         "description": f"Send {TAKEN['trail_percent']}, as a number or as text.",
         "anyOf": [
@@ -139,6 +146,7 @@ _AS_SENT: Mapping[str, Schema] = {
     "max_slippage": ref("NumberFromZero"),
     "limit_offset": ref("NumberFromZero"),
     "trail_percent": ref("Percent"),
+    "display_variance": ref("Fraction"),
     "expires_at": {"type": "string", "format": "date-time", "pattern": f"^{MOMENT.pattern}$"},
     "metadata": {
         "type": "object",

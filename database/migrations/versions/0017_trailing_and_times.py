@@ -1,4 +1,4 @@
-"""Stops that trail the market."""
+"""Stops that trail the market, and orders that show only a part of themselves."""
 
 from alembic import op
 
@@ -22,6 +22,8 @@ PRICES = f"""
     END
     AND num_nonnulls(trail_amount, trail_percent) = CASE WHEN order_type IN ({TRAILING}) THEN 1 ELSE 0 END
     AND (order_type = 'trailing_stop_limit') = (limit_offset IS NOT NULL)
+    AND (display_quantity IS NULL OR (order_type = 'limit' AND display_quantity <= quantity))
+    AND (display_variance IS NULL OR (display_quantity IS NOT NULL AND display_variance <= 1))
 """
 KINDS = "'order', 'stop_loss', 'take_profit', 'expiry'"
 
@@ -29,7 +31,7 @@ KINDS = "'order', 'stop_loss', 'take_profit', 'expiry'"
 def upgrade() -> None:
     op.execute("""
     ALTER TABLE orders ADD COLUMN trail_amount positive_number, ADD COLUMN trail_percent positive_number,
-    ADD COLUMN limit_offset unsigned_number;
+    ADD COLUMN limit_offset unsigned_number, ADD COLUMN display_variance unsigned_number;
     """)
     _order_types(f"{TYPES_BEFORE}, {TRAILING}", PRICES)
     op.execute(f"""
@@ -84,7 +86,8 @@ def downgrade() -> None:
     """)
     _order_types(TYPES_BEFORE, PRICES_BEFORE)
     op.execute("""
-    ALTER TABLE orders DROP COLUMN limit_offset, DROP COLUMN trail_percent, DROP COLUMN trail_amount;
+    ALTER TABLE orders DROP COLUMN display_variance,
+    DROP COLUMN limit_offset, DROP COLUMN trail_percent, DROP COLUMN trail_amount;
     """)
 
 

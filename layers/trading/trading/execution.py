@@ -138,6 +138,10 @@ def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -
     if not instrument.takes_quantity(order.quantity):
         bounds = f"{instrument.quantity_min} to {instrument.quantity_max} in steps of {instrument.quantity_step}"
         raise validation_failed("quantity", order.quantity, bounds, f"Send a quantity of {bounds} lots.")
+    shown = order.display_quantity
+    if shown is not None and not instrument.takes_quantity(shown):
+        bounds = f"{instrument.quantity_min} to the quantity in steps of {instrument.quantity_step}"
+        raise validation_failed("display_quantity", shown, bounds, f"Send a display_quantity of {bounds} lots.")
     for field in ("limit_price", "stop_price", "trail_amount", "limit_offset", "stop_loss", "take_profit"):
         price = cast("Decimal | None", getattr(order, field))
         # An offset of 0 is the only price that may be nothing.

@@ -44,6 +44,7 @@ type Rule = Literal[
     "needed",
     "unwanted",
     "unpriced",
+    "too_much",
     "resting",
     "limit",
     "below_limit",
@@ -115,7 +116,8 @@ class OrderEntry(BaseModel):
     """A new order in our words; `edge.order_dialects` maps the words of each API to it.
 
     Prices are in the instrument's quote currency, `quantity` in lots; `max_slippage`, `trail_amount` and `limit_offset`
-    are distances in price, `trail_percent` is of the best price since the order was placed.
+    are distances in price, `trail_percent` is of the best price since the order was placed. Of `display_quantity` lots,
+    give or take the fraction `display_variance`, a quote fills at most one part.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -129,6 +131,8 @@ class OrderEntry(BaseModel):
     trail_amount: Price | None = None
     trail_percent: Annotated[Number, Field(gt=0, lt=100)] | None = None
     limit_offset: Annotated[Number, Field(ge=0)] | None = None
+    display_quantity: PositiveNumber | None = None
+    display_variance: Annotated[Number, Field(ge=0, le=1)] | None = None
     stop_loss: Price | None = None
     take_profit: Price | None = None
     time_in_force: Annotated[TimeInForce, BeforeValidator(lower_case)] = "gtc"
@@ -163,6 +167,16 @@ class OrderEntry(BaseModel):
         for field in ("stop_loss", "take_profit"):
             if trails and getattr(self, field) is not None:
                 raise FieldError(field, "unpriced", self.order_type)
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_limit_that_rests_hides_a_part(self) -> Self:
+        if self.order_type != "limit" or self.time_in_force not in RESTING_TIMES_IN_FORCE:
+            self._require("display_quantity", wanted=False)
+        if self.display_quantity is None:
+            self._require("display_variance", wanted=False)
+        elif self.display_quantity > self.quantity:
+            raise FieldError("display_quantity", "too_much", self.order_type)
         return self
 
     @model_validator(mode="after")

@@ -100,6 +100,12 @@ def test_an_offset_is_no_less_than_nothing(bad: object) -> None:
     assert fault_of(order_type="trailing_stop_limit", trail_amount="1", limit_offset=bad)["loc"] == ("limit_offset",)
 
 
+@pytest.mark.parametrize("bad", ["-0.1", "1.01", "NaN", True])
+def test_a_variance_is_a_fraction(bad: object) -> None:
+    fault = fault_of(order_type="limit", limit_price="1", display_quantity="1", display_variance=bad)
+    assert fault["loc"] == ("display_variance",)
+
+
 @pytest.mark.parametrize("bad", ["0", "-1", "100", "100.1", "NaN", True])
 def test_a_percentage_lies_between_nothing_and_all(bad: object) -> None:
     assert fault_of(order_type="trailing_stop", trail_percent=bad)["loc"] == ("trail_percent",)
@@ -207,6 +213,14 @@ def test_a_field_that_is_not_asked_for(name: str) -> None:
         ({"order_type": "trailing_stop", "trail_amount": "1", "stop_loss": "1"}, "stop_loss"),
         ({"order_type": "trailing_stop", "trail_amount": "1", "take_profit": "1"}, "take_profit"),
         ({"order_type": "trailing_stop", "trail_amount": "1", "time_in_force": "ioc"}, "time_in_force"),
+        ({"display_quantity": "1"}, "display_quantity"),
+        ({"order_type": "stop", "stop_price": "1", "display_quantity": "1"}, "display_quantity"),
+        (
+            {"order_type": "limit", "limit_price": "1", "display_quantity": "1", "time_in_force": "ioc"},
+            "display_quantity",
+        ),
+        ({"order_type": "limit", "limit_price": "1", "display_quantity": "1.01"}, "display_quantity"),
+        ({"order_type": "limit", "limit_price": "1", "display_variance": "0.5"}, "display_variance"),
         ({"order_type": "limit", "limit_price": "1", "stop_loss": "1"}, "stop_loss"),
         ({"order_type": "limit", "limit_price": "1", "take_profit": "1"}, "take_profit"),
         ({"order_type": "limit", "limit_price": "1", "side": "sell", "stop_loss": "1"}, "stop_loss"),
@@ -235,6 +249,8 @@ def test_fields_that_do_not_go_together(fields: dict[str, object], field: str) -
         {"order_type": "stop", "stop_price": "1.1", "stop_loss": "1", "take_profit": "2"},
         {"order_type": "stop", "stop_price": "1.1", "side": "sell", "stop_loss": "2", "take_profit": "1"},
         {"order_type": "stop_limit", "stop_price": "1", "limit_price": "1.1", "stop_loss": "1.05"},
+        {"order_type": "limit", "limit_price": "1", "display_quantity": "1", "display_variance": "1"},
+        {"order_type": "limit", "limit_price": "1", "display_quantity": "0.1", "time_in_force": "day"},
         {"order_type": "trailing_stop", "trail_amount": "0.01"},
         {"order_type": "trailing_stop", "trail_percent": "99.9", "time_in_force": "day"},
         {"order_type": "trailing_stop_limit", "trail_amount": "0.01", "limit_offset": "0"},

@@ -65,12 +65,17 @@ EXECUTED = closed(
         ),
     }
 )
-# In answers only of an order that trails; where orders are read, null of the others.
 TRAIL: Mapping[str, Schema] = {
     "trail_amount": {**nullable(DECIMAL), "description": "Of a trailing order, in price."},
     "trail_percent": {**nullable(DECIMAL), "description": "Of a trailing order, in percent of its mark."},
     "limit_offset": {**nullable(DECIMAL), "description": "From the level that triggers to the limit, in price."},
 }
+DISPLAY: Mapping[str, Schema] = {
+    "display_quantity": {**nullable(DECIMAL), "description": "Of a limit order: the lots that it shows at once."},
+    "display_variance": {**nullable(DECIMAL), "description": "The fraction by which that varies."},
+}
+# In answers only of an order that has them; where orders are read, null of the others.
+EXTRAS: Mapping[str, Schema] = {**TRAIL, **DISPLAY}
 PENDING_DETAILS: Mapping[str, Schema] = {
     "symbol": TEXT,
     "order_type": word(words_of(OrderType)),
@@ -78,7 +83,7 @@ PENDING_DETAILS: Mapping[str, Schema] = {
     "quantity": DECIMAL,
     "limit_price": nullable(DECIMAL),
     "stop_price": nullable(DECIMAL),
-    **TRAIL,
+    **EXTRAS,
     "time_in_force": word(words_of(TimeInForce)),
     "expires_at": nullable(TIMESTAMP),
     "filled_quantity": DECIMAL,
@@ -90,7 +95,7 @@ RESTING = closed(
         "order_id": IDENTIFIER,
         "position_id": {"type": "null"},
         "status": word(order_state_words("functions")),
-        "order_details": closed(PENDING_DETAILS, optional=TRAIL),
+        "order_details": closed(PENDING_DETAILS, optional=EXTRAS),
     }
 )
 # Without a fill: it rests, is on its way to its venue, or was canceled.
@@ -108,7 +113,7 @@ UNFILLED_MEMBERS: Mapping[str, Schema] = {
     "leaves_quantity": DECIMAL,
     "price": {**nullable(DECIMAL), "description": "The limit price."},
     "stop_price": nullable(DECIMAL),
-    **TRAIL,
+    **EXTRAS,
     "time_in_force": spoken_word(TimeInForce),
     "expires_at": nullable(TIMESTAMP),
     "average_price": nullable(DECIMAL),
@@ -187,7 +192,7 @@ ORDER_MEMBERS: Mapping[str, Schema] = {
     "leaves_quantity": DECIMAL,
     "price": {**nullable(DECIMAL), "description": "The limit price."},
     "stop_price": nullable(DECIMAL),
-    **TRAIL,
+    **EXTRAS,
     "trail_mark": {**nullable(DECIMAL), "description": "The best price since it was placed, while it trails."},
     "trail_level": {**nullable(DECIMAL), "description": "Where it would trigger now, while it trails."},
     "stop_loss": nullable(DECIMAL),
@@ -268,9 +273,9 @@ SCHEMAS: Mapping[str, Schema] = {
     "ExecutedOrder": EXECUTED,
     "PendingOrder": RESTING,
     "CreatedOrder": CREATED,
-    "UnfilledOrder": closed(UNFILLED_MEMBERS, optional=TRAIL),
-    "CanceledOrder": closed({**UNFILLED_MEMBERS, "cancelled_at": TIMESTAMP}, optional=TRAIL),
-    "ReplacingOrder": closed(REPLACEMENT_MEMBERS, optional=TRAIL),
+    "UnfilledOrder": closed(UNFILLED_MEMBERS, optional=EXTRAS),
+    "CanceledOrder": closed({**UNFILLED_MEMBERS, "cancelled_at": TIMESTAMP}, optional=EXTRAS),
+    "ReplacingOrder": closed(REPLACEMENT_MEMBERS, optional=EXTRAS),
     "CanceledOrders": closed(
         {
             "canceled": list_of(ref("CanceledOrder")),
@@ -322,6 +327,8 @@ ORDER_FACTS: Mapping[str, Any] = {
     "limit_offset": None,
     "trail_mark": None,
     "trail_level": None,
+    "display_quantity": None,
+    "display_variance": None,
     "stop_loss": None,
     "take_profit": None,
     "time_in_force": "gtc",

@@ -108,6 +108,7 @@ def resting_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]
         "price": price_text(answer["limit_price"]),
         "stop_price": price_text(answer["stop_price"]),
         **_trail(answer),
+        **_display(answer),
         "time_in_force": spoken("rest", answer["time_in_force"]),
         "expires_at": _moment_if_any(answer),
         "average_price": price_text(answer["average_price"]),
@@ -143,6 +144,7 @@ def _functions_resting(answer: Mapping[str, Any]) -> dict[str, object]:
             "limit_price": price_text(answer["limit_price"]),
             "stop_price": price_text(answer["stop_price"]),
             **_trail(answer),
+            **_display(answer),
             "time_in_force": answer["time_in_force"],
             "expires_at": _moment_if_any(answer),
             "filled_quantity": shortest(Decimal(answer["filled_quantity"])),
@@ -190,6 +192,13 @@ def _trail(answer: Mapping[str, Any]) -> dict[str, object]:
         "trail_percent": None if percent is None else shortest(Decimal(percent)),
         "limit_offset": price_text(answer["limit_offset"]),
     }
+
+
+def _display(answer: Mapping[str, Any]) -> dict[str, object]:
+    """What an order shows of itself; nothing of one that hides nothing."""
+    names = ("display_quantity", "display_variance")
+    told = {name: answer[name] for name in names if name in answer}
+    return {name: None if value is None else shortest(Decimal(value)) for name, value in told.items()}
 
 
 def _price_field(given: Mapping[str, Any]) -> str:

@@ -154,6 +154,8 @@ def order_members(fact: Facts) -> dict[str, Any]:
         "limit_offset": fact["limit_offset"],
         "trail_mark": fact["trail_mark"],
         "trail_level": fact["trail_level"],
+        "display_quantity": fact["display_quantity"],
+        "display_variance": fact["display_variance"],
         "stop_loss": fact["stop_loss"],
         "take_profit": fact["take_profit"],
         "time_in_force": spoken("rest", fact["time_in_force"]),
