@@ -13,6 +13,7 @@ BEGIN
     v_order.limit_offset := (request ->> 'limit_offset')::numeric;
     v_order.display_quantity := (request ->> 'display_quantity')::numeric;
     v_order.display_variance := (request ->> 'display_variance')::numeric;
+    v_order.post_only := coalesce((request ->> 'post_only')::boolean, false);
     v_order.expires_at := (request ->> 'expires_at')::timestamptz;
     v_order.replaces_order_id := (request ->> 'replaces_order_id')::uuid;
     v_order.linked_order_ids := '{}';

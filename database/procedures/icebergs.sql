@@ -1,7 +1,8 @@
 -- Orders that show only a part of themselves: each quote fills at most the part that is shown then.
 
--- The part that is shown after what is filled already: display_quantity, moved by up to display_variance either way by a
--- draw of its own, on the step of quantities; at least a step, at most what is left. All of it, where nothing is hidden.
+-- The part that is shown after what is filled already: display_quantity, moved by up to display_variance either way by
+-- a draw of its own, on the step of quantities; at least a step, at most what is left. All of it, where nothing is
+-- hidden.
 CREATE OR REPLACE FUNCTION displayed_slice(p_order orders, p_terms order_terms) RETURNS numeric
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -20,7 +21,8 @@ BEGIN
 END
 $$;
 
--- How many lots of the order one quote fills: without a limit all of them, else as far as its depth and what is shown go.
+-- How many lots of the order one quote fills: without a limit all of them, else as far as its depth and what is shown
+-- go.
 CREATE OR REPLACE FUNCTION offered_quantity(p_order orders, p_terms order_terms) RETURNS numeric
 LANGUAGE plpgsql STABLE AS $$
 BEGIN

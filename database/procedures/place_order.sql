@@ -3,7 +3,8 @@
 -- request as of execute_order_atomic, but order_type 'limit', 'stop', 'stop_limit', 'market_if_touched' or
 --   'limit_if_touched' with limit_price? and stop_price? as its type has them, or 'trailing_stop' or
 --   'trailing_stop_limit' with trail_amount or trail_percent, and limit_offset; time_in_force 'day', 'gtc', 'gtd' with
---   expires_at, and for a limit also 'ioc' or 'fok'; display_quantity? and display_variance? of a limit that rests
+--   expires_at, and for a limit also 'ioc' or 'fok'; display_quantity?, display_variance?
+--   and post_only? of a limit that rests
 -- -> {replayed, answer: {outcome: 'new' | 'triggered' | 'partially_filled' | 'filled' | 'canceled' | 'rejected' |
 --   'denied', order_id, ...}}, the answer as book_order_state, settled_answer and book_denied_order make it.
 -- The margin at its own price must be free now. Nothing of it is reserved: it is checked again when a price touches it.
@@ -82,6 +83,7 @@ BEGIN
     END IF;
 
     PERFORM check_stop_side(request, p_terms, p_at);
+    PERFORM check_post_only(request, p_terms, p_at);
     IF NOT v_rests AND NOT quote_is_fresh(p_terms, p_at) THEN
         PERFORM refuse_stale_quote(p_terms.symbol);
     END IF;

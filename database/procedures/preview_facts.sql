@@ -1,7 +1,7 @@
 -- Everything by which a new order of an account would be judged and priced, read at one moment; nothing is written.
 --
 -- p_order {symbol, order_type, side, quantity, stop_price?, trail_amount?, trail_percent?, limit_offset?,
---   reduce_only?, client_order_id?, parent_order_id?, max_slippage?, replaces_order_id?}
+--   limit_price?, post_only?, reduce_only?, client_order_id?, parent_order_id?, max_slippage?, replaces_order_id?}
 -- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
 --   be traded on, position: what a netting account holds in the symbol, else null, reduces, refusal and
 --   limit_refusal: why it would be denied before and after it is priced, else null, worth {balance, unrealized_pnl,
@@ -30,6 +30,7 @@ BEGIN
     v_terms := terms_of_order(p_order, v_account);
     IF v_rests THEN
         PERFORM check_stop_side(p_order, v_terms, v_at);
+        PERFORM check_post_only(p_order, v_terms, v_at);
     END IF;
     v_position := netting_position(v_account, v_terms.symbol);
     v_reduces := coalesce(

@@ -112,6 +112,7 @@ BEGIN
             END),
             'max_slippage', p_order.max_slippage,
             'reduce_only', nullif(p_order.reduce_only, false),
+            'post_only', nullif(p_order.post_only, false),
             'parent_order_id', p_order.parent_order_id
         ) || jsonb_build_object(
             'execution_instructions', p_order.execution_instructions,

@@ -98,3 +98,4 @@ BEGIN
 END
 $$;
 GRANT EXECUTE ON FUNCTION watch_of(text, text, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION touches(text, numeric, numeric, numeric) TO trading_readers;

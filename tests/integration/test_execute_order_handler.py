@@ -246,6 +246,15 @@ class TestResting:
             "stop_price": None,
         }
 
+    @pytest.mark.parametrize("route", [FUNCTIONS, REST])
+    def test_an_iceberg_is_answered_with_what_it_shows(self, api: Api, user: User, route: str) -> None:
+        body = order(order_type="limit", price="1.05", quantity=1, display_quantity="0.20", display_variance="0.10")
+
+        answer = api.post(user, body, route=route)
+
+        data = answer.body if route == REST else answer.body["data"]["order_details"]
+        assert (data["display_quantity"], data["display_variance"]) == ("0.2", "0.1")
+
     def test_price_is_the_trigger_of_a_stop(self, api: Api, user: User) -> None:
         answer = api.post(user, order(order_type="stop", price="1.2"))
 
@@ -342,6 +351,11 @@ class TestRefusals:
             ({"order_type": "stop", "side": "sell", "stop_price": "1.2"}, "stop_price", "1.2"),
             ({"order_type": "stop_limit", "price": "1.1", "stop_price": "1.1"}, "stop_price", "1.1"),
             ({"order_type": "stop", "price": "1.2", "stop_loss": "1.2"}, "stop_loss", "1.2"),
+            ({"order_type": "limit", "price": "1.2", "post_only": True}, "price", "1.2"),
+            ({"order_type": "limit", "limit_price": "1.2", "post_only": True}, "limit_price", "1.2"),
+            ({"post_only": True}, "post_only", "true"),
+            ({"order_type": "limit", "price": "1.1", "display_quantity": 0.001}, "display_quantity", "0.001"),
+            ({"order_type": "limit", "price": "1.1", "display_quantity": 900}, "display_quantity", "900"),
             ({"order_type": "trailing_stop"}, "trail_amount", None),
             ({"order_type": "trailing_stop", "trail_amount": "0.0000001"}, "trail_amount", "0.0000001"),
             ({"order_type": "trailing_stop", "trail_amount": "2", "side": "sell"}, "trail_amount", "2"),

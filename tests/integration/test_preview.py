@@ -276,6 +276,7 @@ class TestRequests:
             ({"order_type": "stop", "price": "1.05"}, "price", 400),
             ({"order_type": "stop", "stop_price": "1.2", "side": "sell"}, "stop_price", 400),
             ({"order_type": "trailing_stop", "side": "sell", "trail_amount": "1.1"}, "trail_amount", 400),
+            ({"order_type": "limit", "price": "1.2", "post_only": True}, "price", 400),
             ({"reduce_only": True}, "reduce_only", 400),
             ({"colour": "red"}, "colour", 400),
             ({"symbol": "NOSUCH"}, "symbol", 404),

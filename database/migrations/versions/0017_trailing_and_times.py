@@ -1,4 +1,4 @@
-"""Stops that trail the market, and orders that show only a part of themselves."""
+"""Stops that trail the market, orders that show only a part of themselves, and orders that only rest."""
 
 from alembic import op
 
@@ -23,6 +23,7 @@ PRICES = f"""
     AND num_nonnulls(trail_amount, trail_percent) = CASE WHEN order_type IN ({TRAILING}) THEN 1 ELSE 0 END
     AND (order_type = 'trailing_stop_limit') = (limit_offset IS NOT NULL)
     AND (display_quantity IS NULL OR (order_type = 'limit' AND display_quantity <= quantity))
+    AND (NOT post_only OR order_type = 'limit')
     AND (display_variance IS NULL OR (display_quantity IS NOT NULL AND display_variance <= 1))
 """
 KINDS = "'order', 'stop_loss', 'take_profit', 'expiry'"
@@ -31,7 +32,8 @@ KINDS = "'order', 'stop_loss', 'take_profit', 'expiry'"
 def upgrade() -> None:
     op.execute("""
     ALTER TABLE orders ADD COLUMN trail_amount positive_number, ADD COLUMN trail_percent positive_number,
-    ADD COLUMN limit_offset unsigned_number, ADD COLUMN display_variance unsigned_number;
+    ADD COLUMN limit_offset unsigned_number, ADD COLUMN display_variance unsigned_number,
+    ADD COLUMN post_only boolean NOT NULL DEFAULT false;
     """)
     _order_types(f"{TYPES_BEFORE}, {TRAILING}", PRICES)
     op.execute(f"""
@@ -86,7 +88,7 @@ def downgrade() -> None:
     """)
     _order_types(TYPES_BEFORE, PRICES_BEFORE)
     op.execute("""
-    ALTER TABLE orders DROP COLUMN display_variance,
+    ALTER TABLE orders DROP COLUMN post_only, DROP COLUMN display_variance,
     DROP COLUMN limit_offset, DROP COLUMN trail_percent, DROP COLUMN trail_amount;
     """)
 

@@ -139,6 +139,7 @@ class OrderEntry(BaseModel):
     expires_at: Annotated[datetime, BeforeValidator(read_moment)] | None = None
     max_slippage: Annotated[Number, Field(ge=0)] | None = None
     reduce_only: StrictBool = False
+    post_only: StrictBool = False
     account_id: UUID | None = None
     idempotency_key: Key
     client_order_id: Annotated[Key, Field(max_length=LABEL_CHARACTERS_MAX)] | None = None
@@ -177,6 +178,12 @@ class OrderEntry(BaseModel):
             self._require("display_variance", wanted=False)
         elif self.display_quantity > self.quantity:
             raise FieldError("display_quantity", "too_much", self.order_type)
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_limit_that_rests_is_post_only(self) -> Self:
+        if self.post_only and (self.order_type != "limit" or self.time_in_force not in RESTING_TIMES_IN_FORCE):
+            raise FieldError("post_only", "unwanted", self.order_type)
         return self
 
     @model_validator(mode="after")

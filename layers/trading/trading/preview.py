@@ -178,6 +178,8 @@ def _asked(order: OrderEntry) -> dict[str, object]:
         "trail_amount",
         "trail_percent",
         "limit_offset",
+        "limit_price",
+        "post_only",
         "reduce_only",
         "client_order_id",
         "parent_order_id",

@@ -110,6 +110,7 @@ class TestExecute:
             "stop_loss": Decimal("1.05"),
             "time_in_force": "gtc",
             "reduce_only": False,
+            "post_only": False,
             "position_size_check": True,
             "idempotency_key": "key",
             "user_id": ORIGIN.user_id,

@@ -213,6 +213,9 @@ def test_a_field_that_is_not_asked_for(name: str) -> None:
         ({"order_type": "trailing_stop", "trail_amount": "1", "stop_loss": "1"}, "stop_loss"),
         ({"order_type": "trailing_stop", "trail_amount": "1", "take_profit": "1"}, "take_profit"),
         ({"order_type": "trailing_stop", "trail_amount": "1", "time_in_force": "ioc"}, "time_in_force"),
+        ({"post_only": True}, "post_only"),
+        ({"order_type": "stop", "stop_price": "1", "post_only": True}, "post_only"),
+        ({"order_type": "limit", "limit_price": "1", "post_only": True, "time_in_force": "fok"}, "post_only"),
         ({"display_quantity": "1"}, "display_quantity"),
         ({"order_type": "stop", "stop_price": "1", "display_quantity": "1"}, "display_quantity"),
         (
@@ -251,6 +254,8 @@ def test_fields_that_do_not_go_together(fields: dict[str, object], field: str) -
         {"order_type": "stop_limit", "stop_price": "1", "limit_price": "1.1", "stop_loss": "1.05"},
         {"order_type": "limit", "limit_price": "1", "display_quantity": "1", "display_variance": "1"},
         {"order_type": "limit", "limit_price": "1", "display_quantity": "0.1", "time_in_force": "day"},
+        {"order_type": "limit", "limit_price": "1", "post_only": True},
+        {"post_only": False},
         {"order_type": "trailing_stop", "trail_amount": "0.01"},
         {"order_type": "trailing_stop", "trail_percent": "99.9", "time_in_force": "day"},
         {"order_type": "trailing_stop_limit", "trail_amount": "0.01", "limit_offset": "0"},

@@ -49,6 +49,7 @@ TAKEN: Mapping[str, str] = {
     "expires_at": "a time in ISO 8601 with its offset",
     "max_slippage": _DISTANCE,
     "reduce_only": _SWITCH,
+    "post_only": _SWITCH,
     "account_id": _ID,
     "idempotency_key": f"1 to {KEY_CHARACTERS_MAX} {_KEY}",
     "client_order_id": f"1 to {LABEL_CHARACTERS_MAX} {_KEY}",
@@ -108,6 +109,10 @@ BETWEEN: Mapping[tuple[str, str], tuple[str, str]] = {
     ("unwanted", "display_quantity"): (
         "left out",
         "Only a limit order with time_in_force day, gtc or gtd shows a part of itself: leave {field} out.",
+    ),
+    ("unwanted", "post_only"): (
+        "left out",
+        "Only a limit order with time_in_force day, gtc or gtd can only rest: leave {field} out.",
     ),
     ("too_much", "display_quantity"): ("at most the quantity", "Send {field} as a part of the quantity."),
     ("unwanted", "display_variance"): ("left out", "{field} goes with display_quantity: send both, or leave it out."),

@@ -156,6 +156,7 @@ def order_members(fact: Facts) -> dict[str, Any]:
         "trail_level": fact["trail_level"],
         "display_quantity": fact["display_quantity"],
         "display_variance": fact["display_variance"],
+        "post_only": fact["post_only"],
         "stop_loss": fact["stop_loss"],
         "take_profit": fact["take_profit"],
         "time_in_force": spoken("rest", fact["time_in_force"]),
