@@ -53,6 +53,8 @@ BEGIN
         'limit_offset', p_order.limit_offset
     ) ELSE '{}' END || CASE WHEN p_order.display_quantity IS NOT NULL THEN jsonb_build_object(
         'display_quantity', p_order.display_quantity, 'display_variance', p_order.display_variance
+    ) ELSE '{}' END || CASE WHEN p_order.active_at IS NOT NULL THEN jsonb_build_object(
+        'active_at', utc_text(p_order.active_at)
     ) ELSE '{}' END;
 END
 $$;
@@ -70,7 +72,12 @@ BEGIN
     -- They lie on the tick already: this gives them its places.
     v_order.limit_price := round_to_tick(v_order.limit_price, p_terms.tick_size);
     v_order.stop_price := round_to_tick(v_order.stop_price, p_terms.tick_size);
-    v_order.trigger_watch := watch_of(v_order.order_type, v_order.side, v_order.status);
+    IF is_timed(v_order.time_in_force) THEN
+        SELECT t.active_at, t.ends_at INTO v_order.active_at, v_order.expires_at
+        FROM time_of_order(v_order.time_in_force, p_terms.calendar, p_at) AS t;
+    ELSE
+        v_order.trigger_watch := watch_of(v_order.order_type, v_order.side, v_order.status);
+    END IF;
     v_order.trigger_price := trigger_level(v_order);
     IF v_order.time_in_force = 'day' THEN
         v_order.expires_at := trading_day_end(p_terms.calendar, p_at);
@@ -91,7 +98,9 @@ LANGUAGE sql STABLE AS $$
         submitted_entry(request),
         ROW('APPROVED', 'new', jsonb_build_object(
             'margin', p_fill.margin, 'commission', p_fill.commission, 'reduces', p_fill.margin IS NULL
-        ) || jsonb_strip_nulls(jsonb_build_object('expires_at', utc_text(p_order.expires_at))), NULL, NULL)::audit_entry
+        ) || jsonb_strip_nulls(jsonb_build_object(
+            'expires_at', utc_text(p_order.expires_at), 'active_at', utc_text(p_order.active_at)
+        )), NULL, NULL)::audit_entry
     ]
 $$;
 

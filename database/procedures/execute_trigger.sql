@@ -54,8 +54,7 @@ BEGIN
     IF v_order.expires_at <= p_touch.quoted_at THEN
         RETURN (end_order(request, p_account, v_order, 'expired', NULL, 'Its time in force has ended', p_at)).status;
     END IF;
-    IF p_touch.kind = 'expiry'
-        OR NOT touches(v_order.trigger_watch, v_order.trigger_price, p_touch.bid, p_touch.ask) THEN
+    IF p_touch.kind = 'expiry' OR NOT is_touched(v_order, p_touch) THEN
         RETURN 'idle';
     END IF;
     v_terms := terms_at_touch(p_account, v_order.symbol, p_touch);

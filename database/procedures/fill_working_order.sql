@@ -11,6 +11,9 @@ DECLARE
     v_order orders := keep_trailing_level(p_order);
     v_account accounts := p_account;
 BEGIN
+    IF v_order.active_at IS NOT NULL THEN
+        RETURN act_at_its_time(request, p_account, v_order, p_terms, p_at);
+    END IF;
     IF v_order.status = 'new' AND v_order.order_type IN ('stop_limit', 'limit_if_touched', 'trailing_stop_limit') THEN
         v_order := trigger_order(request, v_account, v_order, p_terms, p_at);
         v_account := account_under_lock(v_account);

@@ -3,8 +3,8 @@
 -- request as of execute_order_atomic, but order_type 'limit', 'stop', 'stop_limit', 'market_if_touched' or
 --   'limit_if_touched' with limit_price? and stop_price? as its type has them, or 'trailing_stop' or
 --   'trailing_stop_limit' with trail_amount or trail_percent, and limit_offset; time_in_force 'day', 'gtc', 'gtd' with
---   expires_at, and for a limit also 'ioc' or 'fok'; display_quantity?, display_variance?
---   and post_only? of a limit that rests
+--   expires_at, and for a limit also 'ioc' or 'fok'; 'market' and 'limit' with 'opg' or 'cls'; display_quantity?,
+--   display_variance? and post_only? of a limit that rests
 -- -> {replayed, answer: {outcome: 'new' | 'triggered' | 'partially_filled' | 'filled' | 'canceled' | 'rejected' |
 --   'denied', order_id, ...}}, the answer as book_order_state, settled_answer and book_denied_order make it.
 -- The margin at its own price must be free now. Nothing of it is reserved: it is checked again when a price touches it.
@@ -84,6 +84,7 @@ BEGIN
 
     PERFORM check_stop_side(request, p_terms, p_at);
     PERFORM check_post_only(request, p_terms, p_at);
+    PERFORM check_timed(request, p_terms, p_at);
     IF NOT v_rests AND NOT quote_is_fresh(p_terms, p_at) THEN
         PERFORM refuse_stale_quote(p_terms.symbol);
     END IF;
@@ -118,12 +119,12 @@ DECLARE
 BEGIN
     IF v_type IS NULL OR v_type NOT IN (
         'limit', 'stop', 'stop_limit', 'market_if_touched', 'limit_if_touched', 'trailing_stop', 'trailing_stop_limit'
-    ) THEN
+    ) AND NOT (v_type = 'market' AND is_timed(v_time)) THEN
         PERFORM refuse_value('order_type', v_type, 'a type that waits for its price');
     END IF;
     IF v_time IS NULL OR v_time NOT IN ('day', 'gtc', 'gtd')
-        AND NOT (v_type = 'limit' AND v_time IN ('ioc', 'fok')) THEN
-        PERFORM refuse_value('time_in_force', v_time, 'day, gtc or gtd, and of a limit order also ioc or fok');
+        AND NOT (v_type = 'limit' AND v_time IN ('ioc', 'fok')) AND NOT (v_type IN ('market', 'limit') AND is_timed(v_time)) THEN
+        PERFORM refuse_value('time_in_force', v_time, 'day, gtc or gtd, and of a limit order also ioc, fok, opg or cls');
     END IF;
     IF (request ->> 'expires_at' IS NOT NULL) <> (v_time = 'gtd') THEN
         PERFORM refuse_value('expires_at', request ->> 'expires_at', CASE v_time
@@ -133,7 +134,7 @@ BEGIN
         PERFORM refuse_value('expires_at', request ->> 'expires_at', 'a time to come');
     END IF;
     PERFORM check_price_given(request, 'limit_price', v_type IN ('limit', 'stop_limit', 'limit_if_touched'));
-    PERFORM check_price_given(request, 'stop_price', v_type <> 'limit' AND NOT is_trailing(v_type));
+    PERFORM check_price_given(request, 'stop_price', v_type NOT IN ('market', 'limit') AND NOT is_trailing(v_type));
     PERFORM check_trail_form(request);
 END
 $$;

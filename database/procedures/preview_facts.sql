@@ -1,7 +1,8 @@
 -- Everything by which a new order of an account would be judged and priced, read at one moment; nothing is written.
 --
 -- p_order {symbol, order_type, side, quantity, stop_price?, trail_amount?, trail_percent?, limit_offset?,
---   limit_price?, post_only?, reduce_only?, client_order_id?, parent_order_id?, max_slippage?, replaces_order_id?}
+--   limit_price?, post_only?, time_in_force?, reduce_only?, client_order_id?, parent_order_id?, max_slippage?,
+--   replaces_order_id?}
 -- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
 --   be traded on, position: what a netting account holds in the symbol, else null, reduces, refusal and
 --   limit_refusal: why it would be denied before and after it is priced, else null, worth {balance, unrealized_pnl,
@@ -19,7 +20,7 @@ DECLARE
     v_account accounts;
     v_terms order_terms;
     v_position positions;
-    v_rests boolean := p_order ->> 'order_type' <> 'market';
+    v_rests boolean := p_order ->> 'order_type' <> 'market' OR coalesce(is_timed(p_order ->> 'time_in_force'), false);
     v_reduces boolean;
     v_open boolean;
     v_worth record;
@@ -31,6 +32,7 @@ BEGIN
     IF v_rests THEN
         PERFORM check_stop_side(p_order, v_terms, v_at);
         PERFORM check_post_only(p_order, v_terms, v_at);
+        PERFORM check_timed(p_order, v_terms, v_at);
     END IF;
     v_position := netting_position(v_account, v_terms.symbol);
     v_reduces := coalesce(

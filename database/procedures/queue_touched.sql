@@ -33,6 +33,10 @@ BEGIN
         WHERE o.symbol = q.symbol AND o.trigger_watch = 'bid_falls' AND o.trigger_price >= q.bid
             AND o.trigger_price IS NOT NULL AND o.status IN ('new', 'triggered', 'partially_filled')
         UNION ALL
+        SELECT o.user_id, o.id, o.account_id, 'order' FROM orders AS o
+        WHERE o.symbol = q.symbol AND o.active_at <= q.quoted_at
+            AND o.active_at IS NOT NULL AND o.status IN ('new', 'triggered', 'partially_filled')
+        UNION ALL
         SELECT p.user_id, p.id, p.account_id, 'stop_loss' FROM positions AS p
         WHERE p.symbol = q.symbol AND p.side = 'long' AND p.stop_loss >= q.bid AND p.status = 'open'
         UNION ALL

@@ -34,7 +34,8 @@ LANGUAGE sql STABLE AS $$
         'executed_at', utc_text(p_order.executed_at),
         'display_quantity', number_form(p_order.display_quantity),
         'display_variance', number_form(p_order.display_variance),
-        'post_only', p_order.post_only
+        'post_only', p_order.post_only,
+        'active_at', utc_text(p_order.active_at)
     ) || readable_trail(p_order, i.tick_size)
     FROM accounts AS a
     CROSS JOIN instruments AS i

@@ -36,13 +36,15 @@ BEGIN
 END
 $$;
 
--- The price at which an order that rests is judged: its own, or of a trailing one what the quote of now makes of it.
+-- The price at which an order that rests is judged: its own, or what the quote of now makes of one without.
 CREATE OR REPLACE FUNCTION resting_price(request jsonb, p_terms order_terms) RETURNS numeric
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_level numeric;
 BEGIN
-    IF NOT is_trailing(request ->> 'order_type') THEN
+    IF request ->> 'order_type' = 'market' THEN
+        RETURN round_to_tick(CASE request ->> 'side' WHEN 'buy' THEN p_terms.ask ELSE p_terms.bid END, p_terms.tick_size);
+    ELSIF NOT is_trailing(request ->> 'order_type') THEN
         RETURN coalesce(request ->> 'limit_price', request ->> 'stop_price')::numeric;
     END IF;
     v_level := level_of_request(request, p_terms);

@@ -255,6 +255,22 @@ class TestResting:
         data = answer.body if route == REST else answer.body["data"]["order_details"]
         assert (data["display_quantity"], data["display_variance"]) == ("0.2", "0.1")
 
+    @pytest.mark.parametrize("route", [FUNCTIONS, REST])
+    @pytest.mark.parametrize("price", [None, "1.05"])
+    def test_an_order_for_the_close_rests_and_says_when_it_takes_its_quote(
+        self, api: Api, user: User, route: str, price: str | None
+    ) -> None:
+        body = order(order_type="limit" if price else "market", price=price, time_in_force="cls")
+
+        answer = api.post(user, body, route=route)
+
+        data = answer.body if route == REST else answer.body["data"]["order_details"]
+        assert answer.status == (201 if route == REST else 200), answer.text
+        ends, begins = (datetime.fromisoformat(data[name]) for name in ("expires_at", "active_at"))
+        assert ends - begins == timedelta(minutes=1)
+        (row,) = api.market.rows("orders", user)
+        assert (row["status"], row["active_at"]) == ("new", begins)
+
     def test_price_is_the_trigger_of_a_stop(self, api: Api, user: User) -> None:
         answer = api.post(user, order(order_type="stop", price="1.2"))
 
@@ -345,7 +361,9 @@ class TestRefusals:
             ({"symbol": "EUR/USD"}, "symbol", "EUR/USD"),
             ({"order_type": "iceberg"}, "order_type", "iceberg"),
             ({"price": "1.1"}, "price", "1.1"),
-            ({"order_type": "limit", "price": "1.1", "time_in_force": "cls"}, "time_in_force", "cls"),
+            ({"order_type": "stop", "price": "1.2", "time_in_force": "cls"}, "time_in_force", "cls"),
+            ({"order_type": "limit", "price": "1.1", "time_in_force": "opg"}, "time_in_force", "opg"),
+            ({"time_in_force": "opg"}, "time_in_force", "opg"),
             ({"order_type": "stop", "price": "1.2", "time_in_force": "gtd"}, "expires_at", None),
             ({"order_type": "stop", "price": "1.1"}, "price", "1.1"),
             ({"order_type": "stop", "side": "sell", "stop_price": "1.2"}, "stop_price", "1.2"),

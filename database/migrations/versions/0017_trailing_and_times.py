@@ -1,4 +1,4 @@
-"""Stops that trail the market, orders that show only a part of themselves, and orders that only rest."""
+"""Stops that trail the market, orders that show only a part of themselves, that only rest, and that wait for a time."""
 
 from alembic import op
 
@@ -33,7 +33,10 @@ def upgrade() -> None:
     op.execute("""
     ALTER TABLE orders ADD COLUMN trail_amount positive_number, ADD COLUMN trail_percent positive_number,
     ADD COLUMN limit_offset unsigned_number, ADD COLUMN display_variance unsigned_number,
-    ADD COLUMN post_only boolean NOT NULL DEFAULT false;
+    ADD COLUMN post_only boolean NOT NULL DEFAULT false, ADD COLUMN active_at timestamptz;
+    -- What waits for its time, not for a price.
+    CREATE INDEX orders_timed ON orders (symbol, active_at)
+    WHERE active_at IS NOT NULL AND status IN ('new', 'triggered', 'partially_filled');
     """)
     _order_types(f"{TYPES_BEFORE}, {TRAILING}", PRICES)
     op.execute(f"""
@@ -88,7 +91,7 @@ def downgrade() -> None:
     """)
     _order_types(TYPES_BEFORE, PRICES_BEFORE)
     op.execute("""
-    ALTER TABLE orders DROP COLUMN post_only, DROP COLUMN display_variance,
+    ALTER TABLE orders DROP COLUMN active_at, DROP COLUMN post_only, DROP COLUMN display_variance,
     DROP COLUMN limit_offset, DROP COLUMN trail_percent, DROP COLUMN trail_amount;
     """)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from trading.errors import ErrorCode, TradingError, validation_failed
 from trading.instruments import INTERNAL, Instrument
 from trading.json_text import json_text, shortest
-from trading.order_entry import OrderEntry
+from trading.order_entry import TIMED, OrderEntry
 
 # Part of the hash: a change in what is hashed is a new version, so that keys in flight are not taken for reused ones.
 HASH_VERSION = 1
@@ -102,7 +102,7 @@ def execute_order(
     """
     instrument = check_against_instrument(order, instruments.find(order.symbol))
     asked = order.model_dump(mode="python", exclude_none=True) | origin_fields(origin, request_hash, key_days)
-    if order.order_type != "market":
+    if order.order_type != "market" or order.time_in_force in TIMED:
         return settled(place(asked), wake_relay)
     if instrument.venue == INTERNAL:
         return settled(execute(asked), wake_relay)

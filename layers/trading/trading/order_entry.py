@@ -27,11 +27,13 @@ METADATA_MEMBERS_MAX = 32
 METADATA_CHARACTERS_MAX = 1024
 # How far the database counts the versions of an order.
 VERSION_MAX = 2**31 - 1
-# What a market order can mean that is filled at once.
-MARKET_TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok"})
-# How long an order may wait for its price; what has nothing but a limit may also take what there is at once.
+# At the opening and at the close: these wait for a time, not for a price.
+TIMED = frozenset({"opg", "cls"})
+# What a market order can mean that is filled at once, or when its time has come.
+MARKET_TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok"}) | TIMED
+# How long an order may wait for its price. What has nothing but a limit may also take what there is at once, or at a
+# time: to a limit order all of them are open.
 RESTING_TIMES_IN_FORCE = frozenset({"day", "gtc", "gtd"})
-LIMIT_TIMES_IN_FORCE = RESTING_TIMES_IN_FORCE | {"ioc", "fok"}
 LIMIT_TYPES = frozenset({"limit", "stop_limit", "limit_if_touched"})
 STOP_TYPES = frozenset({"stop", "stop_limit", "market_if_touched", "limit_if_touched"})
 # These have no price of their own until the market gives them one.
@@ -46,7 +48,6 @@ type Rule = Literal[
     "unpriced",
     "too_much",
     "resting",
-    "limit",
     "below_limit",
     "above_limit",
     "below_stop",
@@ -165,8 +166,9 @@ class OrderEntry(BaseModel):
             self._require("trail_percent", wanted=False)
         self._require("trail_amount", wanted=trails and self.trail_percent is None)
         self._require("limit_offset", wanted=self.order_type == "trailing_stop_limit")
+        unpriced = trails or (self.order_type == "market" and self.time_in_force in TIMED)
         for field in ("stop_loss", "take_profit"):
-            if trails and getattr(self, field) is not None:
+            if unpriced and getattr(self, field) is not None:
                 raise FieldError(field, "unpriced", self.order_type)
         return self
 
@@ -190,8 +192,6 @@ class OrderEntry(BaseModel):
     def _times_fit_the_type(self) -> Self:
         if self.order_type == "market" and self.time_in_force not in MARKET_TIMES_IN_FORCE:
             raise FieldError("time_in_force", "unwanted", self.order_type)
-        if self.order_type == "limit" and self.time_in_force not in LIMIT_TIMES_IN_FORCE:
-            raise FieldError("time_in_force", "limit", self.order_type)
         if self.order_type not in ("market", "limit") and self.time_in_force not in RESTING_TIMES_IN_FORCE:
             raise FieldError("time_in_force", "resting", self.order_type)
         self._require("expires_at", wanted=self.time_in_force == "gtd")

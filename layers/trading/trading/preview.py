@@ -180,6 +180,7 @@ def _asked(order: OrderEntry) -> dict[str, object]:
         "limit_offset",
         "limit_price",
         "post_only",
+        "time_in_force",
         "reduce_only",
         "client_order_id",
         "parent_order_id",

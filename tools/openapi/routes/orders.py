@@ -74,8 +74,12 @@ DISPLAY: Mapping[str, Schema] = {
     "display_quantity": {**nullable(DECIMAL), "description": "Of a limit order: the lots that it shows at once."},
     "display_variance": {**nullable(DECIMAL), "description": "The fraction by which that varies."},
 }
+ACTIVE_AT: Schema = {
+    **nullable(TIMESTAMP),
+    "description": "From when an order for the opening or the close takes its one quote.",
+}
 # In answers only of an order that has them; where orders are read, null of the others.
-EXTRAS: Mapping[str, Schema] = {**TRAIL, **DISPLAY}
+EXTRAS: Mapping[str, Schema] = {**TRAIL, **DISPLAY, "active_at": ACTIVE_AT}
 PENDING_DETAILS: Mapping[str, Schema] = {
     "symbol": TEXT,
     "order_type": word(words_of(OrderType)),
@@ -331,6 +335,7 @@ ORDER_FACTS: Mapping[str, Any] = {
     "display_quantity": None,
     "display_variance": None,
     "post_only": False,
+    "active_at": None,
     "stop_loss": None,
     "take_profit": None,
     "time_in_force": "gtc",

@@ -109,6 +109,7 @@ def resting_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]
         "stop_price": price_text(answer["stop_price"]),
         **_trail(answer),
         **_display(answer),
+        **_active_at(answer),
         "time_in_force": spoken("rest", answer["time_in_force"]),
         "expires_at": _moment_if_any(answer),
         "average_price": price_text(answer["average_price"]),
@@ -145,6 +146,7 @@ def _functions_resting(answer: Mapping[str, Any]) -> dict[str, object]:
             "stop_price": price_text(answer["stop_price"]),
             **_trail(answer),
             **_display(answer),
+            **_active_at(answer),
             "time_in_force": answer["time_in_force"],
             "expires_at": _moment_if_any(answer),
             "filled_quantity": shortest(Decimal(answer["filled_quantity"])),
@@ -199,6 +201,11 @@ def _display(answer: Mapping[str, Any]) -> dict[str, object]:
     names = ("display_quantity", "display_variance")
     told = {name: answer[name] for name in names if name in answer}
     return {name: None if value is None else shortest(Decimal(value)) for name, value in told.items()}
+
+
+def _active_at(answer: Mapping[str, Any]) -> dict[str, object]:
+    """From when an order for the opening or the close takes its quote; nothing of any other."""
+    return {"active_at": moment(answer["active_at"])} if "active_at" in answer else {}
 
 
 def _price_field(given: Mapping[str, Any]) -> str:

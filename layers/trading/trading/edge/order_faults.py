@@ -45,7 +45,7 @@ TAKEN: Mapping[str, str] = {
     "stop_loss": _NUMBER,
     "take_profit": _NUMBER,
     "version": f"a whole number from 1 to {VERSION_MAX}, the version that GET /api/v1/orders shows",
-    "time_in_force": "day, gtc, gtd, ioc or fok, as the order type has it",
+    "time_in_force": "day, gtc, gtd, ioc, fok, opg or cls, as the order type has it",
     "expires_at": "a time in ISO 8601 with its offset",
     "max_slippage": _DISTANCE,
     "reduce_only": _SWITCH,
@@ -127,16 +127,13 @@ BETWEEN: Mapping[tuple[str, str], tuple[str, str]] = {
     ("needed", "expires_at"): ("required", "An order that is good till a time needs {field}: send that time."),
     ("unwanted", "expires_at"): ("left out", "Only time_in_force gtd ends by a time: leave {field} out."),
     ("unwanted", "time_in_force"): (
-        "day, gtc, ioc or fok",
-        "A {order} is executed at once: send {field} as day, gtc, ioc or fok, or leave it out.",
+        "day, gtc, ioc, fok, opg or cls",
+        "A {order} is executed at once, at the opening or at the close: "
+        "send {field} as day, gtc, ioc, fok, opg or cls, or leave it out.",
     ),
     ("resting", "time_in_force"): (
         "day, gtc or gtd",
         "A {order} waits for its price: send {field} as day, gtc or gtd, or leave it out.",
-    ),
-    ("limit", "time_in_force"): (
-        "day, gtc, gtd, ioc or fok",
-        "Send {field} of a {order} as day, gtc, gtd, ioc or fok, or leave it out.",
     ),
     ("below_limit", "stop_loss"): ("below the limit price", "Send a {field} below the limit price of this buy."),
     ("below_limit", "take_profit"): ("below the limit price", "Send a {field} below the limit price of this sale."),

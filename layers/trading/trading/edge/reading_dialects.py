@@ -157,6 +157,7 @@ def order_members(fact: Facts) -> dict[str, Any]:
         "display_quantity": fact["display_quantity"],
         "display_variance": fact["display_variance"],
         "post_only": fact["post_only"],
+        "active_at": _time(fact["active_at"]),
         "stop_loss": fact["stop_loss"],
         "take_profit": fact["take_profit"],
         "time_in_force": spoken("rest", fact["time_in_force"]),

@@ -159,7 +159,10 @@ NUMBER = "a number above 0 with at most 18 digits before and 12 after the point"
 SEND_QUANTITY = f"Send quantity as {NUMBER}, such as 0.1."
 SEND_SYMBOL = "Send symbol as 1 to 20 letters A to Z, digits and underscores, such as EURUSD."
 LEFT_OUT, REQUIRED = "left out", "required"
-IN_FORCE = "A market order is executed at once: send time_in_force as day, gtc, ioc or fok, or leave it out."
+IN_FORCE = (
+    "A market order is executed at once, at the opening or at the close: "
+    "send time_in_force as day, gtc, ioc, fok, opg or cls, or leave it out."
+)
 LIMIT = {"order_type": "limit", "price": "1.1"}
 TIME = "a time in ISO 8601 with its offset"
 
@@ -256,14 +259,29 @@ class TestFaults:
                 "below the limit price",
                 "Send a take_profit below the limit price of this sale.",
             ),
-            ({"time_in_force": "GTD"}, "time_in_force", "GTD", "day, gtc, ioc or fok", IN_FORCE),
-            ({"time_in_force": "opg"}, "time_in_force", "opg", "day, gtc, ioc or fok", IN_FORCE),
+            ({"time_in_force": "GTD"}, "time_in_force", "GTD", "day, gtc, ioc, fok, opg or cls", IN_FORCE),
             (
-                LIMIT | {"time_in_force": "opg"},
-                "time_in_force",
-                "opg",
-                "day, gtc, gtd, ioc or fok",
-                "Send time_in_force of a limit order as day, gtc, gtd, ioc or fok, or leave it out.",
+                {"order_type": "trailing_stop"},
+                "trail_amount",
+                None,
+                REQUIRED,
+                "A trailing stop order needs trail_amount or trail_percent: send how far its stop stays behind the "
+                "market.",
+            ),
+            (
+                {"order_type": "trailing_stop", "trail_percent": "1", "stop_loss": "1"},
+                "stop_loss",
+                "1",
+                LEFT_OUT,
+                "Where a trailing stop order will be filled is not known yet: leave stop_loss out, and set it on the "
+                "position.",
+            ),
+            (
+                LIMIT | {"display_quantity": "7"},
+                "display_quantity",
+                "7",
+                "at most the quantity",
+                "Send display_quantity as a part of the quantity.",
             ),
             (
                 LIMIT | {"time_in_force": "gtd"},
