@@ -11,6 +11,8 @@ BEGIN
     v_order.expires_at := (request ->> 'expires_at')::timestamptz;
     v_order.replaces_order_id := (request ->> 'replaces_order_id')::uuid;
     v_order.linked_order_ids := '{}';
+    v_order.held_quantity := 0;
+    v_order.canceled_quantity := 0;
     v_order.position_size_check := true;
     v_order.version := 1;
     RETURN v_order;
@@ -42,7 +44,7 @@ BEGIN
         'average_price', with_places(p_order.average_price, coalesce(p_order.limit_price, p_order.stop_price)),
         'expires_at', utc_text(p_order.expires_at),
         'failure_code', p_order.failure_code, 'failure_reason', p_order.failure_reason
-    );
+    ) || linked_fact(p_order);
 END
 $$;
 

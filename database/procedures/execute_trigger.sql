@@ -53,8 +53,9 @@ BEGIN
     IF v_order.expires_at <= p_touch.quoted_at THEN
         RETURN (end_order(request, p_account, v_order, 'expired', NULL, 'Its time in force has ended', p_at)).status;
     END IF;
+    -- Nothing touches what has no price: it is held for its parent.
     IF p_touch.kind = 'expiry'
-        OR NOT touches(v_order.trigger_watch, v_order.trigger_price, p_touch.bid, p_touch.ask) THEN
+        OR touches(v_order.trigger_watch, v_order.trigger_price, p_touch.bid, p_touch.ask) IS NOT TRUE THEN
         RETURN 'idle';
     END IF;
     v_terms := terms_at_touch(p_account, v_order.symbol, p_touch);

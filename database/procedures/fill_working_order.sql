@@ -74,6 +74,11 @@ DECLARE
     v_fill order_fill;
     v_refusal jsonb;
 BEGIN
+    IF p_order.contingency = 'bracket_exit' AND v_held = 0 THEN
+        RETURN forgo_quantity(
+            request, p_account, p_order, workable_quantity(p_order), 'Nothing is left to reduce', p_at
+        );
+    END IF;
     v_fill := price_working_order(p_account, p_order, p_terms);
     IF p_order.reduce_only THEN
         v_fill.quantity := least(v_fill.quantity, v_held);
@@ -112,12 +117,12 @@ DECLARE
 BEGIN
     IF p_order.limit_price IS NOT NULL THEN
         v_fill := price_at_quote(p_terms, p_order.side);
-        v_fill.quantity := least(p_order.leaves_quantity, venue_depth(p_terms));
+        v_fill.quantity := least(workable_quantity(p_order), venue_depth(p_terms));
     ELSE
         v_fill := price_order(
-            p_terms, p_order.side, p_order.leaves_quantity, p_account.id || ':' || p_order.id, false
+            p_terms, p_order.side, workable_quantity(p_order), p_account.id || ':' || p_order.id, false
         );
-        v_fill.quantity := p_order.leaves_quantity;
+        v_fill.quantity := workable_quantity(p_order);
     END IF;
     RETURN v_fill;
 END
@@ -196,14 +201,15 @@ BEGIN
             'reduces', p_fill.margin IS NULL, 'free_margin_after', p_fill.free_margin
         ), NULL, NULL)::audit_entry || v_trade.entries, v_trade.facts, p_at);
     IF p_order.reduce_only AND v_order.leaves_quantity > 0 AND p_fill.quantity < least(
-        p_order.leaves_quantity, CASE WHEN p_order.limit_price IS NULL THEN p_order.leaves_quantity
+        workable_quantity(p_order), CASE WHEN p_order.limit_price IS NULL THEN workable_quantity(p_order)
             ELSE venue_depth(p_terms) END
     ) THEN
-        RETURN end_order(
-            request, account_under_lock(p_account), v_order, 'canceled', NULL, 'Nothing is left to reduce', p_at
+        v_order := forgo_quantity(
+            request, account_under_lock(p_account), v_order, workable_quantity(v_order), 'Nothing is left to reduce',
+            p_at
         );
     END IF;
-    RETURN v_order;
+    RETURN settle_linked(request, p_account, v_order, p_fill.quantity, p_at);
 END
 $$;
 
@@ -230,6 +236,7 @@ BEGIN
     UPDATE orders AS o SET
         status = v_status,
         leaves_quantity = 0,
+        held_quantity = 0,
         failure_code = p_code,
         failure_reason = CASE WHEN p_code IS NOT NULL THEN p_reason END,
         version = o.version + 1,
@@ -241,7 +248,7 @@ BEGIN
             'code', p_code, 'filled_quantity', v_order.filled_quantity, 'request_id', request ->> 'request_id'
         )), p_reason, NULL
     )::audit_entry], p_at);
-    RETURN v_order;
+    RETURN settle_linked(request, p_account, v_order, 0, p_at);
 END
 $$;
 
