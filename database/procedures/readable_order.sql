@@ -26,7 +26,6 @@ LANGUAGE sql STABLE AS $$
         'position_id', p_order.position_id,
         'transaction_id', p_order.transaction_id,
         'contingency', p_order.contingency,
-        'parent_order_id', p_order.parent_order_id,
         'linked_order_ids', p_order.linked_order_ids,
         'held_quantity', number_form(p_order.held_quantity),
         'failure_code', p_order.failure_code,

@@ -6,6 +6,8 @@ from typing import Literal
 type Side = Literal["buy", "sell"]
 type OrderType = Literal["market", "limit", "stop", "stop_limit", "market_if_touched", "limit_if_touched"]
 type TimeInForce = Literal["day", "gtc", "gtd", "ioc", "fok", "opg", "cls"]
+# How an order depends on others; those of a bracket's entry are its exits.
+type Contingency = Literal["oco", "oto_parent", "oto_child", "bracket_exit"]
 type OrderStatus = Literal[
     "initialized",
     "pending_new",
