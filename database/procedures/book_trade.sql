@@ -124,7 +124,10 @@ LANGUAGE sql AS $$
     FROM positions AS p
     WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
         AND p.symbol = p_order.symbol AND CASE
-            WHEN p_order.contingency = 'bracket_exit' THEN p.id = p_order.position_id
+            WHEN p_order.contingency = 'bracket_exit' THEN p.id = (
+                SELECT e.position_id FROM orders AS e
+                WHERE e.user_id = p_order.user_id AND e.id = p_order.parent_order_id
+            )
             ELSE p_account.position_mode = 'netting' OR p.order_id = p_order.id
         END
     FOR NO KEY UPDATE

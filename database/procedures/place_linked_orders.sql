@@ -205,7 +205,6 @@ LANGUAGE sql AS $$
             ELSE '{}'
         END,
         parent_order_id = CASE WHEN l.is_child THEN p_parent.id ELSE o.parent_order_id END,
-        position_id = CASE l.contingency WHEN 'bracket_exit' THEN p_parent.position_id ELSE o.position_id END,
         held_quantity = l.held,
         trigger_price = CASE WHEN l.held < o.quantity THEN o.trigger_price END
     FROM (
@@ -239,7 +238,9 @@ BEGIN
         SELECT * INTO STRICT v_order FROM orders AS o
         WHERE o.user_id = p_account.user_id AND o.id = p_ids[v_place];
         p_account.audit_head := append_audit(p_account, v_order.id, ARRAY[
-            submitted_entry(p_legs[v_place]),
+            submitted_entry(p_legs[v_place] || jsonb_strip_nulls(jsonb_build_object(
+                'parent_order_id', v_order.parent_order_id
+            ))),
             ROW('APPROVED', 'new', jsonb_strip_nulls(linked_fact(v_order) || jsonb_build_object(
                 'margin', p_fills[v_place].margin, 'commission', p_fills[v_place].commission,
                 'expires_at', utc_text(v_order.expires_at)

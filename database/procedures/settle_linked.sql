@@ -33,6 +33,25 @@ BEGIN
 END
 $$;
 
+-- The same of many that were canceled together: what their children still hold ends with them.
+CREATE OR REPLACE FUNCTION settle_canceled(
+    request jsonb, p_account accounts, p_order_ids uuid[], p_at timestamptz
+) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_order orders;
+BEGIN
+    FOR v_order IN
+        SELECT o.* FROM orders AS o
+        WHERE o.user_id = p_account.user_id AND o.id = ANY (p_order_ids) AND o.contingency = 'oto_parent'
+            AND o.status = 'canceled'
+        ORDER BY o.id
+    LOOP
+        PERFORM settle_linked(request, p_account, v_order, 0, p_at);
+    END LOOP;
+END
+$$;
+
 -- A fill that took all that its linked order had left of it ends it; one that took all that was active puts it to wait.
 CREATE OR REPLACE FUNCTION settle_own_rest(
     request jsonb, p_account accounts, p_order orders, p_at timestamptz
@@ -62,9 +81,6 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_unreleased numeric := p_child.quantity - released_quantity(p_parent, p_child);
 BEGIN
-    IF p_child.contingency = 'bracket_exit' THEN
-        p_child.position_id := p_parent.position_id;
-    END IF;
     IF p_parent.status IN ('new', 'triggered', 'partially_filled') THEN
         RETURN change_working(request, p_account, p_child, 0, v_unreleased, 'ACTIVATED', NULL, p_at);
     END IF;
@@ -133,13 +149,12 @@ BEGIN
         canceled_quantity = v_order.canceled_quantity,
         held_quantity = v_order.held_quantity,
         trigger_price = v_order.trigger_price,
-        position_id = v_order.position_id,
         version = version + 1,
         updated_at = p_at
     WHERE user_id = p_order.user_id AND id = p_order.id;
     PERFORM book_changed_order(request, p_account, v_order, ROW(p_action, v_order.status, jsonb_build_object(
         'leaves_quantity', v_order.leaves_quantity, 'held_quantity', p_held, 'canceled_quantity',
-        v_order.canceled_quantity, 'position_id', v_order.position_id, 'request_id', request ->> 'request_id'
+        v_order.canceled_quantity, 'request_id', request ->> 'request_id'
     ), p_reason, NULL)::audit_entry, p_at);
     RETURN v_order;
 END
@@ -186,6 +201,7 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'settle_linked(jsonb, accounts, orders, numeric, timestamptz)',
+        'settle_canceled(jsonb, accounts, uuid[], timestamptz)',
         'settle_own_rest(jsonb, accounts, orders, timestamptz)',
         'follow_parent(jsonb, accounts, orders, orders, timestamptz)',
         'released_quantity(orders, orders)',

@@ -134,6 +134,20 @@ class TestChildren:
         assert ticker.tick(EURUSD, "1.1050", "1.1052") == ["canceled"]
         assert states(market, user, ids)[1] == ("canceled", PART, 0, 0)
 
+    def test_many_canceled_at_once_take_their_children_with_them(self, market: Market, user: User) -> None:
+        ids = placed(market, linked_request(user, "oto", leg(), stop_leg()))
+
+        send(market.trader, keyed_request(user, order_type="limit"), "cancel_orders")
+
+        assert states(market, user, ids) == [("canceled", 0, 0, 0)] * 2
+
+    def test_none_of_a_group_can_be_replaced(self, market: Market, user: User) -> None:
+        ids = placed(market, linked_request(user, "oto", leg(), stop_leg()))
+
+        for order_id in ids:
+            with raises_sqlstate("TR009"):
+                send(market.trader, keyed_request(user, order_id=str(order_id), quantity="2"), "replace_order")
+
     def test_a_child_may_be_canceled_alone(self, market: Market, ticker: Ticker, user: User) -> None:
         ids = placed(market, linked_request(user, "oto", leg(), stop_leg(), stop_leg()))
 

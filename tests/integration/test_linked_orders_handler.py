@@ -96,7 +96,7 @@ def test_a_bracket_at_the_market_is_filled_with_its_exits_at_work(api: Api, user
         ("STOP", "SELL", "0"),
         ("LIMIT", "SELL", "0"),
     ]
-    assert api.read(user, loss["id"])["position_id"] == api.read(user, entry["id"])["position_id"]
+    assert api.read(user, loss["id"])["parent_order_id"] == entry["id"]
 
 
 @pytest.mark.parametrize("route", [OCO, OTO, BRACKET])
