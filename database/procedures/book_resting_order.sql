@@ -17,6 +17,8 @@ BEGIN
     v_order.expires_at := (request ->> 'expires_at')::timestamptz;
     v_order.replaces_order_id := (request ->> 'replaces_order_id')::uuid;
     v_order.linked_order_ids := '{}';
+    v_order.held_quantity := 0;
+    v_order.canceled_quantity := 0;
     v_order.position_size_check := true;
     v_order.version := 1;
     RETURN v_order;
@@ -55,7 +57,7 @@ BEGIN
         'display_quantity', p_order.display_quantity, 'display_variance', p_order.display_variance
     ) ELSE '{}' END || CASE WHEN p_order.active_at IS NOT NULL THEN jsonb_build_object(
         'active_at', utc_text(p_order.active_at)
-    ) ELSE '{}' END;
+    ) ELSE '{}' END || linked_fact(p_order);
 END
 $$;
 

@@ -120,20 +120,27 @@ BEGIN
         v_order.status := 'partially_filled';
     END IF;
     v_order.leaves_quantity := CASE v_order.status
-        WHEN 'partially_filled' THEN v_order.quantity - v_order.filled_quantity
+        WHEN 'partially_filled' THEN v_order.quantity - v_order.filled_quantity - v_order.canceled_quantity
         ELSE 0
     END;
     RETURN v_order;
 END
 $$;
 
--- The open position that a fill meets: netting, the symbol's; hedging, the one that the order itself has opened.
+-- The open position that a fill meets: netting, the symbol's; hedging, the one that the order itself has opened. A
+-- bracket's exit takes only from the one that its entry has opened.
 CREATE OR REPLACE FUNCTION position_of_fill(p_account accounts, p_order orders) RETURNS positions
 LANGUAGE sql AS $$
     SELECT p.*
     FROM positions AS p
     WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
-        AND p.symbol = p_order.symbol AND (p_account.position_mode = 'netting' OR p.order_id = p_order.id)
+        AND p.symbol = p_order.symbol AND CASE
+            WHEN p_order.contingency = 'bracket_exit' THEN p.id = (
+                SELECT e.position_id FROM orders AS e
+                WHERE e.user_id = p_order.user_id AND e.id = p_order.parent_order_id
+            )
+            ELSE p_account.position_mode = 'netting' OR p.order_id = p_order.id
+        END
     FOR NO KEY UPDATE
 $$;
 

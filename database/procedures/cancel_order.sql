@@ -14,6 +14,7 @@ DECLARE
     v_order_id uuid := (request ->> 'order_id')::uuid;
     v_begun record;
     v_order orders;
+    v_answer jsonb;
     v_at timestamptz;
 BEGIN
     PERFORM check_request_version(request);
@@ -26,12 +27,14 @@ BEGIN
     IF v_order.id IS NULL THEN
         PERFORM refuse_cancellation(v_user_id, v_order_id);
     END IF;
-    RETURN jsonb_build_object('replayed', false, 'answer', book_order_state(
+    v_answer := book_order_state(
         request, v_begun.account, v_order, ARRAY[ROW('CANCELED', 'canceled', jsonb_build_object(
             'filled_quantity', v_order.filled_quantity, 'idempotency_key', request ->> 'idempotency_key',
             'request_id', request ->> 'request_id'
         ), 'User requested cancellation', NULL)::audit_entry], v_at
-    ));
+    );
+    PERFORM settle_linked(request, v_begun.account, v_order, 0, v_at);
+    RETURN jsonb_build_object('replayed', false, 'answer', v_answer);
 END
 $$;
 

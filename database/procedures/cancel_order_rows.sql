@@ -14,7 +14,12 @@ LANGUAGE sql AS $$
         FOR NO KEY UPDATE
     ),
     canceled AS (
-        UPDATE orders AS o SET status = 'canceled', leaves_quantity = 0, version = o.version + 1, updated_at = p_at
+        UPDATE orders AS o SET
+            status = 'canceled',
+            leaves_quantity = 0,
+            held_quantity = 0,
+            version = o.version + 1,
+            updated_at = p_at
         FROM working AS w
         WHERE o.user_id = w.user_id AND o.id = w.id
         RETURNING o.*

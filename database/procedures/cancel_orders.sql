@@ -36,6 +36,7 @@ BEGIN
             v_account, v_account.last_sequence + 1, 'orders.canceled', jsonb_build_object('orders', v_canceled),
             request ->> 'request_id', v_at
         );
+        PERFORM settle_canceled(request, v_account, v_found.order_ids, v_at);
     END IF;
     v_answer := jsonb_build_object(
         'outcome', 'canceled', 'account_id', v_account.id, 'canceled', v_canceled,

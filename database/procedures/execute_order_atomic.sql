@@ -94,8 +94,11 @@ BEGIN
     IF NOT quote_is_fresh(v_terms, p_at) THEN
         PERFORM refuse_stale_quote(v_terms.symbol);
     END IF;
+    -- One of a group has no key of its own.
     v_fill := price_order(
-        v_terms, v_side, v_quantity, p_account.id || ':' || (request ->> 'idempotency_key'), NOT v_open
+        v_terms, v_side, v_quantity, p_account.id || ':' || coalesce(
+            request ->> 'idempotency_key', request ->> 'group_key'
+        ), NOT v_open
     );
     IF v_fill.slippage > (request ->> 'max_slippage')::numeric THEN
         RETURN book_denied_order(request, p_account, v_terms, slippage_refusal(request, v_fill), p_at);

@@ -54,6 +54,7 @@ BEGIN
     IF v_order.expires_at <= p_touch.quoted_at THEN
         RETURN (end_order(request, p_account, v_order, 'expired', NULL, 'Its time in force has ended', p_at)).status;
     END IF;
+    -- Nothing touches what has no price: it is held for its parent.
     IF p_touch.kind = 'expiry' OR NOT is_touched(v_order, p_touch) THEN
         RETURN 'idle';
     END IF;

@@ -75,6 +75,11 @@ DECLARE
     v_fill order_fill;
     v_refusal jsonb;
 BEGIN
+    IF p_order.contingency = 'bracket_exit' AND v_held = 0 THEN
+        RETURN forgo_quantity(
+            request, p_account, p_order, workable_quantity(p_order), 'Nothing is left to reduce', p_at
+        );
+    END IF;
     v_fill := price_working_order(p_account, p_order, p_terms);
     IF p_order.reduce_only THEN
         v_fill.quantity := least(v_fill.quantity, v_held);
@@ -118,7 +123,7 @@ BEGIN
         v_fill := price_at_quote(p_terms, p_order.side);
     ELSE
         v_fill := price_order(
-            p_terms, p_order.side, p_order.leaves_quantity, p_account.id || ':' || p_order.id, false
+            p_terms, p_order.side, workable_quantity(p_order), p_account.id || ':' || p_order.id, false
         );
     END IF;
     v_fill.quantity := offered_quantity(p_order, p_terms);
@@ -199,15 +204,16 @@ BEGIN
     v_order.slippage := greatest(coalesce(p_order.slippage, 0), p_fill.slippage);
     PERFORM finish_trade(request, v_trade.account, v_order, ROW(
         'EXECUTED', p_order.status, quote_details(p_terms) || jsonb_build_object(
-            'venue', 'internal', 'trigger_price', p_order.trigger_price, 'slippage', p_fill.slippage_details, 'slipped', p_fill.slippage,
-            'reduces', p_fill.margin IS NULL, 'free_margin_after', p_fill.free_margin
+            'venue', 'internal', 'trigger_price', p_order.trigger_price, 'slippage', p_fill.slippage_details,
+            'slipped', p_fill.slippage, 'reduces', p_fill.margin IS NULL, 'free_margin_after', p_fill.free_margin
         ) || trail_details(p_order), NULL, NULL)::audit_entry || v_trade.entries, v_trade.facts, p_at);
     IF p_order.reduce_only AND v_order.leaves_quantity > 0 AND p_fill.quantity < offered_quantity(p_order, p_terms) THEN
-        RETURN end_order(
-            request, account_under_lock(p_account), v_order, 'canceled', NULL, 'Nothing is left to reduce', p_at
+        v_order := forgo_quantity(
+            request, account_under_lock(p_account), v_order, workable_quantity(v_order), 'Nothing is left to reduce',
+            p_at
         );
     END IF;
-    RETURN v_order;
+    RETURN settle_linked(request, p_account, v_order, p_fill.quantity, p_at);
 END
 $$;
 
@@ -234,6 +240,7 @@ BEGIN
     UPDATE orders AS o SET
         status = v_status,
         leaves_quantity = 0,
+        held_quantity = 0,
         failure_code = p_code,
         failure_reason = CASE WHEN p_code IS NOT NULL THEN p_reason END,
         version = o.version + 1,
@@ -245,7 +252,7 @@ BEGIN
             'code', p_code, 'filled_quantity', v_order.filled_quantity, 'request_id', request ->> 'request_id'
         )), p_reason, NULL
     )::audit_entry], p_at);
-    RETURN v_order;
+    RETURN settle_linked(request, p_account, v_order, 0, p_at);
 END
 $$;
 

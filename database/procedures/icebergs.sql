@@ -10,7 +10,7 @@ DECLARE
     v_slice numeric;
 BEGIN
     IF p_order.display_quantity IS NULL THEN
-        RETURN p_order.leaves_quantity;
+        RETURN workable_quantity(p_order);
     END IF;
     v_draw := slippage_draw(p_order.id || ':' || trim_scale(p_order.filled_quantity));
     v_slice := p_order.display_quantity * (1 + coalesce(p_order.display_variance, 0) * (2 * v_draw - 1));
@@ -27,9 +27,9 @@ CREATE OR REPLACE FUNCTION offered_quantity(p_order orders, p_terms order_terms)
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF p_order.limit_price IS NULL THEN
-        RETURN p_order.leaves_quantity;
+        RETURN workable_quantity(p_order);
     END IF;
-    RETURN least(p_order.leaves_quantity, venue_depth(p_terms), displayed_slice(p_order, p_terms));
+    RETURN least(workable_quantity(p_order), venue_depth(p_terms), displayed_slice(p_order, p_terms));
 END
 $$;
 

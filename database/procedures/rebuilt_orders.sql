@@ -55,6 +55,7 @@ LANGUAGE sql STABLE AS $$
             min(l.created_at) FILTER (WHERE l.action = 'TRIGGERED') AS triggered_at,
             -- Of what waited for a price; any other slips from the one quote of its audit.
             max((l.details ->> 'slipped')::numeric) AS slipped,
+            max((l.details ->> 'canceled_quantity')::numeric) AS canceled_quantity,
             (array_agg(l.details ->> 'venue_order_id' ORDER BY l.version DESC) FILTER (
                 WHERE l.details ? 'venue_order_id'
             ))[1] AS venue_order_id,
@@ -87,7 +88,7 @@ LANGUAGE sql STABLE AS $$
         s.asked ->> 'idempotency_key', s.asked ->> 'request_id', s.created_at, s.status, coalesce(f.quantity, 0),
         CASE
             WHEN s.status IN ('pending_new', 'new', 'triggered', 'partially_filled')
-                THEN (s.asked ->> 'quantity')::numeric - coalesce(f.quantity, 0)
+                THEN (s.asked ->> 'quantity')::numeric - coalesce(f.quantity, 0) - coalesce(s.canceled_quantity, 0)
             ELSE 0
         END,
         f.last_price, f.average_price,

@@ -148,6 +148,13 @@ BEGIN
             'order', readable_order(p_order)
         )::text;
     END IF;
+    IF p_order.contingency IS NOT NULL THEN
+        RAISE EXCEPTION 'The order and others depend on each other, so it cannot be replaced. Cancel it and send another.'
+        USING ERRCODE = 'TR009', DETAIL = jsonb_build_object(
+            'field', 'status', 'value', p_order.status, 'constraint', 'an order that stands by itself',
+            'order', readable_order(p_order)
+        )::text;
+    END IF;
     IF EXISTS (
         SELECT FROM venue_routes AS r
         WHERE r.user_id = p_order.user_id AND r.order_id = p_order.id AND r.state <> 'done'

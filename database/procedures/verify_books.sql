@@ -143,7 +143,8 @@ LANGUAGE sql STABLE AS $$
     )
     FROM orders AS o
     WHERE o.leaves_quantity <> CASE
-        WHEN o.status IN ('pending_new', 'new', 'triggered', 'partially_filled') THEN o.quantity - o.filled_quantity
+        WHEN o.status IN ('pending_new', 'new', 'triggered', 'partially_filled')
+            THEN o.quantity - o.filled_quantity - o.canceled_quantity
         ELSE 0
     END
     UNION ALL
@@ -335,6 +336,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'I3', b.* FROM books_routes() AS b
     UNION ALL SELECT 'I3', b.* FROM books_replacements() AS b
     UNION ALL SELECT 'I3', b.* FROM books_operator_events() AS b
+    UNION ALL SELECT 'I3', b.* FROM books_linked() AS b
     UNION ALL SELECT 'I4', b.* FROM books_margin() AS b
     UNION ALL SELECT 'I6', b.* FROM books_guards() AS b
     UNION ALL SELECT 'I6', NULL, a.chain || ' ' || a.version, a.problem FROM verify_audit() AS a

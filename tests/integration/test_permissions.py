@@ -29,6 +29,9 @@ from trading.edge.csrf import make_csrf_token
 NEEDED: Mapping[str, str | None] = {
     "POST /functions/v1/execute-order": "orders:write",
     "POST /api/v1/orders": "orders:write",
+    "POST /api/v1/orders/oco": "orders:write",
+    "POST /api/v1/orders/oto": "orders:write",
+    "POST /api/v1/orders/bracket": "orders:write",
     "GET /api/v1/orders": "orders:read",
     "POST /api/v1/orders/preview": "orders:read",
     "GET /api/orders/history": "orders:read",
@@ -60,10 +63,19 @@ WITHOUT_TOKEN = {"GET /health", "GET /api/v1/health", "GET /api/health"}
 EVERY_PERMISSION = {permission for permissions in PERMISSIONS.values() for permission in permissions}
 AUDIT = "GET /api/v1/orders/{id}/audit"
 ORDER = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1, "idempotency_key": "key"}
+LIMIT = {"symbol": "EURUSD", "order_type": "limit", "side": "buy", "quantity": 1, "limit_price": "1.05"}
+CREATING = {route for route in NEEDED if route.startswith("POST /api/v1/orders") and NEEDED[route] == "orders:write"}
 BODIES: Mapping[str, Mapping[str, object]] = {
     "POST /functions/v1/execute-order": ORDER,
     "POST /api/v1/orders": ORDER,
     "POST /api/v1/orders/preview": {name: ORDER[name] for name in ORDER if name != "idempotency_key"},
+    "POST /api/v1/orders/oco": {"orders": [LIMIT, LIMIT]},
+    "POST /api/v1/orders/oto": {"parent": LIMIT, "children": [LIMIT]},
+    "POST /api/v1/orders/bracket": {
+        "entry": LIMIT,
+        "take_profit": {"limit_price": "1.10"},
+        "stop_loss": {"stop_price": "1.00"},
+    },
     "PATCH /api/v1/orders/{id}": {"quantity": 1},
     "POST /functions/v1/get-stock-price": {"symbol": "EURUSD"},
     "POST /api/v1/accounts/{id}/ledger-entries": {"entry_type": "deposit", "amount": 1, "reason": "a test"},
@@ -162,7 +174,7 @@ def test_with_its_permission_alone_a_route_serves(route: str, trader: User) -> N
     answer = ask(route, trader, permissions=[NEEDED[route]])
 
     # the order, position or account that is asked for does not exist
-    assert answer.status == (404 if "{id}" in route else 201 if route == "POST /api/v1/orders" else 200)
+    assert answer.status == (404 if "{id}" in route else 201 if route in CREATING else 200)
 
 
 @pytest.mark.parametrize("route", [route for route, needed in NEEDED.items() if needed is None])

@@ -50,6 +50,7 @@ EXECUTE_GRANTS = {
         "list_positions(uuid,uuid)",
         "list_quotes(text[])",
         "page_positions(uuid,uuid,boolean,uuid,integer)",
+        "place_linked_orders(jsonb)",
         "place_order(jsonb)",
         "plan_closes(jsonb)",
         "preview_facts(uuid,uuid,jsonb)",

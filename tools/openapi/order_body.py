@@ -9,6 +9,7 @@ from tools.openapi.forms import Schema, ref, word
 from trading.cancellation import CancelAllEntry
 from trading.edge.dialects import spoken
 from trading.edge.envelope import Dialect
+from trading.edge.linked_dialects import OF_THE_GROUP
 from trading.edge.order_dialects import DEFAULT_SIDE
 from trading.edge.order_faults import EXAMPLES, TAKEN
 from trading.moments import MOMENT
@@ -106,6 +107,32 @@ def keyed_body(fields: Mapping[str, Schema]) -> Schema:
     """The body of a change: its key beside `fields`, all of which may be left out."""
     key = _fields(OrderEntry, "rest")["idempotency_key"]
     return _object({**fields, "idempotency_key": key}, [])
+
+
+def order_of_group() -> Schema:
+    """An order of a group, which has the key and the account for all of them."""
+    order = order_body("rest")
+    return {
+        **order,
+        "properties": {name: each for name, each in order["properties"].items() if name not in OF_THE_GROUP},
+    }
+
+
+def group_body(members: Mapping[str, Schema]) -> Schema:
+    """The body of orders that depend on each other: `members`, all needed, beside key and account."""
+    fields = _fields(OrderEntry, "rest")
+    group = {name: fields[name] for name in ("account_id", "idempotency_key")}
+    return _object({**members, **group}, list(members))
+
+
+def exit_bodies() -> dict[str, Schema]:
+    """The exits of a bracket."""
+    fields = _fields(OrderEntry, "rest")
+    stop, limit = fields["stop_price"], fields["limit_price"]
+    return {
+        "take_profit": _object({"limit_price": limit}, ["limit_price"]),
+        "stop_loss": _object({"stop_price": stop, "limit_price": limit}, ["stop_price"]),
+    }
 
 
 def _fields(model: type[BaseModel], dialect: Dialect, prefix: str = "") -> dict[str, Any]:

@@ -15,6 +15,8 @@ type OrderType = Literal[
     "trailing_stop_limit",
 ]
 type TimeInForce = Literal["day", "gtc", "gtd", "ioc", "fok", "opg", "cls"]
+# How an order depends on others; those of a bracket's entry are its exits.
+type Contingency = Literal["oco", "oto_parent", "oto_child", "bracket_exit"]
 type OrderStatus = Literal[
     "initialized",
     "pending_new",

@@ -21,24 +21,36 @@ from tools.openapi.forms import (
     words_of,
 )
 from tools.openapi.operation import Answer, Operation, Parameter
-from tools.openapi.order_body import NUMBERS, change_body, filter_body, keyed_body, without_key
+from tools.openapi.order_body import (
+    NUMBERS,
+    change_body,
+    exit_bodies,
+    filter_body,
+    group_body,
+    keyed_body,
+    order_of_group,
+    without_key,
+)
 from tools.openapi.order_body import order_body as new_order
 from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT
 from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id, some_of
 from trading.edge.change_dialects import all_canceled_body, canceled_body, replaced_body
 from trading.edge.dialects import AUDIT_ACTIONS, order_state, order_state_words, spoken
+from trading.edge.linked_dialects import linked_body
 from trading.edge.order_dialects import execution_data
 from trading.edge.reading_dialects import ORDER_TYPES, SIDES, audit_body, order_body, orders_body
 from trading.errors import ErrorCode
 from trading.execution import Execution
+from trading.linked_orders import CHILDREN_MAX
 from trading.order_entry import LABEL_CHARACTERS_MAX, SYMBOL_PATTERN
-from trading.orders import CLOSED_STATUSES, OrderType, Side, TimeInForce
+from trading.orders import CLOSED_STATUSES, Contingency, OrderType, Side, TimeInForce
 
 CLOSED_WORDS = tuple(sorted({order_state("rest", status) for status in CLOSED_STATUSES}))
 TRADER_ID = "01a1fc5c-5be2-7d0e-a0d5-6a4c1a4a6a10"
 REPLACED_ID = "01a1fc5d-0a11-7c52-9d0e-5b1f1c2a7e10"
 POSITION_ID = "01a1fc5d-1d65-7e95-b7ba-4385d0cd8a94"
 FILL_ID = "01a1fc5d-1d65-7a33-8c87-9c3e967dedf3"
+OTHER_ORDER_ID = "01a1fc5d-1d63-7c11-9a42-0c5f6e2b7d38"
 TRANSACTION_ID = f"txn_1795235323_{FILL_ID}"
 MOMENT = "2026-11-21T04:28:43.227114Z"
 
@@ -184,6 +196,13 @@ REPLACEMENT_MEMBERS: Mapping[str, Schema] = {
         }
     ),
 }
+LINK_MEMBERS: Mapping[str, Schema] = {
+    "linked_order_ids": {
+        **list_of(IDENTIFIER),
+        "description": "Of two that cancel each other the other one; of a parent its children.",
+    },
+    "held_quantity": {**DECIMAL, "description": "What waits for fills of the parent, in lots."},
+}
 ORDER_MEMBERS: Mapping[str, Schema] = {
     "id": IDENTIFIER,
     "trader_id": IDENTIFIER,
@@ -209,6 +228,8 @@ ORDER_MEMBERS: Mapping[str, Schema] = {
     **{name: nullable(schema) for name, schema in COSTS.items()},
     "position_id": nullable(IDENTIFIER),
     "transaction_id": nullable(TRANSACTION),
+    "contingency": nullable(spoken_word(Contingency)),
+    **LINK_MEMBERS,
     "failure_code": {**nullable(TEXT), "description": "The code of its denial, or what its venue said."},
     "failure_reason": nullable(TEXT),
     "replaces_order_id": {
@@ -219,6 +240,12 @@ ORDER_MEMBERS: Mapping[str, Schema] = {
     "created_at": TIMESTAMP,
     "updated_at": TIMESTAMP,
     "executed_at": nullable(TIMESTAMP),
+}
+LINKED_MEMBERS = {
+    **UNFILLED_MEMBERS,
+    "contingency": spoken_word(Contingency),
+    "parent_order_id": {**nullable(IDENTIFIER), "description": "The order whose fills this one waits for."},
+    **LINK_MEMBERS,
 }
 ASKED_MEMBERS: Mapping[str, Schema] = {
     "parent_order_id": nullable(IDENTIFIER),
@@ -289,6 +316,16 @@ SCHEMAS: Mapping[str, Schema] = {
         }
     ),
     "OrderPreview": PREVIEW,
+    "OrderOfGroup": order_of_group(),
+    "OcoRequest": group_body({"orders": {**list_of(ref("OrderOfGroup")), "minItems": 2, "maxItems": 2}}),
+    "OtoRequest": group_body(
+        {
+            "parent": ref("OrderOfGroup"),
+            "children": {**list_of(ref("OrderOfGroup")), "minItems": 1, "maxItems": CHILDREN_MAX},
+        }
+    ),
+    "BracketRequest": group_body({"entry": ref("OrderOfGroup"), **exit_bodies()}),
+    "LinkedOrders": closed({"orders": list_of(closed(LINKED_MEMBERS))}),
 }
 
 # --- what the renderers of the code make these examples of ---------------------------------------------------------
@@ -347,6 +384,9 @@ ORDER_FACTS: Mapping[str, Any] = {
     "total_cost": "115.98",
     "position_id": POSITION_ID,
     "transaction_id": TRANSACTION_ID,
+    "contingency": None,
+    "linked_order_ids": [],
+    "held_quantity": "0",
     "failure_code": None,
     "failure_reason": None,
     "replaces_order_id": None,
@@ -470,6 +510,76 @@ ORDER_PAGE = Answer(
     closed({"data": list_of(ref("Order")), "next_cursor": nullable(IDENTIFIER)}),
     orders_body({"orders": [ORDER_FACTS], "next": None}),
 )
+LINKED_ANSWER = Answer(
+    "The orders, the parent first, of a bracket then the stop loss; each as the call left it.",
+    ref("LinkedOrders"),
+    linked_body(
+        {
+            "orders": [
+                {
+                    **UNFILLED,
+                    "status": "new",
+                    "leaves_quantity": 100,
+                    "contingency": "oco",
+                    "parent_order_id": None,
+                    "linked_order_ids": [OTHER_ORDER_ID],
+                    "held_quantity": 0,
+                }
+            ]
+        },
+        TRADER_ID,
+    ),
+    ("Idempotency-Replayed",),
+)
+
+
+def linked_operation(path: str, operation_id: str, summary: str, body: str, example: Mapping[str, Any]) -> Operation:
+    """A route that places orders which depend on each other."""
+    return Operation(
+        route=f"POST /api/v1/orders/{path}",
+        operation_id=operation_id,
+        tag="orders",
+        summary=summary,
+        description="All of them are placed, or none; without an idempotency key, a repeat is another group.",
+        permission="orders:write",
+        state_changing=True,
+        keyed=True,
+        body=ref(body),
+        body_example=example,
+        errors=ORDER_ERRORS - {ErrorCode.VENUE_UNAVAILABLE},
+        answers={201: LINKED_ANSWER},
+    )
+
+
+BUY_BELOW = {"symbol": "EURUSD", "order_type": "LIMIT", "side": "BUY", "quantity": "0.1", "price": "1.0500"}
+SELL_ABOVE = {"symbol": "EURUSD", "order_type": "LIMIT", "side": "SELL", "quantity": "0.1", "price": "1.2500"}
+LINKED = (
+    linked_operation(
+        "oco",
+        "createOcoOrders",
+        "Place two orders of which one cancels the other",
+        "OcoRequest",
+        {"orders": [BUY_BELOW, SELL_ABOVE]},
+    ),
+    linked_operation(
+        "oto",
+        "createOtoOrders",
+        "Place an order whose fills set others to work",
+        "OtoRequest",
+        {"parent": BUY_BELOW, "children": [SELL_ABOVE]},
+    ),
+    linked_operation(
+        "bracket",
+        "createBracketOrder",
+        "Place an order with a take profit and a stop loss",
+        "BracketRequest",
+        {
+            "entry": {"symbol": "EURUSD", "order_type": "MARKET", "side": "BUY", "quantity": "0.1"},
+            "take_profit": {"limit_price": "1.5000"},
+            "stop_loss": {"stop_price": "0.9000"},
+        },
+    ),
+)
 
 ORDERS = (
     Operation(
@@ -514,6 +624,7 @@ ORDERS = (
             )
         },
     ),
+    *LINKED,
     Operation(
         route="GET /api/v1/orders",
         operation_id="listOrders",

@@ -18,6 +18,8 @@ AUDIT_ACTIONS: Mapping[str, str] = {
     "CANCELED": "CANCELLED",
     "REPLACED": "REPLACED",
     "RECOVERED": "RECOVERED",
+    "ACTIVATED": "ACTIVATED",
+    "REDUCED": "REDUCED",
 }
 
 

@@ -23,6 +23,11 @@ def place_order(database: Database, request: Mapping[str, object]) -> dict[str, 
     return database.call("place_order", {"version": REQUEST_VERSION, **request})
 
 
+def place_linked_orders(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
+    """Place orders that depend on each other, all or none: {replayed, answer}; raises as execute_order_atomic."""
+    return database.call("place_linked_orders", {"version": REQUEST_VERSION, **request})
+
+
 def cancel_order(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
     """Cancel a working order: {replayed, answer}.
 
