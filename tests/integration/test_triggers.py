@@ -216,6 +216,18 @@ class TestDepth:
         (position,) = market.rows("positions", user)
         assert (position["quantity"], position["entry_price"]) == (50, weighted)
 
+    def test_in_parts_it_costs_the_commission_of_one(self, market: Market, ticker: Ticker) -> None:
+        """578.7 shares stand at a quote; one such part alone costs 0.018 x 578.7 = 10.4166."""
+        user = market.user(tier="silver")
+        market.place(user, symbol="AAPL", quantity="2314.8", limit_price="149.00")
+
+        states = [state for cents in range(4) for state in ticker.tick("AAPL", f"148.8{cents}", f"148.9{cents}")]
+
+        order = order_of(market, user)
+        assert states == ["partially_filled"] * 3 + ["filled"]
+        assert order["commission"] == Decimal("41.67")
+        assert sum(fill["commission"] for fill in market.rows("fills", user)) == order["commission"]
+
     def test_ioc_takes_what_is_there_and_cancels_the_rest(self, market: Market) -> None:
         user = market.user(balance="1000000")
 
@@ -250,6 +262,21 @@ class TestRefusedByThen:
         assert (order["status"], order["failure_code"]) == ("rejected", "INSUFFICIENT_MARGIN")
         assert (last["action"], last["reason"]) == ("REJECTED", order["failure_reason"])
         assert market.last_event(user)["event_type"] == "order.rejected"
+
+    def test_the_margin_is_whose_price_came_first(self, market: Market, ticker: Ticker) -> None:
+        """In one batch, too, and whoever was placed first."""
+        user = market.user(balance="1500")
+        for symbol, level in ((EURUSD, "1.0950"), ("GBPUSD", "1.2450")):
+            market.place(user, symbol=symbol, limit_price=level)
+        now = datetime.now(UTC)
+
+        ticker.record(
+            (EURUSD, "1.0947", "1.0949", now + timedelta(milliseconds=1)), ("GBPUSD", "1.2447", "1.2449", now)
+        )
+        ticker.work()
+
+        placed_first, placed_last = sorted(market.rows("orders", user), key=lambda row: row["created_at"])
+        assert (placed_first["status"], placed_last["status"]) == ("rejected", "filled")
 
     def test_who_may_not_trade_any_more_is_rejected(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
@@ -368,6 +395,12 @@ class TestTime:
         assert states == ["expired"]
         assert (order["status"], order["leaves_quantity"]) == ("expired", 0)
         assert market.last_event(user)["event_type"] == "order.expired"
+
+    def test_the_audit_of_a_denied_order_tells_its_end_too(self, market: Market) -> None:
+        placed = market.place(market.user(balance="10"), time_in_force="gtd", expires_at=soon(60))
+
+        assert placed["outcome"] == "denied"
+        assert market.book_faults() == []
 
     def test_a_quote_of_its_end_expires_it(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
