@@ -9,10 +9,14 @@ LANGUAGE sql STABLE AS $$
     WHERE (o.account_id, o.symbol, o.trigger_watch, o.trail_amount, o.trail_percent) IS DISTINCT FROM
         (t.account_id, t.symbol, t.watch, t.trail_amount, t.trail_percent)
     UNION ALL
-    SELECT t.account_id, t.subject_id::text, 'a level trails for it though it is closed'
-    FROM trailing_levels AS t
-    LEFT JOIN positions AS p ON t.user_id = p.user_id AND t.subject_id = p.id AND p.status = 'open'
-    WHERE t.kind = 'position' AND p.id IS NULL
+    SELECT coalesce(p.account_id, t.account_id), coalesce(p.id, t.subject_id)::text,
+        format('its stop trails by %s from %s, the level of the feed by %s at %s', p.trail_distance, p.stop_loss,
+            t.trail_amount, t.level)
+    FROM (SELECT * FROM positions WHERE trail_distance IS NOT NULL AND status = 'open') AS p
+    FULL JOIN (SELECT * FROM trailing_levels WHERE kind = 'position') AS t
+        ON p.user_id = t.user_id AND p.id = t.subject_id
+    WHERE (p.account_id, p.symbol, p.trail_distance) IS DISTINCT FROM (t.account_id, t.symbol, t.trail_amount)
+        OR CASE p.side WHEN 'long' THEN t.level < p.stop_loss ELSE t.level > p.stop_loss END
     UNION ALL
     SELECT o.account_id, o.id::text, 'the audit tells another trail'
     FROM orders AS o

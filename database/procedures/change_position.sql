@@ -38,7 +38,7 @@ DECLARE
     v_terms order_terms;
     v_after positions;
 BEGIN
-    v_before := position_to_close(p_account, p_position_id);
+    v_before := at_present_trail(position_to_close(p_account, p_position_id));
     IF v_before.version <> (request ->> 'expected_version')::integer THEN
         PERFORM refuse_position_version(v_before, request ->> 'expected_version');
     END IF;
@@ -61,6 +61,7 @@ BEGIN
         updated_at = p_at
     WHERE p.user_id = v_before.user_id AND p.id = v_before.id
     RETURNING p.* INTO STRICT v_after;
+    PERFORM keep_position_trail(v_after);
     RETURN book_position_change(request, p_account, v_before, v_after, p_at);
 END
 $$;

@@ -19,7 +19,7 @@ LANGUAGE sql STABLE AS $$
         'realized_pnl', money_form(p_position.realized_pnl, a.currency),
         'currency', a.currency,
         'margin_used', money_form(p_position.margin_used, a.currency),
-        'stop_loss', price_form(p_position.stop_loss, i.tick_size),
+        'stop_loss', price_form(coalesce(t.level, p_position.stop_loss), i.tick_size),
         'take_profit', price_form(p_position.take_profit, i.tick_size),
         'trailing_distance', price_form(p_position.trail_distance, i.tick_size),
         'version', p_position.version,
@@ -30,6 +30,8 @@ LANGUAGE sql STABLE AS $$
     )
     FROM accounts AS a
     CROSS JOIN instruments AS i
+    -- A stop that trails stands where the feed has moved it.
+    LEFT JOIN trailing_levels AS t ON t.user_id = p_position.user_id AND t.subject_id = p_position.id
     WHERE a.user_id = p_position.user_id AND a.id = p_position.account_id AND i.symbol = p_position.symbol
 $$;
 

@@ -113,3 +113,52 @@ def _told(market: Market, request: dict[str, Any]) -> str:
         return send(market.trader, request, "change_position")["outcome"]
     except psycopg.Error as error:
         return error.sqlstate or repr(error)
+
+
+@pytest.mark.parametrize(
+    ("side", "moves", "turns", "level"),
+    [
+        ("buy", [("1.1050", "1.1052"), ("1.1040", "1.1042")], ("1.1020", "1.1022"), "1.10200"),
+        ("sell", [("1.0950", "1.0952"), ("1.0960", "1.0962")], ("1.0980", "1.0982"), "1.09820"),
+    ],
+)
+def test_a_stop_that_trails_follows_the_market_and_never_turns_back(
+    market: Market,
+    ticker: Ticker,
+    trader: User,
+    side: str,
+    moves: list[tuple[str, str]],
+    turns: tuple[str, str],
+    level: str,
+) -> None:
+    position_id = market.trade(trader, side=side)["position_id"]
+    change(market, trader, position_id, trailing_distance="0.003")
+
+    assert [ticker.tick(EURUSD, *quote) for quote in moves] == [[], []]
+    (shown,) = position_of(market, trader)
+    assert shown["stop_loss"] == level
+
+    assert ticker.tick(EURUSD, *turns) == ["filled"]
+    closing = max(market.rows("orders", trader), key=lambda row: row["id"])
+    assert closing["component_name"] == "trailing_stop"
+
+
+def test_a_trail_that_is_ended_leaves_the_stop_where_it_had_come_to(
+    market: Market, ticker: Ticker, trader: User
+) -> None:
+    position_id = market.trade(trader)["position_id"]
+    change(market, trader, position_id, trailing_distance="0.003")
+    ticker.tick(EURUSD, "1.1050", "1.1052")
+
+    change(market, trader, position_id, trailing_distance=None)
+    ticker.tick(EURUSD, "1.1080", "1.1082")
+
+    (shown,) = position_of(market, trader)
+    assert (shown["stop_loss"], shown["trailing_distance"]) == ("1.10200", None)
+    assert market.execute("SELECT count(*) FROM trailing_levels") == [(0,)]
+
+
+def position_of(market: Market, user: User) -> list[dict[str, Any]]:
+    row = market.trader.execute("SELECT list_positions(%s, NULL)", (user.user_id,)).fetchone()
+    assert row is not None
+    return row[0]

@@ -1,0 +1,38 @@
+-- The trailing stop of a position: its owner sets and ends it (change_position), the feed moves it (trailing_levels), and
+-- the row of the position keeps where it stood when it was set.
+
+-- The position with mark and stop as the feed has moved them, which stand still until the transaction ends; any other
+-- as it is.
+CREATE OR REPLACE FUNCTION at_present_trail(p_position positions) RETURNS positions
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_trail trailing_levels;
+BEGIN
+    IF p_position.trail_distance IS NOT NULL THEN
+        SELECT * INTO v_trail FROM trailing_levels AS l
+        WHERE l.user_id = p_position.user_id AND l.subject_id = p_position.id
+        FOR UPDATE;
+        p_position.stop_loss := coalesce(v_trail.level, p_position.stop_loss);
+        p_position.trail_mark := coalesce(v_trail.mark, p_position.trail_mark);
+    END IF;
+    RETURN p_position;
+END
+$$;
+
+-- Has the feed move the stop from where the position's row has it. The end of a trail takes its row away by itself.
+CREATE OR REPLACE FUNCTION keep_position_trail(p_position positions) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO trailing_levels (user_id, subject_id, account_id, kind, symbol, watch, trail_amount, mark, level)
+    SELECT
+        p_position.user_id, p_position.id, p_position.account_id, 'position', p_position.symbol,
+        CASE p_position.side WHEN 'long' THEN 'bid_falls' ELSE 'ask_rises' END, p_position.trail_distance,
+        p_position.trail_mark, p_position.stop_loss
+    WHERE p_position.trail_distance IS NOT NULL
+    ON CONFLICT (user_id, subject_id) DO UPDATE SET
+        trail_amount = excluded.trail_amount, mark = excluded.mark, level = excluded.level
+$$;
+
+ALTER FUNCTION at_present_trail(positions) OWNER TO trading_procedures;
+ALTER FUNCTION keep_position_trail(positions) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION at_present_trail(positions) FROM PUBLIC;
+REVOKE ALL ON FUNCTION keep_position_trail(positions) FROM PUBLIC;
