@@ -70,9 +70,13 @@ BEGIN
     v_open := market_is_open(v_terms.calendar, p_at);
     v_refusal := coalesce(
         eligibility_refusal(p_account, v_terms, v_reducing, v_open, p_at),
-        position_refusal(
-            p_account, v_position, v_side, v_quantity, coalesce((request ->> 'reduce_only')::boolean, false)
-        )
+        CASE WHEN v_position.side = CASE v_side WHEN 'buy' THEN 'short' ELSE 'long' END
+            -- A venue fills what it is sent, when it will: what it closes and what it opens are two orders.
+            THEN larger_refusal(v_side, v_quantity, v_position.quantity)
+            ELSE position_refusal(
+                p_account, v_side, v_quantity, 0, coalesce((request ->> 'reduce_only')::boolean, false)
+            )
+        END
     );
     IF v_refusal IS NOT NULL THEN
         RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);

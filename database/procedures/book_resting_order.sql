@@ -165,10 +165,11 @@ BEGIN
     RETURN order_fact(p_order) || jsonb_build_object(
         'outcome', p_order.status, 'account_id', p_account.id, 'created_at', utc_text(p_order.created_at),
         'sequence', p_account.last_sequence, 'transact_time', utc_text(p_at)
-    ) || CASE p_order.status
-        WHEN 'filled' THEN jsonb_build_object(
+    ) || CASE
+        WHEN p_order.status = 'filled' OR (p_order.status = 'canceled' AND p_order.filled_quantity > 0)
+            THEN jsonb_build_object(
             'execution_price', with_places(
-                p_order.average_price, coalesce(p_order.limit_price, p_order.stop_price)
+                p_order.average_price, coalesce(p_order.limit_price, p_order.stop_price, p_order.last_price)
             ),
             'position_id', p_order.position_id,
             'slippage', p_order.slippage, 'commission', p_order.commission,
@@ -179,7 +180,7 @@ BEGIN
                 WHERE f.user_id = p_order.user_id AND f.order_id = p_order.id
             )
         )
-        WHEN 'rejected' THEN jsonb_build_object(
+        WHEN p_order.status = 'rejected' THEN jsonb_build_object(
             'code', p_order.failure_code, 'message', p_order.failure_reason, 'details', jsonb_build_object(
                 'field', 'status', 'value', p_order.status, 'constraint', 'accepted at the price that touched it'
             )

@@ -12,6 +12,8 @@ CREATE OR REPLACE FUNCTION write_trade(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_left numeric := (request ->> 'quantity')::numeric;
+    -- Rounded once for both parts, which then add up to what one fill would have cost.
+    v_due numeric := commission_of_part(p_account, p_order, p_terms, v_left, p_rates_at);
     v_part record;
     v_fills jsonb := '[]';
     v_positions jsonb := '[]';
@@ -21,8 +23,10 @@ BEGIN
     order_after.last_price := (request ->> 'price')::numeric;
     -- Twice at most: what closes a position, then what opens one.
     WHILE v_left > 0 LOOP
-        SELECT * INTO v_part FROM write_fill_part(request, account, order_after, p_terms, v_left, p_at, p_rates_at);
+        SELECT * INTO v_part
+        FROM write_fill_part(request, account, order_after, p_terms, v_left, v_due, p_at, p_rates_at);
         v_left := v_left - (v_part.booked).quantity;
+        v_due := v_due - (v_part.booked).commission;
         account := v_part.account;
         order_after := v_part.order_after;
         entries := entries || fill_entry(request, order_after, v_part.booked, v_part.held, account.balance);
@@ -33,13 +37,15 @@ BEGIN
 END
 $$;
 
--- The form without p_rates_at was of an earlier release.
+-- The forms without p_rates_at and without p_due were of earlier releases.
 DROP FUNCTION IF EXISTS write_fill_part(jsonb, accounts, orders, order_terms, numeric, timestamptz);
--- At most p_left of a trade: what the open position that it takes from can give, or all of it where it opens or adds.
--- The account, the order and the position as they are after it, and its fill. 
+DROP FUNCTION IF EXISTS write_fill_part(jsonb, accounts, orders, order_terms, numeric, timestamptz, timestamptz);
+-- At most p_left of a trade, for which p_due of commission is left: what the open position that it takes from can give,
+-- or all of it where it opens or adds. The account, the order and the position as they are after it, and its fill.
 CREATE OR REPLACE FUNCTION write_fill_part(
-    request jsonb, p_account accounts, p_order orders, p_terms order_terms, p_left numeric, p_at timestamptz,
-    p_rates_at timestamptz, OUT account accounts, OUT order_after orders, OUT booked fills, OUT held positions
+    request jsonb, p_account accounts, p_order orders, p_terms order_terms, p_left numeric, p_due numeric,
+    p_at timestamptz, p_rates_at timestamptz,
+    OUT account accounts, OUT order_after orders, OUT booked fills, OUT held positions
 )
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -54,7 +60,12 @@ BEGIN
     v_part.quantity := CASE WHEN v_reducing THEN least(p_left, v_before.quantity) ELSE p_left END;
     v_part.price := p_order.last_price;
     v_part.transaction_id := 'txn_' || floor(extract(EPOCH FROM p_at)) || '_' || v_part.fill_id;
-    v_part.commission := commission_of_part(p_account, p_order, p_terms, v_part.quantity, p_rates_at);
+    v_part.commission := CASE
+        WHEN v_part.quantity < p_left THEN commission_of_part(
+            p_account, p_order, p_terms, v_part.quantity, p_rates_at
+        )
+        ELSE p_due
+    END;
     v_part.realized_pnl := 0;
     IF v_reducing THEN
         v_part.realized_pnl := realized_pnl(p_account, p_terms, v_before, v_part.quantity, v_part.price, p_rates_at);
@@ -169,7 +180,10 @@ CREATE OR REPLACE FUNCTION finish_trade(
 ) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_head bytea := append_audit(p_account, p_order.id, p_entries, p_at);
+    -- Of an order that came just now, the first step tells whose request it was.
+    v_head bytea := append_audit(
+        p_account, p_order.id, p_entries, p_at, CASE WHEN p_entries[1].action = 'SUBMITTED' THEN request END
+    );
 BEGIN
     PERFORM update_filled_order(p_order, p_at);
     UPDATE accounts SET
@@ -183,9 +197,9 @@ BEGIN
     WHERE user_id = p_account.user_id AND id = p_account.id;
     RETURN append_event(
         p_account, p_account.last_sequence + 1,
-        CASE p_order.status WHEN 'filled' THEN 'order.filled' ELSE 'order.partial' END, p_facts || jsonb_build_object(
+        CASE p_order.status WHEN 'filled' THEN 'order.filled' ELSE 'order.partial' END, jsonb_build_object(
             'orders', jsonb_build_array(routed_order_fact(p_order)), 'account', present_worth(p_account)
-        ), coalesce(request ->> 'request_id', p_order.request_id), p_at
+        ) || p_facts, coalesce(request ->> 'request_id', p_order.request_id), p_at
     );
 END
 $$;
@@ -249,7 +263,7 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'write_trade(jsonb, accounts, orders, order_terms, timestamptz, timestamptz)',
-        'write_fill_part(jsonb, accounts, orders, order_terms, numeric, timestamptz, timestamptz)',
+        'write_fill_part(jsonb, accounts, orders, order_terms, numeric, numeric, timestamptz, timestamptz)',
         'opening_trade_id(text)',
         'order_after_part(orders, fills, positions, order_fill)',
         'position_of_fill(accounts, orders)',

@@ -58,7 +58,7 @@ BEGIN
     v_open := market_is_open(v_terms.calendar, p_at);
     v_refusal := coalesce(
         eligibility_refusal(p_account, v_terms, true, v_open, p_at),
-        position_refusal(p_account, v_position, v_order ->> 'side', v_quantity, true)
+        larger_refusal(v_order ->> 'side', v_quantity, v_position.quantity)
     );
     IF v_refusal IS NOT NULL THEN
         RETURN book_denied_order(v_order, p_account, v_terms, v_refusal, p_at);

@@ -4,8 +4,9 @@
 --   order_type: 'market', quantity, time_in_force, stop_loss?, take_profit?, max_slippage?, reduce_only?,
 --   client_order_id?, parent_order_id?, strategy_id?, signal_id?, component_name?, metadata?,
 --   execution_instructions?, position_size_check?, request_id?, ip_address?, user_agent?, email?}
--- -> {replayed, answer: {outcome: 'filled' | 'denied', order_id, ...}}, the answer as book_filled_order and
---   book_denied_order make it.
+-- -> {replayed, answer: {outcome: 'filled' | 'canceled' | 'denied', order_id, ...}}, the answer as book_filled_order
+--   and book_denied_order make it; as settled_answer does, of one that turned a position round, and of one that was cut
+--   to what there was to reduce and whose rest is canceled.
 -- Raises TR001 no such account, TR002 unknown symbol, TR003 key reused, TR004 no fresh price, TR005 client_order_id
 -- taken, TR006 a value out of its bounds. A raise keeps nothing and leaves the key free.
 CREATE OR REPLACE FUNCTION execute_order_atomic(request jsonb) RETURNS jsonb
@@ -52,10 +53,10 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_side text := request ->> 'side';
     v_quantity numeric := (request ->> 'quantity')::numeric;
-    v_reduce_only boolean := coalesce((request ->> 'reduce_only')::boolean, false);
     v_terms order_terms;
     v_position positions;
-    v_reducing boolean := false;
+    -- What of the position the order takes from.
+    v_held numeric := 0;
     v_open boolean;
     v_fill order_fill;
     v_worth record;
@@ -70,17 +71,21 @@ BEGIN
         WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
             AND p.symbol = v_terms.symbol
         FOR NO KEY UPDATE;
-        v_reducing := coalesce(
-            v_position.side = CASE v_side WHEN 'buy' THEN 'short' ELSE 'long' END
-            AND v_quantity <= v_position.quantity, false
-        );
+        v_held := CASE
+            WHEN v_position.side = CASE v_side WHEN 'buy' THEN 'short' ELSE 'long' END THEN v_position.quantity
+            ELSE 0
+        END;
+        -- quantity_to_fill and held_against in line, because they are on the path of every order.
+        v_quantity := CASE
+            WHEN v_held > 0 AND (request ->> 'reduce_only')::boolean THEN least(v_quantity, v_held) ELSE v_quantity
+        END;
     END IF;
     v_open := market_is_open(v_terms.calendar, p_at);
     v_refusal := coalesce(
-        eligibility_refusal(p_account, v_terms, v_reducing, v_open, p_at),
-        CASE p_account.position_mode WHEN 'netting'
-            THEN position_refusal(p_account, v_position, v_side, v_quantity, v_reduce_only)
-        END
+        eligibility_refusal(p_account, v_terms, v_held >= v_quantity, v_open, p_at),
+        CASE p_account.position_mode WHEN 'netting' THEN position_refusal(
+            p_account, v_side, v_quantity, v_held, coalesce((request ->> 'reduce_only')::boolean, false)
+        ) END
     );
     IF v_refusal IS NOT NULL THEN
         RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);
@@ -96,11 +101,16 @@ BEGIN
         RETURN book_denied_order(request, p_account, v_terms, slippage_refusal(request, v_fill), p_at);
     END IF;
     IF request ?| ARRAY['stop_loss', 'take_profit'] THEN
-        PERFORM check_exit_prices(request, v_terms, v_fill.price, v_reducing);
+        PERFORM check_exit_prices(request, v_terms, v_fill.price, v_held >= v_quantity);
     END IF;
     v_fill.commission := charged_commission(p_account, v_terms, v_quantity, p_at);
-    IF v_reducing THEN
-        RETURN book_filled_order(request, p_account, v_terms, v_fill, v_position, NULL, p_at);
+    IF v_held > 0 THEN
+        RETURN CASE
+            WHEN v_held >= (request ->> 'quantity')::numeric
+                THEN book_filled_order(request, p_account, v_terms, v_fill, v_position, NULL, p_at)
+            WHEN v_held = v_quantity THEN book_cut_order(request, p_account, v_terms, v_fill, v_quantity, p_at)
+            ELSE turn_position(request, p_account, v_terms, v_fill, v_position, p_at)
+        END;
     END IF;
 
     v_fill.margin := order_margin(p_account, v_terms, v_quantity, v_fill.price, p_at);

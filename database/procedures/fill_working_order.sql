@@ -71,10 +71,7 @@ CREATE OR REPLACE FUNCTION fill_working_order(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_position positions := position_of_fill(p_account, p_order);
-    v_held numeric := CASE
-        WHEN v_position.side = CASE p_order.side WHEN 'buy' THEN 'short' ELSE 'long' END THEN v_position.quantity
-        ELSE 0
-    END;
+    v_held numeric := held_against(v_position, p_order.side);
     v_fill order_fill;
     v_refusal jsonb;
 BEGIN
@@ -85,16 +82,19 @@ BEGIN
     v_refusal := coalesce(
         eligibility_refusal(p_account, p_terms, v_held >= v_fill.quantity, true, p_at),
         position_refusal(
-            p_account, v_position, p_order.side, greatest(v_fill.quantity, p_terms.quantity_min), p_order.reduce_only
+            p_account, p_order.side,
+            -- Of what only reduces nothing is left to fill when nothing is held.
+            CASE v_fill.quantity WHEN 0 THEN p_order.leaves_quantity ELSE v_fill.quantity END, v_held,
+            p_order.reduce_only
         ),
         CASE WHEN v_fill.slippage > p_order.max_slippage THEN slippage_refusal(
             jsonb_build_object('max_slippage', p_order.max_slippage), v_fill
         ) END
     );
     IF v_refusal IS NULL AND v_held < v_fill.quantity THEN
-        v_fill := cost_of_opening(p_account, p_order, p_terms, v_fill, p_at);
+        v_fill := cost_of_opening(p_account, p_order, p_terms, v_fill, v_held, p_at);
         SELECT * INTO v_refusal, v_fill.free_margin
-        FROM judge_opening(p_account, p_order, p_terms, v_fill, v_position.id IS NULL, p_at);
+        FROM judge_opening(p_account, p_order, p_terms, v_fill, v_position, p_at);
     END IF;
     IF v_refusal IS NOT NULL THEN
         RETURN end_order(
@@ -139,36 +139,40 @@ BEGIN
 END
 $$;
 
--- What a fill that adds exposure takes of the free margin, in account currency.
+DROP FUNCTION IF EXISTS cost_of_opening(accounts, orders, order_terms, order_fill, timestamptz);
+-- What a fill that adds exposure takes of the free margin, in account currency, once it has closed the p_held that it
+-- is against.
 CREATE OR REPLACE FUNCTION cost_of_opening(
-    p_account accounts, p_order orders, p_terms order_terms, p_fill order_fill, p_at timestamptz
+    p_account accounts, p_order orders, p_terms order_terms, p_fill order_fill, p_held numeric, p_at timestamptz
 ) RETURNS order_fill
 LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_opened numeric := p_fill.quantity - p_held;
 BEGIN
     p_fill.commission := commission_of_part(p_account, p_order, p_terms, p_fill.quantity, p_at);
-    p_fill.margin := order_margin(p_account, p_terms, p_fill.quantity, p_fill.price, p_at);
-    p_fill.unrealized_pnl := opening_pnl(p_account, p_terms, p_order.side, p_fill.quantity, p_fill.price, p_at);
+    p_fill.margin := order_margin(p_account, p_terms, v_opened, p_fill.price, p_at);
+    p_fill.unrealized_pnl := opening_pnl(p_account, p_terms, p_order.side, v_opened, p_fill.price, p_at);
     RETURN p_fill;
 END
 $$;
 
--- Limits and margin, as of a new order; free_margin is what the fill leaves. p_opens: it makes a position of its own.
+DROP FUNCTION IF EXISTS judge_opening(accounts, orders, order_terms, order_fill, boolean, timestamptz);
+-- Limits and margin, as of a new order; free_margin is what the fill leaves. p_position: what it meets, all NULL
+-- without.
 CREATE OR REPLACE FUNCTION judge_opening(
-    p_account accounts, p_order orders, p_terms order_terms, p_fill order_fill, p_opens boolean, p_at timestamptz,
+    p_account accounts, p_order orders, p_terms order_terms, p_fill order_fill, p_position positions, p_at timestamptz,
     OUT refusal jsonb, OUT free_margin numeric
 )
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_worth record;
 BEGIN
-    SELECT * INTO v_worth FROM account_valuation(p_account.user_id, p_account.id, p_at);
-    IF v_worth.stale IS NOT NULL THEN
-        PERFORM refuse_stale_quote(v_worth.stale);
-    END IF;
+    SELECT * INTO v_worth
+    FROM worth_before_opening(p_account, p_terms, p_order.side, p_position, p_fill.price, p_at);
     refusal := coalesce(
         limit_refusal(
-            p_account, p_terms, p_order.side, p_fill.quantity, p_opens, v_worth.open_positions,
-            v_worth.unrealized_pnl, p_at
+            p_account, p_terms, p_order.side, p_fill.quantity - held_against(p_position, p_order.side), v_worth.opens,
+            v_worth.open_positions, v_worth.unrealized_pnl, p_at
         ),
         margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
     );
@@ -257,8 +261,8 @@ BEGIN
         'fill_working_order(jsonb, accounts, orders, order_terms, timestamptz)',
         'price_working_order(accounts, orders, order_terms)',
         'price_at_quote(order_terms, text)',
-        'cost_of_opening(accounts, orders, order_terms, order_fill, timestamptz)',
-        'judge_opening(accounts, orders, order_terms, order_fill, boolean, timestamptz)',
+        'cost_of_opening(accounts, orders, order_terms, order_fill, numeric, timestamptz)',
+        'judge_opening(accounts, orders, order_terms, order_fill, positions, timestamptz)',
         'book_working_fill(jsonb, accounts, orders, order_terms, order_fill, timestamptz)',
         'quote_details(order_terms)',
         'end_order(jsonb, accounts, orders, text, text, text, timestamptz)'

@@ -48,26 +48,57 @@ BEGIN
 END
 $$;
 
--- What a netting or cash account cannot do without the position it would take from.
-CREATE OR REPLACE FUNCTION position_refusal(
-    p_account accounts, p_position positions, p_side text, p_quantity numeric, p_reduce_only boolean
-) RETURNS jsonb
+-- The lots of a position that an order on p_side takes from: 0 where it would add to it, and without one.
+CREATE OR REPLACE FUNCTION held_against(p_position positions, p_side text) RETURNS numeric
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE
+        WHEN p_position.side = CASE p_side WHEN 'buy' THEN 'short' ELSE 'long' END THEN p_position.quantity
+        ELSE 0
+    END;
+END
+$$;
+
+-- The lots of an order {quantity, reduce_only?} that are filled: one that may only reduce is cut to the p_held that it
+-- takes from, whatever that is by now.
+CREATE OR REPLACE FUNCTION quantity_to_fill(p_order jsonb, p_held numeric) RETURNS numeric
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-    v_opposite boolean := coalesce(p_position.side = CASE p_side WHEN 'buy' THEN 'short' ELSE 'long' END, false);
-    v_held numeric := CASE WHEN v_opposite THEN p_position.quantity ELSE 0 END;
+    v_quantity numeric := (p_order ->> 'quantity')::numeric;
 BEGIN
-    IF p_quantity <= v_held THEN
+    RETURN CASE
+        WHEN p_held > 0 AND (p_order ->> 'reduce_only')::boolean THEN least(v_quantity, p_held) ELSE v_quantity
+    END;
+END
+$$;
+
+-- The form with the position was of an earlier release.
+DROP FUNCTION IF EXISTS position_refusal(accounts, positions, text, numeric, boolean);
+-- What cannot be done without p_held to take from: a cash account is never short, and what only reduces never opens.
+-- Any other order turns a position that is too small for it round.
+CREATE OR REPLACE FUNCTION position_refusal(
+    p_account accounts, p_side text, p_quantity numeric, p_held numeric, p_reduce_only boolean
+) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF p_quantity <= p_held OR NOT (p_reduce_only OR (p_account.kind = 'cash' AND p_side = 'sell')) THEN
         RETURN NULL;
     END IF;
-    IF v_opposite OR p_reduce_only OR (p_account.kind = 'cash' AND p_side = 'sell') THEN
-        RETURN refusal(
-            'INSUFFICIENT_POSITION', format('You can %s at most %s here, which closes what you hold.', p_side, v_held),
-            'quantity', p_quantity::text, 'at most ' || v_held,
-            jsonb_build_object('held_quantity', v_held)
-        );
+    RETURN larger_refusal(p_side, p_quantity, p_held);
+END
+$$;
+
+-- Of an order that may close what is held and no more.
+CREATE OR REPLACE FUNCTION larger_refusal(p_side text, p_quantity numeric, p_held numeric) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF p_quantity <= p_held THEN
+        RETURN NULL;
     END IF;
-    RETURN NULL;
+    RETURN refusal(
+        'INSUFFICIENT_POSITION', format('You can %s at most %s here, which closes what you hold.', p_side, p_held),
+        'quantity', p_quantity::text, 'at most ' || p_held, jsonb_build_object('held_quantity', p_held)
+    );
 END
 $$;
 
@@ -197,7 +228,10 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'refusal(text, text, text, text, text, jsonb)',
         'eligibility_refusal(accounts, order_terms, boolean, boolean, timestamptz)',
-        'position_refusal(accounts, positions, text, numeric, boolean)',
+        'held_against(positions, text)',
+        'quantity_to_fill(jsonb, numeric)',
+        'position_refusal(accounts, text, numeric, numeric, boolean)',
+        'larger_refusal(text, numeric, numeric)',
         'limit_refusal(accounts, order_terms, text, numeric, boolean, bigint, numeric, timestamptz)',
         'limit_violation(text, numeric, numeric, text)',
         'realized_since(uuid, uuid, timestamptz)',

@@ -57,13 +57,11 @@ CREATE OR REPLACE FUNCTION judge_resting_order(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_side text := request ->> 'side';
-    v_quantity numeric := (request ->> 'quantity')::numeric;
     v_rests boolean := request ->> 'time_in_force' NOT IN ('ioc', 'fok');
     v_position positions := netting_position(p_account, p_terms.symbol);
-    v_reducing boolean := coalesce(
-        v_position.side = CASE v_side WHEN 'buy' THEN 'short' ELSE 'long' END AND v_quantity <= v_position.quantity,
-        false
-    );
+    v_held numeric := held_against(v_position, v_side);
+    v_quantity numeric := quantity_to_fill(request, v_held);
+    v_reducing boolean := v_held >= v_quantity;
 BEGIN
     PERFORM check_resting_prices(request, p_terms);
     PERFORM check_display(request, p_terms);
@@ -74,7 +72,7 @@ BEGIN
             v_rests OR market_is_open(p_terms.calendar, p_at), p_at
         ),
         position_refusal(
-            p_account, v_position, v_side, v_quantity, coalesce((request ->> 'reduce_only')::boolean, false)
+            p_account, v_side, v_quantity, v_held, coalesce((request ->> 'reduce_only')::boolean, false)
         ),
         working_orders_refusal(p_account, (request ->> 'replaces_order_id')::uuid)
     );
@@ -94,8 +92,8 @@ BEGIN
     END IF;
     fill.commission := charged_commission(p_account, p_terms, v_quantity, p_at);
     IF NOT v_reducing THEN
-        fill.margin := order_margin(p_account, p_terms, v_quantity, fill.price, p_at);
-        refusal := exposure_refusal(p_account, p_terms, v_side, v_quantity, fill, v_position.id IS NULL, p_at);
+        fill.margin := order_margin(p_account, p_terms, v_quantity - v_held, fill.price, p_at);
+        refusal := exposure_refusal(p_account, p_terms, v_side, v_quantity - v_held, fill, v_position, p_at);
     END IF;
 END
 $$;
@@ -212,10 +210,12 @@ BEGIN
 END
 $$;
 
--- The limits and the margin of an order that adds exposure, p_fill at its own price. p_opens: it makes a position of
--- its own.
+-- The form with p_opens was of an earlier release.
+DROP FUNCTION IF EXISTS exposure_refusal(accounts, order_terms, text, numeric, order_fill, boolean, timestamptz);
+-- The limits and the margin of the p_quantity that an order adds to the exposure or opens, p_fill at its own price.
+-- p_position: what the account holds in the symbol, all NULL without.
 CREATE OR REPLACE FUNCTION exposure_refusal(
-    p_account accounts, p_terms order_terms, p_side text, p_quantity numeric, p_fill order_fill, p_opens boolean,
+    p_account accounts, p_terms order_terms, p_side text, p_quantity numeric, p_fill order_fill, p_position positions,
     p_at timestamptz
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
@@ -224,13 +224,10 @@ DECLARE
 BEGIN
     -- There is no quote of that moment to mark it at.
     p_fill.unrealized_pnl := 0;
-    SELECT * INTO v_worth FROM account_valuation(p_account.user_id, p_account.id, p_at);
-    IF v_worth.stale IS NOT NULL THEN
-        PERFORM refuse_stale_quote(v_worth.stale);
-    END IF;
+    SELECT * INTO v_worth FROM worth_before_opening(p_account, p_terms, p_side, p_position, p_fill.price, p_at);
     RETURN coalesce(
         limit_refusal(
-            p_account, p_terms, p_side, p_quantity, p_opens, v_worth.open_positions, v_worth.unrealized_pnl, p_at
+            p_account, p_terms, p_side, p_quantity, v_worth.opens, v_worth.open_positions, v_worth.unrealized_pnl, p_at
         ),
         margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
     );
@@ -251,7 +248,7 @@ BEGIN
         'check_resting_prices(jsonb, order_terms)',
         'check_stop_side(jsonb, order_terms, timestamptz)',
         'working_orders_refusal(accounts, uuid)',
-        'exposure_refusal(accounts, order_terms, text, numeric, order_fill, boolean, timestamptz)'
+        'exposure_refusal(accounts, order_terms, text, numeric, order_fill, positions, timestamptz)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);

@@ -4,11 +4,11 @@
 --   limit_price?, post_only?, time_in_force?, reduce_only?, client_order_id?, parent_order_id?, max_slippage?,
 --   replaces_order_id?}
 -- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
---   be traded on, position: what a netting account holds in the symbol, else null, reduces, refusal and
---   limit_refusal: why it would be denied before and after it is priced, else null, worth {balance, unrealized_pnl,
---   margin_used}: at quotes of any age, quotes [{symbol, bid, ask, volatility, fresh}]: of the pairs between the
---   currencies concerned, stale_position: a symbol held whose quote is too old, else null, position_currencies [...]:
---   what its P&L is in}
+--   be traded on, position: what a netting account holds in the symbol, else null, quantity: what would be filled,
+--   reduces: it takes from the position and opens nothing, refusal and limit_refusal: why it would be denied before and
+--   after it is priced, else null, worth {balance, unrealized_pnl, margin_used}: at quotes of any age, quotes [{symbol,
+--   bid, ask, volatility, fresh}]: of the pairs between the currencies concerned, stale_position: a symbol held whose
+--   quote is too old, else null, position_currencies [...]: what its P&L is in}
 -- Raises TR001 no such account, TR002 unknown symbol, TR004 no price to tell a stop's side by, TR005 client_order_id
 -- taken, TR006 a value out of its bounds.
 CREATE OR REPLACE FUNCTION preview_facts(p_user_id uuid, p_account_id uuid, p_order jsonb) RETURNS jsonb
@@ -16,11 +16,12 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_at CONSTANT timestamptz := clock_timestamp();
     v_side text := p_order ->> 'side';
-    v_quantity numeric := (p_order ->> 'quantity')::numeric;
+    v_quantity numeric;
     v_account accounts;
     v_terms order_terms;
     v_position positions;
     v_rests boolean := p_order ->> 'order_type' <> 'market' OR coalesce(is_timed(p_order ->> 'time_in_force'), false);
+    v_held numeric;
     v_reduces boolean;
     v_open boolean;
     v_worth record;
@@ -35,10 +36,9 @@ BEGIN
         PERFORM check_timed(p_order, v_terms, v_at);
     END IF;
     v_position := netting_position(v_account, v_terms.symbol);
-    v_reduces := coalesce(
-        v_position.side = CASE v_side WHEN 'buy' THEN 'short' ELSE 'long' END AND v_quantity <= v_position.quantity,
-        false
-    );
+    v_held := held_against(v_position, v_side);
+    v_quantity := quantity_to_fill(p_order, v_held);
+    v_reduces := v_held >= v_quantity;
     v_open := market_is_open(v_terms.calendar, v_at);
     SELECT * INTO v_worth FROM account_valuation(v_account.user_id, v_account.id);
     RETURN jsonb_build_object(
@@ -53,18 +53,19 @@ BEGIN
             'side', v_position.side, 'quantity', v_position.quantity, 'entry_price', v_position.entry_price,
             'margin_used', v_position.margin_used
         ) END,
+        'quantity', v_quantity,
         'reduces', v_reduces,
         'refusal', coalesce(
             -- An order that rests may wait for its market to open.
             eligibility_refusal(v_account, v_terms, v_reduces, v_open OR v_rests, v_at),
             position_refusal(
-                v_account, v_position, v_side, v_quantity, coalesce((p_order ->> 'reduce_only')::boolean, false)
+                v_account, v_side, v_quantity, v_held, coalesce((p_order ->> 'reduce_only')::boolean, false)
             ),
             CASE WHEN v_rests THEN working_orders_refusal(v_account, (p_order ->> 'replaces_order_id')::uuid) END
         ),
         'limit_refusal', CASE WHEN NOT v_reduces THEN limit_refusal(
-            v_account, v_terms, v_side, v_quantity, v_position.id IS NULL, v_worth.open_positions,
-            v_worth.unrealized_pnl, v_at
+            v_account, v_terms, v_side, v_quantity - v_held, v_position.id IS NULL OR v_held > 0,
+            v_worth.open_positions - CASE WHEN v_held > 0 THEN 1 ELSE 0 END, v_worth.unrealized_pnl, v_at
         ) END,
         'worth', jsonb_build_object(
             'balance', v_worth.balance, 'unrealized_pnl', v_worth.unrealized_pnl, 'margin_used', v_worth.margin_used
@@ -130,7 +131,10 @@ GRANT EXECUTE ON FUNCTION refusal(text, text, text, text, text, jsonb) TO tradin
 GRANT EXECUTE ON FUNCTION eligibility_refusal(
     accounts, order_terms, boolean, boolean, timestamptz
 ) TO trading_readers;
-GRANT EXECUTE ON FUNCTION position_refusal(accounts, positions, text, numeric, boolean) TO trading_readers;
+GRANT EXECUTE ON FUNCTION position_refusal(accounts, text, numeric, numeric, boolean) TO trading_readers;
+GRANT EXECUTE ON FUNCTION larger_refusal(text, numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION held_against(positions, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION quantity_to_fill(jsonb, numeric) TO trading_readers;
 GRANT EXECUTE ON FUNCTION limit_refusal(
     accounts, order_terms, text, numeric, boolean, bigint, numeric, timestamptz
 ) TO trading_readers;

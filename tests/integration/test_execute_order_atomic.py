@@ -782,15 +782,6 @@ class TestNetting:
             ("short", "open"),
         ]
 
-    def test_no_flip(self, market: Market, trader: User) -> None:
-        market.trade(trader)
-
-        denied = market.trade(trader, side="sell", quantity="1.01")
-
-        (position,) = market.rows("positions", trader)
-        assert (denied["code"], denied["details"]["held_quantity"]) == ("INSUFFICIENT_POSITION", 1)
-        assert position["quantity"] == 1
-
     @pytest.mark.parametrize("side", ["buy", "sell"])
     def test_reduce_only_never_opens(self, market: Market, trader: User, side: str) -> None:
         denied = market.trade(trader, side=side, reduce_only=True)

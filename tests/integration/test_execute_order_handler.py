@@ -333,6 +333,28 @@ class TestRestDialect:
         assert answer.body["details"]["required_balance"] == Decimal("15001.60")
         assert answer.body["details"]["available_balance"] == 5000
 
+    def test_an_order_that_is_cut_to_the_position_says_what_was_filled(self, api: Api) -> None:
+        user = api.market.user(position_mode="netting")
+        for route in (REST, FUNCTIONS):
+            api.post(user, order(quantity=1), route=REST)
+
+            answer = api.post(user, order(side="sell", quantity=3, reduce_only=True), route=route)
+
+            data = answer.body if route == REST else answer.body["data"] | answer.body["data"]["order_details"]
+            assert answer.status in (200, 201)
+            assert data["status"].lower() == "cancelled"
+            assert (data["quantity"], data["filled_quantity"], data["average_price"]) == ("3", "1", "1.09994")
+
+    def test_an_order_that_turns_a_position_round(self, api: Api) -> None:
+        user = api.market.user(position_mode="netting")
+        api.post(user, order(quantity=1), route=REST)
+
+        data = api.post(user, order(side="sell", quantity=3), route=REST).body
+
+        assert (data["status"], data["quantity"], data["filled_quantity"]) == ("FILLED", "3", "3")
+        assert (data["average_price"], data["total_cost"]) == ("1.09994", "2199.88")
+        assert data["position_id"] == str(api.market.rows("positions", user)[-1]["id"])
+
     def test_a_short_sale_of_a_cash_account(self, api: Api) -> None:
         user = api.market.user(kind="cash", balance=5000)
 

@@ -70,6 +70,7 @@ def test_a_market_order_by_hand(api: Api, user: User) -> None:
         "order_type": "MARKET",
         "side": "BUY",
         "quantity": "1",
+        "filled_quantity": "1",
         "currency": "USD",
         "price": "1.10026",
         "slippage": "0.00006",

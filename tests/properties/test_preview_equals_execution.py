@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.kit import MigratedTemplate, User
+from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market
 from trading.accounts import round_money
 from trading.edge.preview_dialects import preview_body
@@ -183,6 +184,63 @@ def test_a_position_that_is_reduced(books: Books, case: Given, share: Decimal, m
     assert preview["free_margin_before"] == before["free_margin"]
     assert preview["free_margin_after"] == worth["free_margin"]
     assert preview["margin_level_after"] == worth["margin_level"]
+
+
+@EXAMPLES
+@given(
+    case=cases,
+    share=st.decimals("0", "3", places=2),
+    moved=st.decimals("-5", "5", places=2),
+    spare=st.decimals("-0.5", "2", places=2),
+    reduce_only=st.booleans(),
+)
+def test_a_position_that_is_turned_round_or_cut(
+    books: Books, case: Given, share: Decimal, moved: Decimal, spare: Decimal, reduce_only: bool
+) -> None:
+    # given a netting trader who holds a position, a market that moved, and money for about as much again
+    instrument = books.instruments[case.symbol]
+    user = books.market.user(
+        currency=case.currency, tier=case.tier, position_mode="netting", balance=10_000_000_000, risk=UNBOUND
+    )
+    books.move(case.symbol, case.percent, case.volatility)
+    held = max(
+        instrument.quantity_min, case.quantity(instrument) / 4 // instrument.quantity_step * instrument.quantity_step
+    )
+    opened = books.market.trade(user, symbol=case.symbol, side=case.side, quantity=str(held))
+    assert opened["outcome"] == "filled"
+    books.move(case.symbol, case.percent + moved, case.volatility)
+    keep_margin(books.market, user, spare)
+    more = int(held * share / instrument.quantity_step) * instrument.quantity_step
+    asked = held + max(instrument.quantity_min, more)
+    order = {
+        "symbol": case.symbol,
+        "side": "sell" if case.side == "buy" else "buy",
+        "quantity": str(asked),
+        "reduce_only": reduce_only,
+    }
+    # when an order for more than is held is previewed, then executed
+    preview = books.preview(user, **order)
+    answer = books.market.trade(user, **order).answer
+    # then it is filled or refused as was told
+    assert preview["accepted"] == (answer["outcome"] != "denied")
+    assert preview["reduces_position"] is reduce_only
+    if not preview["accepted"]:
+        assert preview["refusal"] == {name: answer[name] for name in ("code", "message", "details")}
+        return
+    assert figures_of(preview) == booked(answer, instrument, case.currency)
+    assert Decimal(preview["filled_quantity"]) == answer["filled_quantity"] == (held if reduce_only else asked)
+    worth = books.market.worth(user)
+    assert preview["free_margin_after"] == worth["free_margin"]
+    assert preview["margin_level_after"] == worth["margin_level"]
+
+
+def keep_margin(market: Market, user: User, share: Decimal) -> None:
+    """Adjust the balance so that free margin is `share` of the margin used."""
+    worth = market.worth(user)
+    wanted = round_money(Decimal(worth["margin_used"]) * share, worth["currency"])
+    amount = wanted - Decimal(worth["free_margin"])
+    if amount:
+        act(market.owner, "adjust", operator_request(user, amount=str(amount)))
 
 
 @EXAMPLES

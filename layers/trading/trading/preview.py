@@ -14,7 +14,7 @@ from trading.execution import Instruments, check_against_instrument
 from trading.instruments import Instrument
 from trading.margin import required_margin
 from trading.order_entry import TRAILING_TYPES, OrderEntry
-from trading.positions import Position, margin_after_reducing, realized_pnl, unrealized_pnl
+from trading.positions import Position, PositionSide, margin_after_reducing, realized_pnl, unrealized_pnl
 from trading.pricing import FillPrice, MarketPrice, commission, fill_price
 from trading.refusals import margin_refusal, slippage_refusal
 from trading.trailing import Trail, price_of_trailing
@@ -34,8 +34,9 @@ class ReadFacts(Protocol):
 class Facts:
     """What an order is judged and priced by, at one moment.
 
-    `worth` is None while something held has no quote at all; `stale_position` names a symbol held whose quote is too
-    old, and `position_currencies` are those of what is held.
+    `quantity` is what would be filled of the order: one that may only reduce is cut to what is held. `worth` is None
+    while something held has no quote at all; `stale_position` names a symbol held whose quote is too old, and
+    `position_currencies` are those of what is held.
     """
 
     account_id: str
@@ -47,6 +48,7 @@ class Facts:
     quoted_at: datetime
     market_open: bool
     position: Position | None
+    quantity: Decimal
     reduces: bool
     rates: Rates
     stale_position: str | None
@@ -57,12 +59,18 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a fill would book, in account currency. `margin` is what it ties up, or with a minus what it sets free."""
+    """What a fill would book, in account currency: what it closes of a position, and what it opens.
+
+    `released` is the margin that the closing sets free, `margin` what the opening ties up; `closing_change` and
+    `opening_pnl` are what they add to the unrealized P&L.
+    """
 
     commission: Decimal
-    margin: Decimal
+    released: Decimal
     realized_pnl: Decimal
-    unrealized_change: Decimal
+    closing_change: Decimal
+    margin: Decimal
+    opening_pnl: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ def preview_order(
     fill = _fill(order, facts)
     _check_exits(order, fill.price, reduces=facts.reduces)
     try:
-        cost = _cost_of_reducing(order, fill, facts) if facts.reduces else _cost_of_opening(order, fill, facts)
+        cost = _cost(order, fill, facts)
         refusal = facts.refusal or slippage_refusal(fill.slippage, order.max_slippage)
         if not facts.reduces:
             refusal = refusal or facts.limit_refusal or _margin_refusal(cost, _sure_worth(facts), facts.account)
@@ -130,6 +138,7 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         and Position(
             position["side"], *(Decimal(position[name]) for name in ("quantity", "entry_price", "margin_used"))
         ),
+        quantity=Decimal(answer["quantity"]),
         reduces=answer["reduces"],
         rates=Rates(FreshQuotes({quote["symbol"]: quote for quote in answer["quotes"]})),
         stale_position=answer["stale_position"],
@@ -207,7 +216,7 @@ def _fill(order: OrderEntry, facts: Facts) -> FillPrice:
     if own_price is not None:
         return FillPrice(own_price, Decimal(0))
     return fill_price(
-        facts.instrument, facts.market, order.side, order.quantity, seed=None, after_hours=not facts.market_open
+        facts.instrument, facts.market, order.side, facts.quantity, seed=None, after_hours=not facts.market_open
     )
 
 
@@ -228,31 +237,30 @@ def _check_exits(order: OrderEntry, price: Decimal, *, reduces: bool) -> None:
         raise validation_failed(field, exit_price, constraint, f"Check {field}: it must be {constraint}.")
 
 
-def _cost_of_opening(order: OrderEntry, fill: FillPrice, facts: Facts) -> Cost:
-    margin = required_margin(facts.account, facts.instrument, order.quantity, fill.price, facts.rates)
-    opening_pnl = Decimal(0)
-    # Where the quote will stand when a resting order fills is not known.
-    if order.order_type == "market":
-        opened = Position("long" if order.side == "buy" else "short", order.quantity, fill.price, margin)
-        opening_pnl = unrealized_pnl(opened, facts.instrument, facts.market, facts.account.currency, facts.rates)
-    return Cost(_commission(order, facts), margin, Decimal(0), opening_pnl)
+def _cost(order: OrderEntry, fill: FillPrice, facts: Facts) -> Cost:
+    """Closes what it meets of an opposite position, and opens the rest: one of the two may be nothing."""
+    position, account, rates = facts.position, facts.account, facts.rates
+    side: PositionSide = "long" if order.side == "buy" else "short"
+    closed = min(facts.quantity, position.quantity) if position and position.side != side else Decimal(0)
+    released = realized = closing_change = margin = opening_pnl = Decimal(0)
+    if position and closed:
+        part = Position(position.side, closed, position.entry_price, position.margin_used)
+        released = position.margin_used - margin_after_reducing(position, closed, account.currency)
+        realized = realized_pnl(position, closed, fill.price, facts.instrument, account.currency, rates)
+        closing_change = -unrealized_pnl(part, facts.instrument, facts.market, account.currency, rates)
+    opened = facts.quantity - closed
+    if opened:
+        margin = required_margin(account, facts.instrument, opened, fill.price, rates)
+        # Where the quote will stand when a resting order fills is not known.
+        if order.order_type == "market":
+            part = Position(side, opened, fill.price, margin)
+            opening_pnl = unrealized_pnl(part, facts.instrument, facts.market, account.currency, rates)
+    return Cost(_commission(facts), released, realized, closing_change, margin, opening_pnl)
 
 
-def _cost_of_reducing(order: OrderEntry, fill: FillPrice, facts: Facts) -> Cost:
-    position, currency = facts.position, facts.account.currency
-    assert position is not None
-    closed = Position(position.side, order.quantity, position.entry_price, position.margin_used)
-    return Cost(
-        commission=_commission(order, facts),
-        margin=margin_after_reducing(position, order.quantity, currency) - position.margin_used,
-        realized_pnl=realized_pnl(position, order.quantity, fill.price, facts.instrument, currency, facts.rates),
-        unrealized_change=-unrealized_pnl(closed, facts.instrument, facts.market, currency, facts.rates),
-    )
-
-
-def _commission(order: OrderEntry, facts: Facts) -> Decimal:
+def _commission(facts: Facts) -> Decimal:
     """In account currency, rounded once; converted as what it is, an amount that goes out."""
-    charged = commission(facts.instrument, order.quantity, facts.tier)
+    charged = commission(facts.instrument, facts.quantity, facts.tier)
     currency = facts.account.currency
     return -round_money(facts.rates.convert(-charged, facts.instrument.quote_currency, currency), currency)
 
@@ -267,14 +275,28 @@ def _sure_worth(facts: Facts) -> Worth:
 
 
 def _margin_refusal(cost: Cost, worth: Worth, account: Account) -> TradingError | None:
+    """What is opened is judged by what is free once the rest is closed."""
     return margin_refusal(
-        account, worth, margin=cost.margin, commission=cost.commission, opening_pnl=cost.unrealized_change
+        account,
+        _after_closing(cost, worth),
+        margin=cost.margin,
+        commission=cost.commission,
+        opening_pnl=cost.opening_pnl,
+    )
+
+
+def _after_closing(cost: Cost, before: Worth) -> Worth:
+    return Worth(
+        before.balance + cost.realized_pnl,
+        before.unrealized_pnl + cost.closing_change,
+        before.margin_used - cost.released,
     )
 
 
 def _after(cost: Cost, before: Worth | None) -> Worth | None:
-    return before and Worth(
-        before.balance + cost.realized_pnl - cost.commission,
-        before.unrealized_pnl + cost.unrealized_change,
-        before.margin_used + cost.margin,
+    if before is None:
+        return None
+    closed = _after_closing(cost, before)
+    return Worth(
+        closed.balance - cost.commission, closed.unrealized_pnl + cost.opening_pnl, closed.margin_used + cost.margin
     )

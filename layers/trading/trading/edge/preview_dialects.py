@@ -63,20 +63,20 @@ def preview_body(order: OrderEntry, preview: Preview) -> dict[str, object]:
     """The answer to `order`; amounts are decimal strings, prices on the tick, money in the account's currency."""
     facts, cost = preview.facts, preview.cost
     currency = facts.account.currency
-    margin = max(cost.margin, Decimal(0))
     return {
         "account_id": facts.account_id,
         "symbol": order.symbol,
         "order_type": spoken("rest", order.order_type),
         "side": spoken("rest", order.side),
         "quantity": shortest(order.quantity),
+        "filled_quantity": shortest(facts.quantity),
         "currency": currency,
         "price": f"{preview.fill.price.quantize(facts.instrument.tick_size):f}",
         "slippage": shortest(preview.fill.slippage),
         "commission": _money(cost.commission, currency),
-        "margin": _money(margin, currency),
-        "margin_released": _money(max(-cost.margin, Decimal(0)), currency),
-        "total_cost": _money(margin + cost.commission, currency),
+        "margin": _money(cost.margin, currency),
+        "margin_released": _money(cost.released, currency),
+        "total_cost": _money(cost.margin + cost.commission, currency),
         "reduces_position": facts.reduces,
         "realized_pnl": _money(cost.realized_pnl, currency),
         "free_margin_before": _free_margin(preview.before, currency),
