@@ -117,16 +117,27 @@ class TestTurning:
         assert len(market.rows("positions", trader)) == 2
 
     def test_the_commission_is_that_of_the_whole_quantity(self, market: Market) -> None:
-        # given a holding whose parts would cost the minimum each, when 7 are sold out of 3
-        user = market.user(position_mode="netting", tier="silver")
+        # given 302 shares at 0.018 each for silver, which is 5.436
+        user = market.user(position_mode="netting", tier="silver", balance=1_000_000)
+        market.trade(user, symbol="AAPL", quantity="302")
+
+        # when twice as many are sold for 10.872
+        turned = market.trade(user, symbol="AAPL", side="sell", quantity="604")
+
+        # then both parts together are rounded once
+        charged = [row["commission"] for row in market.rows("fills", user)]
+        assert charged == [Decimal("5.44"), Decimal("5.44"), Decimal("5.43")]
+        assert turned["commission"] == Decimal("10.87")
+
+    def test_parts_below_the_smallest_commission_pay_it_once(self, market: Market) -> None:
+        user = market.user(position_mode="netting")
         market.trade(user, symbol="AAPL", quantity="3")
-        whole = market.trade(market.user(tier="silver"), symbol="AAPL", side="sell", quantity="7")["commission"]
+        smallest = market.trade(market.user(), symbol="AAPL", side="sell", quantity="7")["commission"]
 
         turned = market.trade(user, symbol="AAPL", side="sell", quantity="7")
 
-        charged = [row["commission"] for row in market.rows("fills", user)][1:]
-        assert whole > 0
-        assert (turned["commission"], sum(charged), len(charged)) == (whole, whole, 2)
+        assert [row["commission"] for row in market.rows("fills", user)] == [smallest, smallest, 0]
+        assert turned["commission"] == smallest > 0
 
     @pytest.mark.parametrize(("balance", "outcome"), [("2283.88", "filled"), ("2283.87", "denied")])
     def test_margin_is_judged_after_the_release(self, market: Market, balance: str, outcome: str) -> None:
