@@ -1,12 +1,13 @@
--- Changes what a user is and may: KYC, status and tier on the profile, leverage on the account, by an operator who says
--- why. The only way to those columns. Takes effect for the next order; open positions keep the margin of their fills.
--- request {version: 1, user_id, account_id, kyc_status?, account_status?, account_tier?, leverage?, reason,
---   idempotency_key, actor, actor_id?, request_hash?, request_id?, ip_address?, user_agent?, email?,
+-- Changes what a user is and may: KYC, status and tier on the profile, leverage and position mode on the account, by an
+-- operator who says why. The only way to those columns. Takes effect for the next order; open positions keep the margin
+-- of their fills, and the mode changes while there are none and no order works.
+-- request {version: 1, user_id, account_id, kyc_status?, account_status?, account_tier?, leverage?, position_mode?,
+--   reason, idempotency_key, actor, actor_id?, request_hash?, request_id?, ip_address?, user_agent?, email?,
 --   idempotency_key_days? (30)}
 -- -> {outcome: 'changed', user_id, account_id, before, after, kyc_status, account_status, account_tier, leverage,
---   sequence, transact_time, replayed}; before and after hold what is changed by it.
--- Raises TR001 no such account, TR003 key reused, TR006 an unknown value or nothing to change, TR011 the actor's own
--- account.
+--   position_mode, sequence, transact_time, replayed}; before and after hold what is changed by it.
+-- Raises TR001 no such account, TR003 key reused, TR006 an unknown value or nothing to change, TR010 a mode that a
+-- position or an order stands in the way of, TR011 the actor's own account.
 CREATE OR REPLACE FUNCTION change_account(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -32,13 +33,17 @@ BEGIN
 
     v_old := jsonb_build_object(
         'kyc_status', v_profile.kyc_status, 'account_status', v_profile.account_status,
-        'account_tier', v_profile.account_tier, 'leverage', v_account.leverage
+        'account_tier', v_profile.account_tier, 'leverage', v_account.leverage,
+        'position_mode', v_account.position_mode
     );
     SELECT jsonb_object_agg(a.key, a.value), jsonb_object_agg(a.key, v_old -> a.key) INTO v_after, v_before
     FROM jsonb_each(requested_terms(request)) AS a
     WHERE a.value <> v_old -> a.key;
     IF v_after IS NULL THEN
         PERFORM refuse_value('changes', NULL, 'something that differs from what is set');
+    END IF;
+    IF v_after ? 'position_mode' THEN
+        PERFORM check_mode_may_change(v_account);
     END IF;
     PERFORM write_account_terms(v_account, v_after, v_at);
     PERFORM tell_operator_act(
@@ -54,12 +59,14 @@ BEGIN
 END
 $$;
 
--- What a request asks to change: {kyc_status?, account_status?, account_tier?, leverage?}, leverage as a number.
+-- What a request asks to change: {kyc_status?, account_status?, account_tier?, leverage?, position_mode?}, leverage as
+-- a number.
 CREATE OR REPLACE FUNCTION requested_terms(request jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE AS $$
     SELECT jsonb_strip_nulls(jsonb_build_object(
         'kyc_status', request ->> 'kyc_status', 'account_status', request ->> 'account_status',
-        'account_tier', request ->> 'account_tier', 'leverage', trim_scale((request ->> 'leverage')::numeric)
+        'account_tier', request ->> 'account_tier', 'leverage', trim_scale((request ->> 'leverage')::numeric),
+        'position_mode', request ->> 'position_mode'
     ))
 $$;
 
@@ -74,12 +81,16 @@ BEGIN
         FROM (VALUES
             ('kyc_status', ARRAY['pending', 'verified', 'rejected']),
             ('account_status', ARRAY['active', 'suspended', 'closed']),
-            ('account_tier', ARRAY['bronze', 'silver', 'gold', 'platinum'])
+            ('account_tier', ARRAY['bronze', 'silver', 'gold', 'platinum']),
+            ('position_mode', ARRAY['hedging', 'netting'])
         ) AS w (field, known)
         WHERE request ->> w.field <> ALL (w.known)
     LOOP
         PERFORM refuse_value(v_word.field, left(v_word.value, 100), 'one of ' || array_to_string(v_word.known, ', '));
     END LOOP;
+    IF p_account.kind = 'cash' AND request ->> 'position_mode' = 'hedging' THEN
+        PERFORM refuse_value('position_mode', 'hedging', 'netting on a cash account, which is never short');
+    END IF;
     IF request ->> 'leverage' IS NULL THEN
         RETURN;
     END IF;
@@ -89,6 +100,35 @@ BEGIN
     END IF;
     IF p_account.kind = 'cash' AND v_leverage <> 1 THEN
         PERFORM refuse_value('leverage', request ->> 'leverage', '1 on a cash account, which borrows nothing');
+    END IF;
+END
+$$;
+
+-- A position belongs to the mode that it was opened in, and an order that works may meet one. The account is locked, so
+-- that no order comes in between. One in flight to a venue works there, also when it was canceled here.
+CREATE OR REPLACE FUNCTION check_mode_may_change(p_account accounts) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_positions bigint;
+    v_orders bigint;
+BEGIN
+    SELECT count(*) INTO v_positions FROM positions AS p
+    WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open';
+    SELECT count(*) INTO v_orders FROM (
+        SELECT o.id FROM orders AS o
+        WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
+            AND o.status IN ('pending_new', 'new', 'triggered', 'partially_filled')
+        UNION
+        SELECT r.order_id FROM venue_routes AS r
+        WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done'
+    ) AS w;
+    IF v_positions + v_orders > 0 THEN
+        RAISE EXCEPTION 'Positions and orders stand in the way: % open, % working. Close and cancel them, then change '
+            'the mode.', v_positions, v_orders
+        USING ERRCODE = 'TR010', DETAIL = jsonb_build_object(
+            'field', 'position_mode', 'value', p_account.position_mode, 'constraint',
+            format('no open positions (now %s) and no working orders (now %s)', v_positions, v_orders)
+        )::text;
     END IF;
 END
 $$;
@@ -104,8 +144,10 @@ BEGIN
             updated_at = p_at
         WHERE id = p_account.user_id;
     END IF;
-    IF p_terms ? 'leverage' THEN
-        UPDATE accounts SET leverage = (p_terms ->> 'leverage')::numeric
+    IF p_terms ?| ARRAY['leverage', 'position_mode'] THEN
+        UPDATE accounts SET
+            leverage = coalesce((p_terms ->> 'leverage')::numeric, leverage),
+            position_mode = coalesce(p_terms ->> 'position_mode', position_mode)
         WHERE user_id = p_account.user_id AND id = p_account.id;
     END IF;
 END
@@ -114,9 +156,11 @@ $$;
 ALTER FUNCTION change_account(jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION requested_terms(jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION check_account_terms(jsonb, accounts) OWNER TO trading_procedures;
+ALTER FUNCTION check_mode_may_change(accounts) OWNER TO trading_procedures;
 ALTER FUNCTION write_account_terms(accounts, jsonb, timestamptz) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION change_account(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION requested_terms(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION check_account_terms(jsonb, accounts) FROM PUBLIC;
+REVOKE ALL ON FUNCTION check_mode_may_change(accounts) FROM PUBLIC;
 REVOKE ALL ON FUNCTION write_account_terms(accounts, jsonb, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION change_account(jsonb) TO function_operator;

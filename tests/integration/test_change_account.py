@@ -5,21 +5,24 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from threading import Barrier
 from typing import Any
 
 import psycopg
 import pytest
 
 from local.servers import LOGIN_ROLES
-from tests.kit import MigratedTemplate, User
+from tests.kit import MigratedTemplate, User, order_request
 from tests.kit.operators import OPERATOR_ID, Desk, act, operator_request
-from tests.kit.orders import Market, details_of, raises_sqlstate
+from tests.kit.orders import Market, details_of, raises_sqlstate, send
+from tests.kit.venues import make_venue_instrument
 
 CHANGES: list[dict[str, Any]] = [
     {"kyc_status": "rejected"},
     {"account_status": "suspended"},
     {"account_tier": "platinum"},
     {"leverage": 30},
+    {"position_mode": "netting"},
     {"kyc_status": "pending", "account_status": "closed", "account_tier": "bronze", "leverage": 1},
 ]
 
@@ -45,8 +48,8 @@ def terms(desk: Desk, user: User) -> dict[str, Any]:
     """What the rows of profile and account say."""
     (row,) = desk.market.execute(
         "SELECT jsonb_build_object('kyc_status', p.kyc_status, 'account_status', p.account_status, 'account_tier', "
-        "p.account_tier, 'leverage', a.leverage) FROM profiles AS p JOIN accounts AS a ON a.user_id = p.id "
-        "WHERE a.id = %s",
+        "p.account_tier, 'leverage', a.leverage, 'position_mode', a.position_mode) "
+        "FROM profiles AS p JOIN accounts AS a ON a.user_id = p.id WHERE a.id = %s",
         (user.account_id,),
     )
     return row[0]
@@ -141,6 +144,8 @@ class TestRefusals:
             ({"leverage": "NaN"}, "leverage"),
             ({"leverage": "1.001"}, "leverage"),
             ({"leverage": "many"}, "leverage"),
+            ({"position_mode": "both"}, "position_mode"),
+            ({"position_mode": "hedging"}, "changes"),
             ({}, "changes"),
             ({"leverage": 100, "account_tier": "gold"}, "changes"),
             ({"leverage": 30, "reason": None}, "reason"),
@@ -178,6 +183,95 @@ class TestRefusals:
     def test_an_account_that_is_not_there(self, desk: Desk, user: User) -> None:
         with raises_sqlstate("TR001"):
             desk.act("change_account", user, leverage=30, account_id=str(uuid.uuid4()))
+
+
+class TestPositionMode:
+    def refusal(self, desk: Desk, user: User, mode: str = "netting") -> str:
+        before = terms(desk, user), desk.market.counts(user)
+        with raises_sqlstate("TR010") as caught:
+            desk.act("change_account", user, position_mode=mode)
+        assert (terms(desk, user), desk.market.counts(user)) == before
+        assert details_of(caught.value)["field"] == "position_mode"
+        return details_of(caught.value)["constraint"]
+
+    def test_an_open_position_stands_in_the_way(self, desk: Desk, user: User) -> None:
+        opened = desk.market.trade(user)
+
+        refusal = self.refusal(desk, user)
+        desk.market.close_out(user, opened["position_id"])
+
+        assert refusal == "no open positions (now 1) and no working orders (now 0)"
+        assert desk.act("change_account", user, position_mode="netting")["outcome"] == "changed"
+
+    def test_a_working_order_stands_in_the_way(self, desk: Desk, user: User) -> None:
+        placed = desk.market.place(user)
+
+        refusal = self.refusal(desk, user)
+        desk.market.cancel(user, placed["order_id"])
+
+        assert refusal == "no open positions (now 0) and no working orders (now 1)"
+        assert desk.act("change_account", user, position_mode="netting")["position_mode"] == "netting"
+
+    def test_so_does_an_order_in_flight_to_its_venue(self, desk: Desk) -> None:
+        user = desk.market.user(position_mode="netting")
+        make_venue_instrument(desk.market.owner, "ROUTED")
+        desk.market.quote("ROUTED", "149.98", "150.00")
+        accepted = send(desk.market.trader, order_request(user, symbol="ROUTED"), "accept_order")
+        assert accepted["outcome"] == "pending_new"
+
+        refusal = self.refusal(desk, user, "hedging")
+
+        assert refusal == "no open positions (now 0) and no working orders (now 1)"
+
+    def test_other_terms_change_whatever_is_held(self, desk: Desk, user: User) -> None:
+        desk.market.trade(user)
+
+        assert desk.act("change_account", user, leverage=50, position_mode="hedging")["after"] == {"leverage": 50}
+
+    def test_a_cash_account_nets(self, desk: Desk) -> None:
+        with raises_sqlstate("TR006") as caught:
+            desk.act("change_account", desk.market.user(kind="cash"), position_mode="hedging")
+
+        assert details_of(caught.value)["field"] == "position_mode"
+
+    def test_the_next_order_nets(self, desk: Desk, user: User) -> None:
+        desk.act("change_account", user, position_mode="netting")
+
+        for side in ("buy", "buy", "sell"):
+            desk.market.trade(user, side=side)
+
+        (position,) = desk.market.rows("positions", user)
+        assert (position["side"], position["quantity"]) == ("long", 1)
+
+    def test_orders_and_changes_at_once(self, desk: Desk) -> None:
+        # given ten callers who buy, and ten operators who would net the account
+        user = desk.market.user(balance=1_000_000, risk={"max_positions": None})
+        start = Barrier(20)
+
+        def change(_: int) -> str:
+            with desk.market.database.connect("function_operator") as connection:
+                start.wait(30)
+                try:
+                    return act(connection, "change_account", operator_request(user, position_mode="netting"))["outcome"]
+                except psycopg.Error as error:
+                    return error.sqlstate or repr(error)
+
+        def buy(_: int) -> str:
+            with desk.market.database.connect("function_trader") as connection:
+                start.wait(30)
+                return send(connection, order_request(user))["outcome"]
+
+        with ThreadPoolExecutor(20) as pool:
+            changes, orders = pool.map(change, range(10)), pool.map(buy, range(10))
+            told, filled = list(changes), list(orders)
+
+        # then the mode changed before the first order or not at all, and the positions are of the mode there is
+        mode = terms(desk, user)["position_mode"]
+        assert filled == ["filled"] * 10
+        assert told.count("changed") == (1 if mode == "netting" else 0)
+        assert set(told) <= {"changed", "TR006", "TR010"}
+        assert len(desk.market.rows("positions", user)) == (1 if mode == "netting" else 10)
+        assert desk.market.book_faults() == []
 
 
 class TestEffect:
@@ -235,6 +329,7 @@ class TestTheOnlyWay:
             "UPDATE profiles SET account_status = 'active'",
             "UPDATE profiles SET account_tier = 'platinum'",
             "UPDATE accounts SET leverage = 1000",
+            "UPDATE accounts SET position_mode = 'netting'",
             "SELECT write_account_terms(a, '{\"leverage\": 1000}', now()) FROM accounts AS a",
         ],
     )

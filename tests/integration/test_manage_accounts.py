@@ -334,11 +334,24 @@ class TestChanges:
             "account_status": "suspended",
             "account_tier": "gold",
             "leverage": "30.5",
+            "position_mode": "hedging",
             "updated_at": answer.body["updated_at"],
             "sequence": 2,
         }
         assert api.market.trade(user)["code"] == "ACCOUNT_NOT_ACTIVE"
         assert api.woken == [user.account_id]
+
+    def test_a_mode_that_something_stands_in_the_way_of_is_a_conflict(self, api: Api) -> None:
+        user = api.market.user()
+        opened = api.market.trade(user)
+
+        refused = api.change(user, position_mode="netting")
+        api.market.close_out(user, opened["position_id"])
+        changed = api.change(user, position_mode="netting")
+
+        assert (refused.status, refused.body["error"]) == (409, "CONFLICT")
+        assert refused.body["details"]["field"] == "position_mode"
+        assert (changed.status, changed.body["position_mode"]) == (200, "netting")
 
     def test_a_key_gets_its_answer_again(self, api: Api, user: User) -> None:
         first, second = (api.change(user, leverage=30, idempotency_key="again") for _ in range(2))
@@ -363,6 +376,8 @@ class TestChanges:
             ({"leverage": 30, "reason": ...}, "reason"),
             ({"trading_state": "halted"}, "trading_state"),
             ({"balance": 1}, "balance"),
+            ({"position_mode": "both"}, "position_mode"),
+            ({"position_mode": "HEDGING"}, "changes"),
         ],
     )
     def test_what_does_not_fit_is_named(self, api: Api, user: User, fields: dict[str, Any], field: str) -> None:

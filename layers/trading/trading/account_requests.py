@@ -41,5 +41,6 @@ class AccountChange(BaseModel):
     account_status: Annotated[Literal["active", "suspended", "closed"] | None, BeforeValidator(lower_case)] = None
     account_tier: Annotated[Literal["bronze", "silver", "gold", "platinum"] | None, BeforeValidator(lower_case)] = None
     leverage: Annotated[Number, Field(ge=1, le=1000)] | None = None
+    position_mode: Annotated[Literal["hedging", "netting"] | None, BeforeValidator(lower_case)] = None
     reason: Reason
     idempotency_key: Key

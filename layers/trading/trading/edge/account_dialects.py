@@ -29,6 +29,7 @@ TAKEN: Mapping[str, str] = {
     "account_status": "active, suspended or closed",
     "account_tier": "bronze, silver, gold or platinum",
     "leverage": "a number from 1 to 1000",
+    "position_mode": "hedging or netting",
     "reason": f"text of 1 to {REASON_CHARACTERS_MAX} characters",
     "idempotency_key": TAKEN_BY_ORDERS["idempotency_key"],
 }
@@ -74,6 +75,8 @@ def change_body(answer: Facts) -> dict[str, Any]:
         "id": answer["account_id"],
         "trader_id": answer["user_id"],
         **_terms(answer),
+        # Answers of an earlier release, which a repeat gets again, do not say.
+        **({"position_mode": answer["position_mode"]} if "position_mode" in answer else {}),
         "updated_at": _time(answer["transact_time"]),
         "sequence": answer["sequence"],
     }

@@ -18,9 +18,9 @@ class AccountStore:
     """Calls as the role function_operator.
 
     The procedures answer {outcome, ..., replayed} as they document it. They raise NOT_FOUND, IDEMPOTENCY_KEY_REUSED,
-    VALIDATION_FAILED, FORBIDDEN for the operator's own account, MARKET_DATA_UNAVAILABLE (a withdrawal) and
-    DATABASE_UNAVAILABLE; then nothing is kept and the key is free, but for the last, where the outcome is unknown
-    until the same key is sent again.
+    VALIDATION_FAILED, FORBIDDEN for the operator's own account, CONFLICT (a position mode that something held stands in
+    the way of), MARKET_DATA_UNAVAILABLE (a withdrawal) and DATABASE_UNAVAILABLE; then nothing is kept and the key is
+    free, but for the last, where the outcome is unknown until the same key is sent again.
     """
 
     def __init__(self, database: Database) -> None:
@@ -42,5 +42,5 @@ class AccountStore:
         return self._database.call(PROCEDURE_BY_ENTRY_TYPE[entry_type], {"version": REQUEST_VERSION, **request})
 
     def change(self, request: Mapping[str, object]) -> dict[str, Any]:
-        """Change KYC, status, tier or leverage; outcome changed."""
+        """Change KYC, status, tier, leverage or position mode; outcome changed."""
         return self._database.call("change_account", {"version": REQUEST_VERSION, **request})
