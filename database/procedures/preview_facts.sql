@@ -58,6 +58,10 @@ BEGIN
         'refusal', coalesce(
             -- An order that rests may wait for its market to open.
             eligibility_refusal(v_account, v_terms, v_reduces, v_open OR v_rests, v_at),
+            -- As accept_order: another venue neither turns a position round nor cuts an order.
+            CASE WHEN v_held > 0 AND NOT v_rests AND EXISTS (
+                SELECT FROM instruments AS i WHERE i.symbol = v_terms.symbol AND i.venue <> 'internal'
+            ) THEN larger_refusal(v_side, (p_order ->> 'quantity')::numeric, v_held) END,
             position_refusal(
                 v_account, v_side, v_quantity, v_held, coalesce((p_order ->> 'reduce_only')::boolean, false)
             ),

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.kit import MigratedTemplate, TestServers, User
+from tests.kit import MigratedTemplate, TestServers, User, order_request
 from tests.kit.functions import Answer, bearer, call, function_environment, http_event, load_function, make_token
-from tests.kit.orders import Market, raises_sqlstate, stale_time
+from tests.kit.orders import Market, raises_sqlstate, send, stale_time
 
 PREVIEW = "POST /api/v1/orders/preview"
 
@@ -188,6 +188,21 @@ class TestRefusals:
 
             assert answer.body["refusal"] == {name: denied[name] for name in ("code", "message", "details")}
             assert denied["code"] == code
+
+    @pytest.mark.parametrize("reduce_only", [False, True])
+    def test_another_venue_neither_turns_nor_cuts(self, api: Api, reduce_only: bool) -> None:
+        # given a holding whose instrument is traded elsewhere from now on
+        user = api.market.user(position_mode="netting")
+        api.market.trade(user, symbol="AAPL", quantity="10")
+        api.market.execute("UPDATE instruments SET venue = 'mock' WHERE symbol = 'AAPL'")
+        order = {"symbol": "AAPL", "side": "sell", "quantity": "11", "reduce_only": reduce_only}
+
+        answer = api.preview(user, **order)
+        denied = send(api.market.trader, order_request(user, **order), "accept_order").answer
+        api.market.execute("UPDATE instruments SET venue = 'internal' WHERE symbol = 'AAPL'")
+
+        assert denied["code"] == "INSUFFICIENT_POSITION"
+        assert answer.body["refusal"] == {name: denied[name] for name in ("code", "message", "details")}
 
     def test_a_closed_market_refuses_what_cannot_wait(self, api: Api, user: User) -> None:
         api.market.close("FX")
