@@ -21,3 +21,5 @@ $$;
 
 ALTER FUNCTION readable_trail(orders, numeric) OWNER TO trading_readers;
 REVOKE ALL ON FUNCTION readable_trail(orders, numeric) FROM PUBLIC;
+-- As of readable_order: who may not replace an order is shown it as it is.
+GRANT EXECUTE ON FUNCTION readable_trail(orders, numeric) TO trading_procedures;

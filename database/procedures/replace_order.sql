@@ -99,7 +99,8 @@ BEGIN
             'trail_percent', p_order.trail_percent,
             'limit_offset', p_order.limit_offset,
             -- A part is at most what is left of the whole.
-            'display_quantity', least(p_order.display_quantity, v_quantity - p_order.filled_quantity),
+            'display_quantity', CASE WHEN p_order.display_quantity IS NOT NULL
+                THEN least(p_order.display_quantity, v_quantity - p_order.filled_quantity) END,
             'display_variance', p_order.display_variance,
             'stop_loss', CASE WHEN request ? 'stop_loss'
                 THEN (request ->> 'stop_loss')::numeric ELSE p_order.stop_loss END,

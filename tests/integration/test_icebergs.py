@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.kit import MigratedTemplate, User
-from tests.kit.orders import Market, details_of, raises_sqlstate
+from tests.kit.orders import Market, details_of, keyed_request, raises_sqlstate, send
 from tests.kit.ticks import Ticker
 from trading.pricing import slippage_draw
 
@@ -93,6 +93,18 @@ def test_a_part_varies_by_a_draw_that_anybody_can_repeat(market: Market, ticker:
         filled += expected[-1]
     assert fills(market, user) == expected
     assert len(set(expected)) > 1
+
+
+def test_what_is_replaced_hides_as_much(market: Market, ticker: Ticker) -> None:
+    user = market.user()
+    placed = market.place(user, quantity="2", limit_price="1.2", display_quantity="0.5", display_variance="0")
+
+    asked = keyed_request(user, order_id=placed["order_id"], quantity="0.8", limit_price="1.0950")
+    changed = send(market.trader, asked, "replace_order")
+
+    assert (changed["quantity"], changed["display_quantity"], changed["display_variance"]) == (
+        Decimal("0.3"), Decimal("0.3"), 0,
+    )  # fmt: skip
 
 
 def test_reduce_only_shows_its_parts_too(market: Market, ticker: Ticker) -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from tests.kit import MigratedTemplate
-from tests.kit.orders import Market, details_of, raises_sqlstate, stale_time
+from tests.kit.orders import Market, details_of, keyed_request, raises_sqlstate, send, stale_time
 from tests.kit.ticks import Ticker
 
 EURUSD = "EURUSD"
@@ -41,6 +41,17 @@ def test_once_it_rests_it_takes_a_gap(market: Market) -> None:
         assert ticker.tick(EURUSD, "1.0900", "1.0902") == ["filled"]
 
     assert market.rows("orders", user)[0]["average_price"] == Decimal("1.0902")
+
+
+def test_what_replaces_it_only_rests_too(market: Market) -> None:
+    user = market.user()
+    placed = market.place(user, limit_price="1.0950", post_only=True)
+
+    with raises_sqlstate("TR006") as caught:
+        send(market.trader, keyed_request(user, order_id=placed["order_id"], limit_price="1.1002"), "replace_order")
+
+    assert details_of(caught.value)["field"] == "limit_price"
+    assert [row["status"] for row in market.rows("orders", user)] == ["new"]
 
 
 def test_without_a_usable_quote_nothing_is_kept(market: Market) -> None:

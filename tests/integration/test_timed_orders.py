@@ -205,11 +205,11 @@ class TestItsQuote:
         assert ticker.touch(AAPL, "151.00", "151.02") == 0
 
     def test_without_a_quote_it_expires(self, market: Market, ticker: Ticker) -> None:
+        session(market, -HOUR, timedelta(milliseconds=500))
         user = market.user()
         place(market, user)
-        market.execute("UPDATE orders SET expires_at = now(), active_at = now() - interval '1 minute'")
 
-        assert ticker.tick(EURUSD, "1.1000", "1.1002") == ["expired"]
+        assert ticker.until_touched(EURUSD, "1.1000", "1.1002") == ["expired"]
         assert order_of(market, user)["status"] == "expired"
 
     def test_what_it_slips_too_far_rejects_it(self, market: Market, ticker: Ticker) -> None:

@@ -364,13 +364,27 @@ class TestTheRow:
 
     def test_it_goes_with_the_order_that_expires(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
-        place(
-            market, user, time_in_force="gtd", expires_at=(datetime.now(UTC) + timedelta(seconds=30)).isoformat()
-        )  # fmt: skip
-        market.execute("UPDATE orders SET expires_at = now() WHERE user_id = %s", (user.user_id,))
+        expires_at = datetime.now(UTC) + timedelta(milliseconds=300)
+        place(market, user, time_in_force="gtd", expires_at=expires_at.isoformat())
 
-        assert ticker.tick("AAPL", "149.98", "150.00") == ["expired"]
+        assert ticker.until_touched("AAPL", "149.98", "150.00") == ["expired"]
         assert market.rows("trailing_levels", user) == []
+
+    def test_what_is_replaced_trails_anew_from_the_quote_of_now(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        placed = place(market, user, limit_offset="0.0010")
+        ticker.tick(EURUSD, "1.1040", "1.1042")
+        ticker.tick(EURUSD, "1.1025", "1.1027")
+
+        changed = send(market.trader, keyed_request(user, order_id=placed["order_id"], quantity="2"), "replace_order")
+
+        assert (changed["outcome"], changed["trail_amount"]) == ("new", Decimal("0.0020"))
+        assert trail_of(market, user) == (Decimal("1.1025"), Decimal("1.1005"))
+
+        ticker.tick(EURUSD, "1.0900", "1.0902")
+        again = keyed_request(user, order_id=changed["order_id"], quantity="1")
+        assert send(market.trader, again, "replace_order")["outcome"] == "new"
+        assert trail_of(market, user) == (Decimal("1.0900"), Decimal("1.0880"))
 
     def test_order_and_row_come_and_go_in_one_transaction(self, market: Market, ticker: Ticker) -> None:
         """Whoever crashes in between leaves neither, or both."""

@@ -1,5 +1,6 @@
 """Prices through the only way in for quotes, and the work that they make for the triggers' function."""
 
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,14 @@ class Ticker:
         """A quote of now and all that follows from it; the states of what it touched."""
         self.touch(symbol, bid, ask)
         return self.work()
+
+    def until_touched(self, symbol: str, bid: str, ask: str, seconds: float = 10) -> list[str]:
+        """Quotes of now until something comes of one; the states that it came to."""
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            if states := self.tick(symbol, bid, ask):
+                return states
+        return []
 
     def claim(self, holder: uuid.UUID = HOLDER, *, users: int = 100, lease_ms: int = 5000) -> list[dict[str, Any]]:
         """Lease what is queued."""
