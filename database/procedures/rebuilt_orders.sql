@@ -80,7 +80,9 @@ LANGUAGE sql STABLE AS $$
         s.user_id, s.order_id, s.account_id, s.asked ->> 'client_order_id', (s.asked ->> 'parent_order_id')::uuid,
         (s.asked ->> 'replaces_order_id')::uuid, s.asked ->> 'symbol', s.asked ->> 'order_type', s.asked ->> 'side', (s.asked ->> 'quantity')::numeric,
         (s.asked ->> 'limit_price')::numeric, (s.asked ->> 'stop_price')::numeric, (s.asked ->> 'stop_loss')::numeric,
-        (s.asked ->> 'take_profit')::numeric, s.asked ->> 'time_in_force', s.expires_at::timestamptz, s.triggered_at,
+        (s.asked ->> 'take_profit')::numeric, s.asked ->> 'time_in_force',
+        -- One that never worked has the end that was asked for.
+        coalesce(s.expires_at, s.asked ->> 'expires_at')::timestamptz, s.triggered_at,
         (s.asked ->> 'max_slippage')::numeric,
         coalesce((s.asked ->> 'reduce_only')::boolean, false), s.asked -> 'execution_instructions',
         s.asked ->> 'strategy_id', s.asked ->> 'signal_id', s.asked ->> 'component_name', s.asked -> 'metadata',

@@ -369,6 +369,12 @@ class TestTime:
         assert (order["status"], order["leaves_quantity"]) == ("expired", 0)
         assert market.last_event(user)["event_type"] == "order.expired"
 
+    def test_the_audit_of_a_denied_order_tells_its_end_too(self, market: Market) -> None:
+        placed = market.place(market.user(balance="10"), time_in_force="gtd", expires_at=soon(60))
+
+        assert placed["outcome"] == "denied"
+        assert market.book_faults() == []
+
     def test_a_quote_of_its_end_expires_it(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
         ends_at = soon(0.5)
