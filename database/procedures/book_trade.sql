@@ -127,19 +127,17 @@ LANGUAGE sql AS $$
 $$;
 
 DROP FUNCTION IF EXISTS commission_of_part(accounts, orders, order_terms, numeric);
--- What the commission of the order grows by: in parts it costs what it would cost in one, its minimum once.
+-- What the commission of the order grows by: in parts it costs what it would cost in one, to the cent, and its minimum
+-- once. Of the rates of now both, so that a rate that has moved charges nothing for the parts before.
 CREATE OR REPLACE FUNCTION commission_of_part(
     p_account accounts, p_order orders, p_terms order_terms, p_quantity numeric, p_rates_at timestamptz
 ) RETURNS numeric
 LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    v_amount numeric := order_commission(p_terms, p_order.filled_quantity + p_quantity)
-        - CASE p_order.filled_quantity WHEN 0 THEN 0 ELSE order_commission(p_terms, p_order.filled_quantity) END;
 BEGIN
-    -- Converted as what it is, an amount that goes out.
-    RETURN -round_money(
-        convert_amount(-v_amount, p_terms.quote_currency, p_account.currency, p_rates_at), p_account.currency
-    );
+    RETURN charged_commission(p_account, p_terms, p_order.filled_quantity + p_quantity, p_rates_at)
+        - CASE p_order.filled_quantity
+            WHEN 0 THEN 0 ELSE charged_commission(p_account, p_terms, p_order.filled_quantity, p_rates_at)
+        END;
 END
 $$;
 

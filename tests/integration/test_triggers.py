@@ -216,6 +216,18 @@ class TestDepth:
         (position,) = market.rows("positions", user)
         assert (position["quantity"], position["entry_price"]) == (50, weighted)
 
+    def test_in_parts_it_costs_the_commission_of_one(self, market: Market, ticker: Ticker) -> None:
+        """578.7 shares stand at a quote; one such part alone costs 0.018 x 578.7 = 10.4166."""
+        user = market.user(tier="silver")
+        market.place(user, symbol="AAPL", quantity="2314.8", limit_price="149.00")
+
+        states = [state for cents in range(4) for state in ticker.tick("AAPL", f"148.8{cents}", f"148.9{cents}")]
+
+        order = order_of(market, user)
+        assert states == ["partially_filled"] * 3 + ["filled"]
+        assert order["commission"] == Decimal("41.67")
+        assert sum(fill["commission"] for fill in market.rows("fills", user)) == order["commission"]
+
     def test_ioc_takes_what_is_there_and_cancels_the_rest(self, market: Market) -> None:
         user = market.user(balance="1000000")
 
