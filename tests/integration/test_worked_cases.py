@@ -1,4 +1,4 @@
-"""Worked cases of others, through the formulas that book: margin, profit and loss, conversion, stop-out."""
+"""Worked cases of others, through what books: margin, profit and loss, conversion, stop-out, the fill in a gap."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -12,6 +12,7 @@ from tests.kit.builders import make_position
 from tests.kit.orders import Market
 from tests.kit.reference import worked_case
 from tests.kit.risk import stop_out_step
+from tests.kit.ticks import Ticker
 from trading.accounts import Worth
 from trading.risk import stop_out_due
 
@@ -178,3 +179,22 @@ class TestStopOut:
         worth = Worth(expected["stock_maint"] + Decimal(cents), Decimal(0), expected["stock_init"])
         assert level["margin_level"] == worth.margin_level
         assert level["stop_out_due"] is stop_out_due("margin", Decimal(50), worth.margin_level) is due
+
+
+class TestGaps:
+    @pytest.mark.parametrize("side", ["buy", "sell"])
+    def test_a_limit_order_is_filled_at_the_open_beyond_it(self, market: Market, side: str) -> None:
+        # given a limit on its side of the market
+        given, expected = worked_case("lean-limit-gap")
+        between = str((given["buy_limit"] + given["sell_limit"]) / 2)
+        market.quote("AAPL", between, between)
+        user = market.user()
+        placed = market.place(user, symbol="AAPL", side=side, quantity="1", limit_price=str(given[f"{side}_limit"]))
+        # when the market opens beyond it
+        gap = str(given[f"{side}_gap_open"])
+        with Ticker.opened(market) as ticker:
+            states = ticker.tick("AAPL", gap, gap)
+        # then
+        (order,) = market.rows("orders", user)
+        assert (placed["outcome"], states) == ("new", ["filled"])
+        assert order["average_price"] == expected[f"{side}_fill"]

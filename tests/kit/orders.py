@@ -84,7 +84,8 @@ class Market:
         try:
             with cls.opened(scratch) as market:
                 yield market
-                assert market.book_faults() == []
+                faults = market.book_faults()
+                assert faults == [], faults
         finally:
             scratch.drop()
 

@@ -1,5 +1,6 @@
 """Facts of others to compare with, where they lie beside the project."""
 
+import csv
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
+SHARED = Path(__file__).parents[3] / "shared"
+REFERENCE = SHARED / "reference"
+RECORDED = SHARED / "data"
 
 
 def reference(name: str) -> Any:
@@ -16,6 +19,15 @@ def reference(name: str) -> Any:
     if not path.exists():
         pytest.skip(f"{path} is not there to compare with")
     return json.loads(path.read_text(), parse_float=Decimal)
+
+
+def recorded(name: str) -> list[dict[str, str]]:
+    """The rows of ../shared/data/`name`; the test is skipped, saying so, where it is not."""
+    path = RECORDED / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there to be replayed")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def worked_case(case_id: str) -> tuple[dict[str, Decimal], dict[str, Decimal]]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-PROCEDURES = ("execute_order_atomic",)
+PROCEDURES = ("execute_order_atomic", "execute_trigger")
 
 
 class Clock:
