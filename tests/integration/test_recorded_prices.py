@@ -1,6 +1,6 @@
 """Recorded prices through a grid of orders and exits: each is triggered by the tick, at the price, of the oracle."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -81,7 +81,7 @@ def hold(live: LiveExchange, levels: Sequence[Decimal]) -> int:
     account = live.account(balance=5_000_000)
     middle = len(levels) // 2
     for below, above in zip(reversed(levels[:middle]), levels[middle:], strict=True):
-        for side, loss, profit in (("buy", below, above), ("sell", above, below)):
+        for side, loss, profit in zip(SIDES, (below, above), (above, below), strict=True):
             live.trade(account, Asked(SYMBOL, side, Decimal(1), stop_loss=loss, take_profit=profit))
             live.trade(account, Asked(SYMBOL, side, Decimal(1), stop_loss=loss))
             live.trade(account, Asked(SYMBOL, side, Decimal(1), take_profit=profit))
@@ -97,10 +97,9 @@ def first_touch(order: ModelOrder, quotes: Sequence[Quote]) -> Decimal | None:
 
 
 @pytest.mark.parametrize(("source", "batch_size"), [(ticks, 1), (ticks, 25), (bars, 40)])
-def test_each_trigger_is_the_oracles(live: LiveExchange, source: object, batch_size: int) -> None:
+def test_each_trigger_is_the_oracles(live: LiveExchange, source: Callable[[], Prices], batch_size: int) -> None:
     # given a grid around all that is recorded, and the first price standing
-    assert callable(source)
-    prices: Prices = source()
+    prices = source()
     levels = grid(prices)
     live.quote(SYMBOL, *prices[0])
     opening = live.model.quotes[SYMBOL]
