@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.kit import MigratedTemplate, User
-from tests.kit.orders import Market, at_once, deadlocks, keyed_request, send
+from tests.kit.orders import Market, at_once, deadlocks, keyed_request, resting_request, send
 from tests.kit.risk import ASK_AT_THE_LEVEL, BALANCE_AT_THE_LEVEL, BID_AT_THE_LEVEL, stop_out_step
 from tests.kit.ticks import Ticker, call, execution_request
 
@@ -76,6 +76,19 @@ def test_workers_on_one_batch_of_many_accounts_execute_each_row_once(
         assert len(market.rows("fills", user)) == 5
         assert [row["status"] for row in market.rows("orders", user)] == ["filled"] * 5
     assert deadlocks(market) == before
+
+
+def test_a_quote_that_comes_while_an_order_is_placed_leaves_it_to_the_next(market: Market, ticker: Ticker) -> None:
+    """It sees no order that is not committed yet, and does not wait for one: no client can hold up the feed."""
+    user = market.user()
+    with market.database.connect("function_trader", autocommit=False) as placing:
+        send(placing, resting_request(user, limit_price="1.0950"), "place_order")
+
+        unseen = ticker.touch(EURUSD, "1.0940", "1.0942")
+        placing.commit()
+
+    assert unseen == 0
+    assert ticker.tick(EURUSD, "1.0940", "1.0942") == ["filled"]
 
 
 class TestOnePosition:
