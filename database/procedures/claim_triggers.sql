@@ -3,7 +3,8 @@
 
 -- Take a lease on what is queued of up to `users` users, the longest waiting first.
 -- request {version: 1, holder, users, limit, lease_ms}
--- -> [{user_id, subject_id, account_id, kind, fencing, attempts}], a user's in the order in which they were touched.
+-- -> [{user_id, subject_id, account_id, kind, fencing, attempts}], a user's in the order in which they were touched:
+-- those of one batch by the times of their quotes.
 -- A user of whom another worker has a row is left out. Leases that ran out are taken over.
 CREATE OR REPLACE FUNCTION claim_triggers(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -25,7 +26,7 @@ BEGIN
         SELECT w.user_id, w.subject_id
         FROM trigger_queue AS w
         WHERE w.user_id = ANY (v_users) AND (w.lease_expires_at IS NULL OR w.lease_expires_at <= v_at)
-        ORDER BY w.touched_at, w.subject_id
+        ORDER BY w.touched_at, w.quoted_at, w.subject_id
         LIMIT (request ->> 'limit')::integer
         FOR UPDATE SKIP LOCKED
     ), leased AS (
@@ -41,7 +42,7 @@ BEGIN
     SELECT coalesce(jsonb_agg(jsonb_build_object(
         'user_id', l.user_id, 'subject_id', l.subject_id, 'account_id', l.account_id, 'kind', l.kind,
         'fencing', l.lease_fencing, 'attempts', l.attempts
-    ) ORDER BY l.touched_at, l.subject_id), '[]') INTO v_claimed
+    ) ORDER BY l.touched_at, l.quoted_at, l.subject_id), '[]') INTO v_claimed
     FROM leased AS l;
     RETURN v_claimed;
 END

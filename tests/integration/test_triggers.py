@@ -263,6 +263,21 @@ class TestRefusedByThen:
         assert (last["action"], last["reason"]) == ("REJECTED", order["failure_reason"])
         assert market.last_event(user)["event_type"] == "order.rejected"
 
+    def test_the_margin_is_whose_price_came_first(self, market: Market, ticker: Ticker) -> None:
+        """In one batch, too, and whoever was placed first."""
+        user = market.user(balance="1500")
+        for symbol, level in ((EURUSD, "1.0950"), ("GBPUSD", "1.2450")):
+            market.place(user, symbol=symbol, limit_price=level)
+        now = datetime.now(UTC)
+
+        ticker.record(
+            (EURUSD, "1.0947", "1.0949", now + timedelta(milliseconds=1)), ("GBPUSD", "1.2447", "1.2449", now)
+        )
+        ticker.work()
+
+        placed_first, placed_last = sorted(market.rows("orders", user), key=lambda row: row["created_at"])
+        assert (placed_first["status"], placed_last["status"]) == ("rejected", "filled")
+
     def test_who_may_not_trade_any_more_is_rejected(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
         market.place(user, limit_price="1.0950")
