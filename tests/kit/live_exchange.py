@@ -171,6 +171,11 @@ class LiveExchange:
             {(str(touch.subject.id), touch.fencing) for touch in expected},
             "what is claimed",
         )
+        touches = {str(touch.subject.id): touch for touch in expected}
+        for account in self.model.accounts:
+            mine = [touches[row["subject_id"]].quote for row in claimed if row["account_id"] == str(account.id)]
+            times = [quote.at for quote in mine if quote]
+            same(times, sorted(times), "the order in which an account's are executed")
         return claimed
 
     def leases_run_out(self) -> None:
