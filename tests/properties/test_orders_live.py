@@ -33,7 +33,7 @@ STEPS = 40
 GRID = {
     "EURUSD": ("0.0010", "0.0001", ("0.5", "1", "60")),
     "USDJPY": ("0.100", "0.010", ("0.5", "1", "45")),
-    "AAPL": ("0.10", "0.01", ("10", "100", "1800")),
+    "AAPL": ("0.10", "0.01", ("10", "1800", "1800")),
 }
 RESTING = ("limit", "stop", "stop_limit", "market_if_touched", "limit_if_touched")
 WORKERS = (UUID(int=1), UUID(int=2))
@@ -46,11 +46,14 @@ steps = st.sampled_from(range(7))
 times = st.sampled_from(["gtc", "gtc", "gtc", "gtd", "ioc", "fok"])
 # Distances of stop loss and take profit, in steps of the grid; -1 is on the wrong side, 0 none.
 exits = st.tuples(*[st.sampled_from([0, 0, 0, 1, 1, 2, 3, 5, 8, -1])] * 2)
-# Symbol, steps (now and then a gap), ticks of spread; ten are a step, so that asks come to levels exactly as well.
+# In ticks; ten are a step, so that asks come to levels exactly as bids do.
 spreads = st.sampled_from([1, 4, 10, 10, 10])
+# Symbol, steps (now and then a gap), spread.
 moves = st.tuples(symbols, st.sampled_from([-12, -3, -2, -1, -1, 0, 1, 1, 2, 3, 12]), spreads)
 batches = st.lists(moves, min_size=1, max_size=6)
-what_workers_do = st.sampled_from(["nothing", "claim", "die", "run out", "execute", "execute", "again", "work", "work"])
+what_workers_do = st.sampled_from(
+    ["nothing", "claim", "die", "come back", "run out", "execute", "execute", "again", "work", "work"]
+)
 
 type Move = tuple[str, int, int]
 
@@ -180,6 +183,11 @@ class OrdersLive(RuleBasedStateMachine):
                 self.execute(1)
             case "die":
                 self.claimed += [(worker, row) for row in self.live.claim(worker, lasts=False)]
+            case "come back":  # to rows that it has claimed anew since
+                late = self.live.claim(worker, lasts=False)
+                self.claimed += [(worker, row) for row in self.live.claim(worker)]
+                for row in late[:2]:
+                    event(f"executed: {row['kind']} {self.live.execute(row, worker)}")
             case "run out":
                 self.live.leases_run_out()
             case "execute":
