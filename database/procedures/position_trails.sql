@@ -1,4 +1,4 @@
--- The trailing stop of a position: its owner sets and ends it (change_position), the feed moves it (trailing_levels), and
+-- The trailing stop of a position: its owner sets and ends it (change_position), the feed moves it (trailing_levels);
 -- the row of the position keeps where it stood when it was set.
 
 -- The position with mark and stop as the feed has moved them, which stand still until the transaction ends; any other

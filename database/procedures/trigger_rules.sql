@@ -12,8 +12,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     END
 $$;
 
--- The price at which that happens; NULL while it trails (trailing_levels has it), and of one that waits for a time. What
--- has no limit keeps waiting for its stop, also with parts of it filled.
+-- The price at which that happens; NULL while it trails (trailing_levels has it), and of one that waits for a time.
+-- What has no limit keeps waiting for its stop, also with parts of it filled.
 CREATE OR REPLACE FUNCTION trigger_level(p_order orders) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN p_order.active_at IS NOT NULL THEN NULL
