@@ -277,18 +277,18 @@ def test_a_closed_market_denies_and_an_open_one_trades(local_system: LocalSystem
     assert again.headers["idempotency-replayed"] == "true"
 
 
-def test_an_order_that_would_end_by_a_time_is_refused_and_leaves_no_trace(traders: Traders) -> None:
+def test_an_end_that_nothing_reaches_is_refused_and_leaves_no_trace(traders: Traders) -> None:
     # given
     trader = traders.new()
     # when
-    response = trader.order(order_type="limit", price="1.05", time_in_force="day")
+    response = trader.order(order_type="limit", price="1.05", time_in_force="gtd")
     # then
     assert response.status_code == 400
     error = error_of(response)
     assert (error["code"], error["details"]["field"], error["details"]["constraint"]) == (
         "VALIDATION_FAILED",
-        "time_in_force",
-        "gtc",
+        "expires_at",
+        "required",
     )
     assert trader.rows("orders") == []
     keys = trader.rows("idempotency_keys", "idempotency_key", order_by="idempotency_key")
