@@ -62,8 +62,8 @@ DECLARE
     v_worth record;
     v_refusal jsonb;
 BEGIN
-    IF request ->> 'order_type' IS DISTINCT FROM 'market' THEN
-        PERFORM refuse_value('order_type', request ->> 'order_type', 'market');
+    IF request ->> 'order_type' IS DISTINCT FROM 'market' OR request ->> 'time_in_force' IN ('gtd', 'opg', 'cls') THEN
+        PERFORM refuse_unless_market(request);
     END IF;
     v_terms := terms_of_order(request, p_account);
     IF p_account.position_mode = 'netting' THEN
@@ -138,6 +138,17 @@ BEGIN
             v_worth.margin_used + v_fill.margin
         ), p_at
     );
+END
+$$;
+
+-- Behind the API's own check: what is filled at once waits for no price and no time.
+CREATE OR REPLACE FUNCTION refuse_unless_market(request jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF request ->> 'order_type' IS DISTINCT FROM 'market' THEN
+        PERFORM refuse_value('order_type', request ->> 'order_type', 'market');
+    END IF;
+    PERFORM refuse_value('time_in_force', request ->> 'time_in_force', 'day, gtc, ioc or fok');
 END
 $$;
 
@@ -276,6 +287,7 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'execute_order_atomic(jsonb)',
         'execute_market_order(jsonb, accounts, timestamptz)',
+        'refuse_unless_market(jsonb)',
         'terms_of_order(jsonb, accounts)',
         'check_optional_fields(jsonb, accounts)',
         'quote_is_fresh(order_terms, timestamptz)',
