@@ -449,12 +449,19 @@ class TestBooks:
 
         assert (long, problem) in [(subject, told) for _, subject, told in faults]
 
-    def test_a_trail_that_went_with_its_mark_is_in_order(self, market: Market, trader: User, long: str) -> None:
+    def test_a_level_that_the_feed_has_moved_is_in_order_and_one_behind_the_stop_is_not(
+        self, market: Market, trader: User, long: str
+    ) -> None:
         change(market, trader, long, trailing_distance="0.002")
+        moved = "UPDATE trailing_levels SET mark = mark + %(by)s, level = level + %(by)s WHERE subject_id = %(id)s"
 
         with market.owner.transaction(force_rollback=True):
-            market.execute("UPDATE positions SET stop_loss = 1.1080, trail_mark = 1.1100 WHERE id = %s", (long,))
+            market.execute(moved, {"by": "0.005", "id": long})
             assert market.book_faults() == []
+        with market.owner.transaction(force_rollback=True):
+            market.execute(moved, {"by": "-0.005", "id": long})
+            ((_, subject, problem),) = market.book_faults()
+        assert (subject, problem[:20]) == (long, "its stop trails by 0")
 
 
 class TestReplayAndRaces:

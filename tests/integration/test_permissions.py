@@ -64,7 +64,11 @@ EVERY_PERMISSION = {permission for permissions in PERMISSIONS.values() for permi
 AUDIT = "GET /api/v1/orders/{id}/audit"
 ORDER = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": 1, "idempotency_key": "key"}
 LIMIT = {"symbol": "EURUSD", "order_type": "limit", "side": "buy", "quantity": 1, "limit_price": "1.05"}
-CREATING = {route for route in NEEDED if route.startswith("POST /api/v1/orders") and NEEDED[route] == "orders:write"}
+CREATING = {
+    route
+    for route, needed in NEEDED.items()
+    if needed == "orders:write" and route.startswith("POST /api/v1/orders") and not route.endswith("/cancel-all")
+}
 BODIES: Mapping[str, Mapping[str, object]] = {
     "POST /functions/v1/execute-order": ORDER,
     "POST /api/v1/orders": ORDER,

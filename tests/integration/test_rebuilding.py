@@ -30,8 +30,19 @@ NOT_OF_ORDERS = {
     # What it waits for now follows from its type, its prices and its state.
     "trigger_watch",
     "trigger_price",
-    "display_quantity",
     "conditions",
+    # books_trailing and books_linked hold these.
+    "trail_amount",
+    "trail_percent",
+    "limit_offset",
+    "contingency",
+    "held_quantity",
+    "canceled_quantity",
+    # Asked for, and not held against the audit.
+    "display_quantity",
+    "display_variance",
+    "post_only",
+    "active_at",
     "position_size_check",
     "rolled_back_at",
     "rolled_back_reason",

@@ -123,7 +123,8 @@ class TestReplacing:
         replaced = market.replace(netter, placed["order_id"], quantity="2")
 
         assert order_row(market, netter, replaced["order_id"])["reduce_only"] is True
-        assert market.replace(netter, replaced["order_id"], quantity="3")["code"] == "INSUFFICIENT_POSITION"
+        # what is over and above the position is cut when a price touches it
+        assert market.replace(netter, replaced["order_id"], quantity="3")["outcome"] == "new"
 
     def test_null_takes_a_stop_loss_and_a_take_profit_away(self, market: Market, trader: User) -> None:
         placed = market.place(trader, stop_loss="1.0400", take_profit="1.2")

@@ -325,7 +325,7 @@ SCHEMAS: Mapping[str, Schema] = {
         }
     ),
     "BracketRequest": group_body({"entry": ref("OrderOfGroup"), **exit_bodies()}),
-    "LinkedOrders": closed({"orders": list_of(closed(LINKED_MEMBERS))}),
+    "LinkedOrders": closed({"orders": list_of(closed(LINKED_MEMBERS, optional=EXTRAS))}),
 }
 
 # --- what the renderers of the code make these examples of ---------------------------------------------------------
