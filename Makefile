@@ -21,7 +21,9 @@ FROM ?=
 TO ?=
 OUT ?=
 # Of the tests: `make test TESTS="tests/unit -k margin"`; SEED=n repeats the random choices of a run that failed.
+# All of them run in two processes, each with servers of its own; a choice of them in one, which shows each by its name.
 TESTS ?= tests
+JOBS ?= $(if $(filter tests,$(TESTS)),2,0)
 SEED ?= $(TRADING_SEED)
 # Of the benchmarks: `make bench BENCH=handler`, `make bench BENCH="http --rounds 3 --seconds 1"`.
 BENCH ?=
@@ -78,8 +80,8 @@ execution-report: .venv/.local ## write what happened to orders as CSV (FROM=202
 
 # --- quality ------------------------------------------------------------------------------------------------------
 
-test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own (TESTS=tests SEED=)
-	@TRADING_SEED="$$SEED" $(PYTHON) -m pytest $(TESTS)
+test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own (TESTS=tests JOBS=2 SEED=)
+	@TRADING_SEED="$$SEED" $(PYTHON) -m pytest --numprocesses "$(JOBS)" --dist loadfile $(TESTS)
 
 lint: .venv/.dev .venv-deploy/.deploy ## format, rules, types, import directions, SQL, API document, template
 	$(PYTHON) -m ruff format --check .
