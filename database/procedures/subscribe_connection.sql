@@ -5,6 +5,7 @@
 -- answer:  {status: subscribed | unknown | unauthenticated | expired | unknown_symbols | too_many_symbols |
 --                   unknown_account | account_needed | since_ahead (with since, and sequence, the account's last),
 --           symbols (unknown ones, or all that are subscribed), channels, acknowledged,
+--           prices_stale: whether it has to be told of prices that are (price_outages),
 --           accounts: [{account_id, sequence}]}   sequence: the next frame is of the event after it
 -- Cursors are held for hold_ms, so that the answer reaches the client first; release_connection ends that.
 CREATE OR REPLACE FUNCTION subscribe_connection(request jsonb) RETURNS jsonb
@@ -61,6 +62,8 @@ BEGIN
         'channels', to_jsonb(v_connection.channels),
         'symbols', to_jsonb(v_connection.symbols),
         'acknowledged', v_connection.acknowledged_at IS NOT NULL,
+        'prices_stale', 'market_data' = ANY (v_connection.channels)
+            AND EXISTS (SELECT FROM price_outages WHERE left_at IS NULL),
         'accounts', place_cursors(request, v_connection.user_id)
     );
 END
@@ -147,6 +150,9 @@ BEGIN
         WHERE connection_id = v_connection.connection_id
         RETURNING * INTO v_connection;
     END IF;
+    -- Who comes back to prices is told anew how they stand.
+    UPDATE connections SET stale_told = '{}', stale_claimed_until = NULL
+    WHERE connection_id = v_connection.connection_id AND 'market_data' <> ALL (channels) AND stale_told <> '{}';
     IF cardinality(v_connection.channels) = 0 THEN
         DELETE FROM connection_streams WHERE connection_id = v_connection.connection_id;
     END IF;

@@ -17,6 +17,7 @@ from trading.cache import cache
 from trading.delivery import Courier
 from trading.json_body import parse_json_object
 from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
+from trading.price_watch import watch_and_tell
 from trading.queue import REQUEST_ID
 from trading.relay import (
     LEASE_MS,
@@ -42,6 +43,8 @@ MESSAGE_VERSION = 1
 MARGIN_SECONDS = 1.0
 # Closing connections may take this much of a sweep.
 CLOSING_SECONDS_MAX = 8.0
+# And telling of stale prices this much.
+TELLING_SECONDS_MAX = 4.0
 
 
 @lru_cache(maxsize=1)
@@ -77,13 +80,19 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def sweep(until: float) -> dict[str, Any]:
-    """Deliver what was missed, close connections that may not stay, remove idempotency keys that have expired."""
+    """Tell of stale prices, deliver what was missed, close connections that may not stay, remove expired keys."""
+    told = watch_and_tell(database(), sockets(), until=min(until, time.monotonic() + TELLING_SECONDS_MAX))
     swept = relay().sweep(until=until)
     closed = close_expired(
         ConnectionStore(database()), sockets(), until=min(until, time.monotonic() + CLOSING_SECONDS_MAX)
     )
     metrics().add_metric(name="AccountsSwept", unit=MetricUnit.Count, value=swept)
-    done = {"accounts": swept, "connections_closed": closed, "keys_purged": purge_expired_keys(database())}
+    done = {
+        "prices_told": told,
+        "accounts": swept,
+        "connections_closed": closed,
+        "keys_purged": purge_expired_keys(database()),
+    }
     logger().info("swept", extra=done)
     return done
 

@@ -1,6 +1,7 @@
 """The WebSocket's routes. What a client is told goes out by @connections: answers of this handler are not sent."""
 
 import json
+import time
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,8 @@ from trading.edge.socket_gate import admit_connection, admit_message
 from trading.errors import ErrorCode, TradingError
 from trading.messages import parse_message, refuse_type, subscribe_of, token_of, unsubscribe_of
 from trading.observability import MetricUnit, instrumented, logger, metrics
-from trading.queue import notify_relay, send_connection_task
+from trading.price_watch import watch_and_tell
+from trading.queue import WATCH_PRICES, notify_relay, send_connection_task, send_price_watch
 from trading.sockets import sockets
 from trading.store.connection import database
 from trading.store.connections import ConnectionStore
@@ -25,10 +27,14 @@ STATUS_BY_CODE = {
 }
 
 
+# Telling of prices begins no further round after this, so that the function's time limit ends none.
+WATCH_SECONDS_MAX = 3.0
+
+
 @lru_cache(maxsize=1)
 def connections() -> Connections:
     """The connections of this environment."""
-    hints = Hints(notify_relay=notify_relay, send_task=send_connection_task)
+    hints = Hints(notify_relay=notify_relay, send_task=send_connection_task, watch_prices=lambda: send_price_watch(0))
     return Connections(ConnectionStore(database()), sockets(), lambda token: authenticator().verify(token), hints)
 
 
@@ -108,6 +114,9 @@ def _tasks(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         task: Any = json.loads(record.body)
         if not isinstance(task, dict):
             raise TypeError("a task is an object")
+        if task["task"] == WATCH_PRICES:
+            watch_and_tell(database(), sockets(), until=time.monotonic() + WATCH_SECONDS_MAX)
+            return
         connections().do(str(task["task"]), str(task["connection_id"]), int(task.get("attempt", 1)))
 
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)

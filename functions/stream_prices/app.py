@@ -6,7 +6,7 @@ from typing import Any
 
 from trading.cache import cache
 from trading.observability import MetricUnit, instrumented, logger, metrics
-from trading.queue import start_triggers
+from trading.queue import send_price_watch, start_triggers
 from trading.quotes.fan_out import FanOut
 from trading.quotes.feed import Clock, Feed, give_back, wait_for_lease
 from trading.quotes.providers import make_provider
@@ -40,6 +40,7 @@ def _feed(lease: Lease, clock: Clock) -> dict[str, object]:
             cache=cache(),
             fan_out=fan_out,
             start_triggers=start_triggers,
+            order_watch=send_price_watch,
             clock=clock,
             quotes_per_second=settings().quotes_per_second,
         )

@@ -353,6 +353,7 @@ READ_BY = {
     "broker": {"VENUES", "ALLOW_MOCK_VENUE", "VENUE_TIMEOUT_MS", "MOCK_LATENCY_MS", "MOCK_FAILURE_PERCENT"},
     "Routing": {"VENUES", "ALLOW_MOCK_VENUE"},
     "send_connection_task": {"AUTHENTICATION_TIMEOUT_QUEUE_URL"},
+    "send_price_watch": {"AUTHENTICATION_TIMEOUT_QUEUE_URL"},
     "sockets": {"CONNECTIONS_ENDPOINT"},
 }
 

@@ -18,7 +18,15 @@ from tests.kit import ScratchDatabase, make_user
 from trading.cache import Cache
 from trading.errors import ErrorCode, TradingError
 from trading.quotes.fan_out import FanOut
-from trading.quotes.feed import LEASE_NAME, LEASE_WAIT_SECONDS, Clock, Feed, give_back, wait_for_lease
+from trading.quotes.feed import (
+    LEASE_NAME,
+    LEASE_WAIT_SECONDS,
+    WATCH_AFTER_SECONDS,
+    Clock,
+    Feed,
+    give_back,
+    wait_for_lease,
+)
 from trading.quotes.provider import FeedInstrument, Quote
 from trading.sockets import Outcome
 from trading.store.database import Database
@@ -84,6 +92,7 @@ class World:
     database_url: str = ""
     posts: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     started: list[None] = field(default_factory=list[None])
+    watches: list[int] = field(default_factory=list[int])
     outcome: Outcome = Outcome.DELIVERED
     opened: list[Any] = field(default_factory=list)
 
@@ -106,6 +115,7 @@ class World:
             cache=cache,
             fan_out=fan_out,
             start_triggers=partial(self.started.append, None),
+            order_watch=self.watches.append,
             clock=self.time.clock(),
             quotes_per_second=quotes_per_second,
         )
@@ -316,6 +326,27 @@ def test_new_subscriptions_are_heard_of_within_a_second(world: World, lease: Lea
         feed.step(lease)
 
     assert [connection_id for connection_id, _ in world.posts][:1] == ["late"]
+
+
+def test_looks_at_prices_are_ordered_for_when_it_may_have_died_and_at_once_for_who_does_not_know(
+    world: World, lease: Lease
+) -> None:
+    # given a provider of two symbols, and a listener to one that has no price
+    world.owner("UPDATE instruments SET is_active = symbol IN ('EURUSD', 'AAPL', 'BTCUSD')")
+    world.owner("UPDATE platform_settings SET trade_always = true")
+    world.listen("one", ["BTCUSD"])
+    feed = world.feed(world.database())
+
+    # when it feeds for 7 s, and somebody tells the listener after one
+    for step in range(28):
+        feed.step(lease)
+        world.time.now, world.time.seconds = datetime.now(UTC), world.time.seconds + 0.25
+        if step == 3:
+            world.owner("UPDATE connections SET stale_told = '{BTCUSD}'")
+
+    # then
+    assert world.watches == [0, WATCH_AFTER_SECONDS, WATCH_AFTER_SECONDS]
+    assert world.owner("SELECT symbol FROM price_outages") == [("BTCUSD",)]
 
 
 def test_it_runs_on_the_beat_until_little_time_is_left(world: World, lease: Lease) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -534,6 +535,34 @@ def test_who_wants_prices_is_listed_for_the_feed(world: Realtime, trader: User) 
 
     # then
     assert row == ([{"connection_id": "all", "symbols": []}, {"connection_id": "some", "symbols": ["EURUSD"]}],)
+
+
+def test_who_comes_while_prices_are_stale_is_told(world: Realtime, trader: User) -> None:
+    # given an outage that somebody has noticed
+    set_quote(world.database, "BTCUSD", "1", "2", datetime.now(UTC) - timedelta(minutes=1))
+    with world.database.connect() as connection:
+        connection.execute("UPDATE instruments SET is_active = symbol = 'BTCUSD'")
+    assert world.do(task="watch_prices") == {"batchItemFailures": []}
+    socket = authenticated(world, trader)
+
+    # when a connection subscribes to prices
+    socket.send({"type": "subscribe", "channels": ["orders", "market_data"]})
+    (task,) = world.tasks()[-1:]
+    world.do(**task)
+
+    # then
+    assert task == {"task": "watch_prices"}
+    (told,) = socket.heard()
+    assert told["type"] == "prices_stale"
+    assert told["data"] == {"state": "entered", "symbols": ["BTCUSD"], "timestamp": told["data"]["timestamp"]}
+    assert datetime.fromisoformat(told["data"]["timestamp"]) > datetime.now(UTC) - timedelta(minutes=1)
+    # and with a fresh price, that it is back
+    set_quote(world.database, "BTCUSD", "1", "2")
+    world.do(**task)
+    assert [one["data"]["state"] for one in socket.heard()] == ["left"]
+    # and who subscribes when there is nothing to tell starts nothing
+    socket.send({"type": "subscribe", "channels": ["market_data"]})
+    assert world.tasks() == []
 
 
 def test_ping_is_answered_at_any_time(world: Realtime, trader: User) -> None:

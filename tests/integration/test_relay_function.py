@@ -284,6 +284,8 @@ def test_the_schedule_sweeps_and_closes_what_may_not_stay(world: RelayWorld, han
             "UPDATE connections SET token_expires_at = clock_timestamp() WHERE connection_id = 'expired'",
             "UPDATE connections SET connected_at = connected_at - interval '3 hours' WHERE connection_id = 'aged'",
             "UPDATE connections SET connected_at = connected_at - interval '1 minute' WHERE connection_id = 'silent'",
+            # Of an open market, and without a quote.
+            "UPDATE instruments SET is_active = symbol = 'BTCUSD'",
         ):
             connection.execute(statement)
     world.happen(trader)
@@ -292,7 +294,8 @@ def test_the_schedule_sweeps_and_closes_what_may_not_stay(world: RelayWorld, han
     answer = handler({"source": "schedule"}, LongContext())
 
     # then
-    assert answer == {"accounts": 1, "connections_closed": 3, "keys_purged": 0}
+    assert answer == {"prices_told": 2, "accounts": 1, "connections_closed": 3, "keys_purged": 0}
+    assert world.api.posted["c"][0]["data"]["symbols"] == ["BTCUSD"]
     assert world.api.sequences("c") == [1]
     assert sorted(world.api.cut) == ["aged", "expired", "silent"]
     assert world.value("SELECT array_agg(connection_id ORDER BY connection_id) FROM connections") == ["c", "fresh"]

@@ -18,6 +18,8 @@ READ_TIMEOUT_SECONDS = 0.7
 RELAY_TRUST_SECONDS = 2.0
 # The message attribute that carries the request id of the first cause.
 REQUEST_ID = "request_id"
+# The task that concerns no single connection.
+WATCH_PRICES = "watch_prices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,12 @@ def send_connection_task(task: ConnectionTask) -> None:
     body = {"connection_id": task.connection_id, "task": task.task, "attempt": task.attempt}
     url = settings().authentication_timeout_queue_url
     _send(url, "AUTHENTICATION_TIMEOUT_QUEUE_URL", body, delay_seconds=task.delay_seconds)
+
+
+def send_price_watch(delay_seconds: int) -> None:
+    """Have the realtime function look whether prices are stale, and tell who listens; it never raises."""
+    url = settings().authentication_timeout_queue_url
+    _send(url, "AUTHENTICATION_TIMEOUT_QUEUE_URL", {"task": WATCH_PRICES}, delay_seconds=delay_seconds)
 
 
 def _send(

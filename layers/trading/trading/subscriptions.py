@@ -79,6 +79,7 @@ class Hints:
 
     notify_relay: Callable[[UUID], None]
     send_task: Callable[[ConnectionTask], None]
+    watch_prices: Callable[[], None]
 
 
 class Connections:
@@ -158,6 +159,8 @@ class Connections:
             },
         )
         self._release(connection_id)
+        if answer["prices_stale"]:
+            self._hints.watch_prices()
 
     def unsubscribe(self, connection_id: str, unwanted: Unsubscribe) -> None:
         """Take channels and symbols away and say what is left."""

@@ -13,6 +13,7 @@ from trading.quotes.provider import FeedInstrument, Quote, QuoteProvider
 from trading.quotes.quote_cache import write_quotes
 from trading.store.connections import ConnectionStore
 from trading.store.database import Database
+from trading.store.price_outages import watch_prices
 from trading.store.quotes import (
     Lease,
     Recorded,
@@ -29,6 +30,10 @@ LEASE_WAIT_SECONDS = 15.0
 LEASE_POLL_SECONDS = 0.25
 LOOK_AROUND_SECONDS = 1.0
 CONNECTIONS_MAX = 500
+# While it feeds, a look at all prices is ordered this often for a time at which most quotes of now would be stale: when
+# the feed dies, those looks that are ordered already find out.
+WATCH_EVERY_SECONDS = 5.0
+WATCH_AFTER_SECONDS = 15
 DATABASE_PAUSE_SECONDS = 0.5
 # Left for the last posts and for giving back the lease, so that the function's time limit kills nothing.
 REMAINING_MS_MIN = 4_000
@@ -63,6 +68,7 @@ class Feed:
         cache: Cache,
         fan_out: FanOut,
         start_triggers: Callable[[], None],
+        order_watch: Callable[[int], None],
         clock: Clock,
         quotes_per_second: int,
     ) -> None:
@@ -73,12 +79,14 @@ class Feed:
         self._cache = cache
         self._fan_out = fan_out
         self._start_triggers = start_triggers
+        self._order_watch = order_watch
         self._clock = clock
         self._interval = 1 / quotes_per_second
         # In steps, not by the clock, so that a step that comes a moment early is not skipped.
         self._steps_a_round = math.ceil(quotes_per_second * ROUND_SECONDS)
         self._newest: dict[str, Quote] = {}
         self._looked_around_at = -math.inf
+        self._watch_ordered_at = -math.inf
         self._awaited = False
         self.steps = 0
         self.interruptions = 0
@@ -140,14 +148,23 @@ class Feed:
             logger().debug("quotes were not cached", extra={"cause": str(error)})
 
     def _look_around(self, lease: Lease) -> None:
-        """Who wants prices, and whether another copy waits."""
+        """Who wants prices, whether another copy waits, and whether any prices are stale."""
         if self._clock.seconds() - self._looked_around_at < LOOK_AROUND_SECONDS:
             return
         if gone := self._fan_out.take_gone():
             ConnectionStore(self._database).drop(gone)
         self._fan_out.subscribe(list_market_data_connections(self._database, CONNECTIONS_MAX))
         self._awaited = lease_is_awaited(self._database, lease)
+        self._watch()
         self._looked_around_at = self._clock.seconds()
+
+    def _watch(self) -> None:
+        """Have it told at once what nobody knows yet of stale prices, and found out later whether there are any."""
+        if watch_prices(self._database).untold:
+            self._order_watch(0)
+        if self._clock.seconds() - self._watch_ordered_at >= WATCH_EVERY_SECONDS:
+            self._order_watch(WATCH_AFTER_SECONDS)
+            self._watch_ordered_at = self._clock.seconds()
 
     def _note_interruption(self, error: TradingError) -> None:
         self.interruptions += 1
