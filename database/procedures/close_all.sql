@@ -13,14 +13,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_begun record;
     v_account accounts;
-    v_which text := request ->> 'which';
 BEGIN
     PERFORM check_request_version(request);
     IF request ->> 'positions_max' IS NULL THEN
         PERFORM refuse_value('positions_max', NULL, 'a whole number');
-    END IF;
-    IF v_which IS NULL OR v_which NOT IN ('all', 'losers', 'winners') THEN
-        PERFORM refuse_value('which', v_which, 'all, losers or winners');
     END IF;
     v_begun := lock_or_replay(
         request, resolve_account((request ->> 'user_id')::uuid, (request ->> 'account_id')::uuid)
@@ -30,13 +26,7 @@ BEGIN
     END IF;
     v_account := v_begun.account;
     RETURN jsonb_build_object('replayed', false, 'answer', (
-        WITH matching AS (
-            SELECT v.position_id, v.symbol, v.side
-            FROM valued_positions(v_account.user_id, v_account.id) AS v
-            WHERE (request ->> 'symbol' IS NULL OR v.symbol = request ->> 'symbol')
-                AND (request ->> 'side' IS NULL OR v.side = request ->> 'side')
-                AND CASE v_which WHEN 'losers' THEN v.pnl < 0 WHEN 'winners' THEN v.pnl > 0 ELSE true END
-        ),
+        WITH matching AS (SELECT * FROM positions_meant(request, v_account)),
         chosen AS (SELECT * FROM matching ORDER BY position_id LIMIT (request ->> 'positions_max')::integer)
         SELECT keep_answer(
             v_account, request ->> 'idempotency_key', request ->> 'request_hash', jsonb_build_object(
@@ -45,6 +35,25 @@ BEGIN
             ), (request ->> 'idempotency_key_days')::integer, clock_timestamp()
         )
     ));
+END
+$$;
+
+-- Those of the account's open positions that the request means, marked now.
+CREATE OR REPLACE FUNCTION positions_meant(request jsonb, p_account accounts)
+RETURNS TABLE (position_id uuid, symbol text, side text)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_which CONSTANT text := request ->> 'which';
+BEGIN
+    IF v_which IS NULL OR v_which NOT IN ('all', 'losers', 'winners') THEN
+        PERFORM refuse_value('which', v_which, 'all, losers or winners');
+    END IF;
+    RETURN QUERY
+    SELECT v.position_id, v.symbol, v.side
+    FROM valued_positions(p_account.user_id, p_account.id) AS v
+    WHERE (request ->> 'symbol' IS NULL OR v.symbol = request ->> 'symbol')
+        AND (request ->> 'side' IS NULL OR v.side = request ->> 'side')
+        AND CASE v_which WHEN 'losers' THEN v.pnl < 0 WHEN 'winners' THEN v.pnl > 0 ELSE true END;
 END
 $$;
 
@@ -102,9 +111,11 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 ALTER FUNCTION plan_closes(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION positions_meant(jsonb, accounts) OWNER TO trading_procedures;
 ALTER FUNCTION close_planned(jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION planned_key(text, uuid) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION plan_closes(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION positions_meant(jsonb, accounts) FROM PUBLIC;
 REVOKE ALL ON FUNCTION close_planned(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION planned_key(text, uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION plan_closes(jsonb) TO function_trader;

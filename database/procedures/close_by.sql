@@ -12,12 +12,22 @@
 CREATE OR REPLACE FUNCTION close_by(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    v_user_id uuid := (request ->> 'user_id')::uuid;
-    v_account_id uuid;
     v_begun record;
 BEGIN
     PERFORM check_request_version(request);
-    v_account_id := account_of_position(v_user_id, (request ->> 'position_id')::uuid, 'id');
+    v_begun := lock_or_replay(request, account_of_pair(request));
+    RETURN jsonb_build_object('replayed', v_begun.answer IS NOT NULL, 'answer', coalesce(
+        v_begun.answer, execute_close_by(request, v_begun.account, clock_timestamp())
+    ));
+END
+$$;
+
+CREATE OR REPLACE FUNCTION account_of_pair(request jsonb) RETURNS uuid
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_user_id CONSTANT uuid := (request ->> 'user_id')::uuid;
+    v_account_id CONSTANT uuid := account_of_position(v_user_id, (request ->> 'position_id')::uuid, 'id');
+BEGIN
     IF account_of_position(
         v_user_id, (request ->> 'opposite_position_id')::uuid, 'opposite_position_id'
     ) <> v_account_id THEN
@@ -25,10 +35,7 @@ BEGIN
             'opposite_position_id', request ->> 'opposite_position_id', 'a position of the same account'
         );
     END IF;
-    v_begun := lock_or_replay(request, v_account_id);
-    RETURN jsonb_build_object('replayed', v_begun.answer IS NOT NULL, 'answer', coalesce(
-        v_begun.answer, execute_close_by(request, v_begun.account, clock_timestamp())
-    ));
+    RETURN v_account_id;
 END
 $$;
 
@@ -40,8 +47,7 @@ DECLARE
     v_opposite_id uuid := (request ->> 'opposite_position_id')::uuid;
     v_position positions;
     v_opposite positions;
-    v_terms order_terms;
-    v_quantity numeric;
+    v_pair record;
 BEGIN
     -- In key order, like everywhere.
     v_position := position_to_close(p_account, least(v_id, v_opposite_id));
@@ -50,21 +56,34 @@ BEGIN
         v_position := v_opposite;
         SELECT * INTO STRICT v_opposite FROM positions AS p WHERE p.user_id = p_account.user_id AND p.id = v_opposite_id;
     END IF;
-    IF p_account.position_mode <> 'hedging' OR v_position.symbol <> v_opposite.symbol
-        OR v_position.side = v_opposite.side THEN
-        PERFORM refuse_value('opposite_position_id', v_opposite_id::text, format(
-            'a position in %s on the other side, of a hedging account', v_position.symbol
+    v_pair := judge_pair(request, p_account, v_position, v_opposite);
+    RETURN book_close_by(request, p_account, v_pair.terms, v_position, v_opposite, v_pair.quantity, p_at);
+END
+$$;
+
+-- Whether the two can be closed against each other; by what terms, and how much of each.
+CREATE OR REPLACE FUNCTION judge_pair(
+    request jsonb, p_account accounts, p_position positions, p_opposite positions,
+    OUT terms order_terms, OUT quantity numeric
+)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_smaller CONSTANT numeric := least(p_position.quantity, p_opposite.quantity);
+BEGIN
+    IF p_account.position_mode <> 'hedging' OR p_position.symbol <> p_opposite.symbol
+        OR p_position.side = p_opposite.side THEN
+        PERFORM refuse_value('opposite_position_id', p_opposite.id::text, format(
+            'a position in %s on the other side, of a hedging account', p_position.symbol
         ));
     END IF;
-    SELECT * INTO v_terms FROM order_terms AS t
-    WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = v_position.symbol;
+    SELECT * INTO terms FROM order_terms AS t
+    WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = p_position.symbol;
     IF NOT FOUND THEN
         -- Its instrument is not traded now, so nobody quotes it.
-        PERFORM refuse_stale_quote(v_position.symbol);
+        PERFORM refuse_stale_quote(p_position.symbol);
     END IF;
-    v_quantity := coalesce((request ->> 'quantity')::numeric, least(v_position.quantity, v_opposite.quantity));
-    PERFORM check_pair_quantity(v_quantity, v_terms, least(v_position.quantity, v_opposite.quantity));
-    RETURN book_close_by(request, p_account, v_terms, v_position, v_opposite, v_quantity, p_at);
+    quantity := coalesce((request ->> 'quantity')::numeric, v_smaller);
+    PERFORM check_pair_quantity(quantity, terms, v_smaller);
 END
 $$;
 
@@ -232,7 +251,9 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'close_by(jsonb)',
+        'account_of_pair(jsonb)',
         'execute_close_by(jsonb, accounts, timestamptz)',
+        'judge_pair(jsonb, accounts, positions, positions)',
         'check_pair_quantity(numeric, order_terms, numeric)',
         'book_close_by(jsonb, accounts, order_terms, positions, positions, numeric, timestamptz)',
         'close_by_order(jsonb, positions, numeric)',

@@ -86,13 +86,20 @@ BEGIN
     SELECT * INTO STRICT v_position FROM positions AS p
     WHERE p.user_id = p_account.user_id AND p.id = p_position_id
     FOR NO KEY UPDATE;
-    IF v_position.status <> 'open' THEN
+    PERFORM check_position_open(v_position);
+    RETURN v_position;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION check_position_open(p_position positions) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF p_position.status <> 'open' THEN
         RAISE EXCEPTION 'The position is closed already: there is nothing left to do.'
         USING ERRCODE = 'TR010', DETAIL = jsonb_build_object(
-            'field', 'status', 'value', v_position.status, 'constraint', 'an open position'
+            'field', 'status', 'value', p_position.status, 'constraint', 'an open position'
         )::text;
     END IF;
-    RETURN v_position;
 END
 $$;
 
@@ -144,6 +151,7 @@ BEGIN
         'close_position(jsonb)',
         'execute_closing_order(jsonb, accounts, uuid, timestamptz)',
         'position_to_close(accounts, uuid)',
+        'check_position_open(positions)',
         'closing_order(jsonb, positions)',
         'check_closing_values(jsonb, order_terms, positions)'
     ]::regprocedure [] LOOP

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trading.cancellation import cancel_order, cancel_orders
 from trading.closing import close_position
@@ -48,6 +48,9 @@ from trading.store import orders, positions
 from trading.store.connection import database
 from trading.store.reading import ReadingStore
 
+if TYPE_CHECKING:
+    from trading.closing_preview import ClosePreview
+
 
 def list_orders(request: Request) -> Response:
     """GET /api/v1/orders."""
@@ -87,6 +90,42 @@ def preview_order(request: Request) -> Response:
             order, caller.user_id, instruments=instrument_catalogue(), read_facts=_store().preview_facts
         )
     return Response(body=preview_body(order, found))
+
+
+def preview_close(request: Request) -> Response:
+    """POST /api/v1/positions/{id}/close/preview: what a close would come to, without it."""
+    from trading.closing_preview import preview_close
+
+    caller, body = _previewer(request)
+    with states_as_spoken():
+        entry = close_entry(request, body)
+        asked = {"position_id": parse_id(request.path_parameters["id"], "id"), **entry.asked()}
+        found = preview_close(_store().preview_close(caller.user_id, asked), entry.max_slippage)
+    return _closes_previewed(found)
+
+
+def preview_close_by(request: Request) -> Response:
+    """POST /api/v1/positions/{id}/close-by/preview: what closing by an opposite position would come to."""
+    from trading.closing_preview import preview_close
+    from trading.edge.position_dialects import close_by_entry
+
+    caller, body = _previewer(request)
+    with states_as_spoken():
+        entry = close_by_entry(request, body)
+        asked = {"position_id": parse_id(request.path_parameters["id"], "id"), **entry.asked()}
+        found = preview_close(_store().preview_close_by(caller.user_id, asked))
+    return _closes_previewed(found)
+
+
+def preview_close_all(request: Request) -> Response:
+    """POST /api/v1/positions/close-all/preview: what closing many positions would come to."""
+    from trading.closing_preview import preview_many
+    from trading.edge.position_dialects import close_all_entry
+    from trading.mass_closing import POSITIONS_MAX
+
+    caller, body = _previewer(request)
+    asked = close_all_entry(request, body).asked() | {"positions_max": POSITIONS_MAX}
+    return _closes_previewed(preview_many(_store().preview_close_all(caller.user_id, asked)))
 
 
 def get_order(request: Request) -> Response:
@@ -250,6 +289,21 @@ def _changed[Entry](
     return Response(body=render(execution.answer, str(change.caller.user_id)))
 
 
+def _previewer(request: Request) -> tuple[Caller, Mapping[str, Any]]:
+    from trading.edge.preview_dialects import refuse_key
+
+    caller = admit(request, route_group="preview", state_changing=False, permission="orders:read")
+    body = request.json_if_any()
+    refuse_key(body)
+    return caller, body
+
+
+def _closes_previewed(found: "ClosePreview") -> Response:
+    from trading.edge.preview_dialects import closes_body
+
+    return Response(body=closes_body(found))
+
+
 def _orders(request: Request, *, closed_only: bool) -> Response:
     caller = _reader(request, "orders:read")
     filters, page = order_query(request.query, closed_only=closed_only)
@@ -281,6 +335,9 @@ handler = http_handler(
         "POST /api/v1/positions/{id}/close": post_close,
         "POST /api/v1/positions/{id}/close-by": post_close_by,
         "POST /api/v1/positions/close-all": post_close_all,
+        "POST /api/v1/positions/{id}/close/preview": preview_close,
+        "POST /api/v1/positions/{id}/close-by/preview": preview_close_by,
+        "POST /api/v1/positions/close-all/preview": preview_close_all,
         "GET /api/orders/history": list_closed_orders,
         "GET /api/positions": list_positions,
         "GET /api/v1/account": get_account,

@@ -350,3 +350,95 @@ class TestCloseBy:
         answer = api.ask(self.CLOSE_BY, user, {"opposite_position_id": pair[1]}, subject=pair[0])
 
         assert (answer.status, answer.body["details"]["value"]) == (409, "CLOSED")
+
+
+class TestPreviewedCloses:
+    CLOSE = "POST /api/v1/positions/{id}/close/preview"
+    CLOSE_BY = "POST /api/v1/positions/{id}/close-by/preview"
+    CLOSE_ALL = "POST /api/v1/positions/close-all/preview"
+
+    def test_a_part_by_hand(self, api: Api, user: User, position_id: str) -> None:
+        api.market.quote("AAPL", "160.00", "160.02")
+        before = api.market.counts(user)
+
+        answer = api.ask(self.CLOSE, user, {"quantity": "40"}, subject=position_id)
+
+        body = answer.body
+        (close,) = body["data"]
+        assert answer.status == 200
+        assert (close["side"], close["quantity"], close["accepted"], close["refusal"]) == ("LONG", "40", True, None)
+        price = Decimal(close["price"])
+        assert price == Decimal("160.00") - Decimal(close["slippage"])
+        # 100 were bought at 150 and what it slipped, with the quote of then
+        bought = row_of(api.market, user, position_id)
+        assert Decimal(close["realized_pnl"]) == (price - bought["entry_price"]) * 40
+        assert Decimal(close["margin_released"]) == bought["margin_used"] * 40 / 100
+        after = Decimal(body["balance_before"]) + Decimal(close["realized_pnl"]) - Decimal(close["commission"])
+        assert (Decimal(body["balance_after"]), body["left"]) == (after, 0)
+        assert Decimal(body["free_margin_after"]) > Decimal(body["free_margin_before"])
+        # and nothing is written
+        assert api.market.counts(user) == before
+
+    def test_against_the_opposite_one_spread_and_commission_are_not_paid(self, api: Api, user: User) -> None:
+        long = api.market.trade(user, symbol="AAPL", quantity="100")["position_id"]
+        api.market.quote("AAPL", "154.98", "155.00")
+        short = api.market.trade(user, symbol="AAPL", side="sell", quantity="60")["position_id"]
+
+        body = api.ask(self.CLOSE_BY, user, {"opposite_position_id": short}, subject=long).body
+
+        assert [close["position_id"] for close in body["data"]] == [long, short]
+        assert [close["realized_pnl"] for close in body["data"]] == ["298.80", "0.00"]
+        assert (body["realized_pnl"], body["commission"]) == ("298.80", "0.00")
+
+    def test_of_many_each_is_refused_by_itself(self, api: Api, user: User, position_id: str) -> None:
+        lost = api.market.trade(user, symbol="EURUSD", quantity="0.1")["position_id"]
+        stale = api.market.trade(user, symbol="GBPUSD", quantity="0.1")["position_id"]
+        api.market.quote("GBPUSD", "1.2500", "1.2504", stale_time())
+        api.market.close("XNYS")
+
+        body = api.ask(self.CLOSE_ALL, user).body
+        losers = api.ask(self.CLOSE_ALL, user, {"which": "losers", "symbol": "EURUSD"}).body
+
+        refused = {close["position_id"]: close["refusal"] and close["refusal"]["code"] for close in body["data"]}
+        assert refused == {position_id: "MARKET_CLOSED", lost: None, stale: "MARKET_DATA_UNAVAILABLE"}
+        assert (body["left"], [close["price"] is None for close in body["data"]]) == (2, [True, False, True])
+        assert [close["position_id"] for close in losers["data"]] == [lost]
+        assert losers["data"] == [close for close in body["data"] if close["position_id"] == lost]
+        assert losers["realized_pnl"] == body["realized_pnl"] == losers["data"][0]["realized_pnl"]
+
+    @pytest.mark.parametrize(
+        ("body", "status", "code"),
+        [
+            ({"quantity": "0.001"}, 400, "VALIDATION_FAILED"),
+            ({"idempotency_key": str(uuid.uuid4())}, 400, "VALIDATION_FAILED"),
+            ({"quantity": "101"}, 200, "INSUFFICIENT_POSITION"),
+            ({"max_slippage": "0"}, 200, "SLIPPAGE_EXCEEDED"),
+        ],
+    )
+    def test_it_is_the_refusal_of_the_close(
+        self, api: Api, user: User, body: dict[str, Any], status: int, code: str
+    ) -> None:
+        position_id = api.market.trade(user)["position_id"]
+
+        answer = api.ask(self.CLOSE, user, body, subject=position_id)
+
+        assert answer.status == status
+        if status == 200:
+            (close,) = answer.body["data"]
+            done = api.ask("POST /api/v1/positions/{id}/close", user, body, subject=position_id)
+            assert (close["accepted"], close["refusal"]["code"], answer.body["left"]) == (False, code, 1)
+            assert close["refusal"]["message"] == done.body["message"]
+            assert answer.body["balance_after"] == answer.body["balance_before"]
+        else:
+            assert answer.body["error"] == code
+
+    def test_what_is_closed_stale_or_somebody_elses(self, api: Api, user: User, position_id: str) -> None:
+        stranger = api.ask(self.CLOSE, api.market.user(), subject=position_id)
+        api.market.quote("AAPL", "149.98", "150.00", stale_time())
+        stale = api.ask(self.CLOSE, user, subject=position_id)
+        api.market.quote("AAPL", "149.98", "150.00")
+        api.market.close_out(user, position_id)
+        closed = api.ask(self.CLOSE, user, subject=position_id)
+
+        assert (stranger.status, stale.status, closed.status) == (404, 503, 409)
+        assert closed.body["details"]["value"] == "CLOSED"

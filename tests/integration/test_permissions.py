@@ -46,6 +46,9 @@ NEEDED: Mapping[str, str | None] = {
     "POST /api/v1/positions/{id}/close": "orders:write",
     "POST /api/v1/positions/{id}/close-by": "orders:write",
     "POST /api/v1/positions/close-all": "orders:write",
+    "POST /api/v1/positions/{id}/close/preview": "orders:read",
+    "POST /api/v1/positions/{id}/close-by/preview": "orders:read",
+    "POST /api/v1/positions/close-all/preview": "orders:read",
     "GET /api/positions": "positions:read",
     "GET /api/v1/account": "account:read",
     "GET /api/user/profile": "account:read",
@@ -85,6 +88,7 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "POST /api/v1/accounts/{id}/ledger-entries": {"entry_type": "deposit", "amount": 1, "reason": "a test"},
     "PATCH /api/v1/positions/{id}": {"stop_loss": None},
     "POST /api/v1/positions/{id}/close-by": {"opposite_position_id": str(uuid.UUID(int=0))},
+    "POST /api/v1/positions/{id}/close-by/preview": {"opposite_position_id": str(uuid.UUID(int=0))},
     "PATCH /api/v1/accounts/{id}": {"leverage": 30, "reason": "a test"},
 }
 QUERIES: Mapping[str, dict[str, str]] = {

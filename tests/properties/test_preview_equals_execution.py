@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from tests.kit import MigratedTemplate, User
 from tests.kit.operators import act, operator_request
-from tests.kit.orders import Market
+from tests.kit.orders import Market, keyed_request, send
 from trading.accounts import round_money
-from trading.edge.preview_dialects import preview_body
+from trading.closing_preview import preview_close
+from trading.edge.preview_dialects import closes_body, preview_body
 from trading.instruments import Instrument
 from trading.order_entry import OrderEntry
 from trading.preview import preview_order
@@ -58,6 +59,10 @@ class Books:
         order = OrderEntry.model_validate(given_fields)
         found = preview_order(order, user.user_id, instruments=self._catalogue, read_facts=self._store.preview_facts)
         return preview_body(order, found)
+
+    def preview_close(self, how: str, user: User, **asked: object) -> dict[str, Any]:
+        """`how` is the reading function that the facts come from."""
+        return closes_body(preview_close(getattr(self._store, how)(user.user_id, asked)))
 
     def move(self, symbol: str, percent: Decimal, volatility: Decimal) -> None:
         """The mid a little elsewhere, on the tick, and the market more or less restless."""
@@ -258,3 +263,77 @@ def test_an_order_that_may_be_too_large(books: Books, case: Given, kind: str, ba
     assert preview["accepted"] == (answer["outcome"] == "filled")
     if not preview["accepted"]:
         assert preview["refusal"] == {name: answer[name] for name in ("code", "message", "details")}
+
+
+@EXAMPLES
+@given(
+    case=cases,
+    share=st.decimals("0", "1", places=2),
+    moved=st.decimals("-5", "5", places=2),
+    how=st.sampled_from(["preview_close", "preview_close_by", "preview_close_all"]),
+    which=st.sampled_from(["all", "losers", "winners"]),
+)
+def test_positions_that_are_closed(
+    books: Books, case: Given, share: Decimal, moved: Decimal, how: str, which: str
+) -> None:
+    # given a hedging trader with a long, a short and another position, and a market that moved in between
+    instrument = books.instruments[case.symbol]
+    user = books.market.user(
+        currency=case.currency,
+        tier=case.tier,
+        leverage=case.leverage,
+        balance=10_000_000_000,
+        risk=UNBOUND | {"max_daily_loss": None},
+    )
+    books.move(case.symbol, case.percent, case.volatility)
+    held = case.quantity(instrument)
+    first = books.market.trade(user, symbol=case.symbol, side=case.side, quantity=str(held))["position_id"]
+    books.move(case.symbol, case.percent + moved, case.volatility)
+    other = "sell" if case.side == "buy" else "buy"
+    second = books.market.trade(user, symbol=case.symbol, side=other, quantity=str(held))["position_id"]
+    books.market.trade(user, symbol="GBPUSD", side="buy", quantity="0.10")
+    books.move(case.symbol, case.percent - moved, case.volatility)
+    part = max(instrument.quantity_min, int(held * share / instrument.quantity_step) * instrument.quantity_step)
+    asked: dict[str, object] = {
+        "preview_close": {"position_id": first, "quantity": str(part)},
+        "preview_close_by": {"position_id": first, "opposite_position_id": second, "quantity": str(part)},
+        "preview_close_all": {"which": which, "positions_max": 100},
+    }[how]
+    # when closing is previewed, then done
+    before = books.market.worth(user)
+    preview = books.preview_close(how, user, **asked)
+    answers = close_as(books.market, how, user, asked)
+    # then each figure is the one that was told
+    assert [each["accepted"] for each in preview["data"]] == [True] * len(preview["data"])
+    assert preview["left"] == 0
+    if how == "preview_close_by":
+        (answer,) = answers
+        assert [Decimal(each["price"]) for each in preview["data"]] == [Decimal(answer["execution_price"])] * 2
+        assert preview["realized_pnl"] == f"{round_money(Decimal(answer['realized_pnl']), case.currency):f}"
+    else:
+        assert [each["position_id"] for each in preview["data"]] == [answer["position_id"] for answer in answers]
+        for each, answer in zip(preview["data"], answers, strict=True):
+            told = booked(answer, books.instruments[each["symbol"]], case.currency)
+            figures = {name: each[name] for name in ("slippage", "commission", "realized_pnl")}
+            assert figures == {name: told[name] for name in figures}
+            assert Decimal(each["price"]) == Decimal(told["price"])
+    # and so is the account before and afterwards
+    worth = books.market.worth(user)
+    assert (preview["balance_before"], preview["free_margin_before"]) == (before["balance"], before["free_margin"])
+    assert (preview["balance_after"], preview["free_margin_after"]) == (worth["balance"], worth["free_margin"])
+    assert preview["margin_level_after"] == worth["margin_level"]
+    assert Decimal(preview["margin_released"]) == Decimal(before["margin_used"]) - Decimal(worth["margin_used"])
+
+
+def close_as(market: Market, how: str, user: User, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """The answers of what was previewed."""
+    if how == "preview_close":
+        return [market.close_out(user, asked["position_id"], quantity=asked["quantity"]).answer]
+    if how == "preview_close_by":
+        return [send(market.trader, keyed_request(user, **asked), "close_by").answer]
+    plan = keyed_request(user, **asked)
+    planned = send(market.trader, plan, "plan_closes").answer
+    return [
+        send(market.trader, plan | {"position_id": each["position_id"]}, "close_planned").answer
+        for each in planned["positions"]
+    ]

@@ -18,6 +18,10 @@ class CloseEntry(BaseModel):
     max_slippage: Annotated[Number, Field(ge=0)] | None = None
     idempotency_key: Key
 
+    def asked(self) -> dict[str, object]:
+        """What is asked for, without the key."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"idempotency_key"})
+
 
 class CloseByEntry(BaseModel):
     """What a caller says of closing a position against an opposite one: `quantity` in lots (None: of the smaller)."""
@@ -27,6 +31,10 @@ class CloseByEntry(BaseModel):
     opposite_position_id: UUID
     quantity: PositiveNumber | None = None
     idempotency_key: Key
+
+    def asked(self) -> dict[str, object]:
+        """What is asked for, without the key."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"idempotency_key"})
 
 
 def close_position(

@@ -30,6 +30,10 @@ class CloseAllEntry(BaseModel):
     which: Annotated[Literal["all", "losers", "winners"], BeforeValidator(lower_case)] = "all"
     idempotency_key: Key
 
+    def asked(self) -> dict[str, object]:
+        """What is asked for, without the key."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"idempotency_key"})
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

@@ -131,7 +131,7 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         else Worth(*(Decimal(worth[name]) for name in ("balance", "unrealized_pnl", "margin_used"))),
         instrument=Instrument.from_row(terms),
         tier=terms["account_tier"],
-        market=_market_price(terms),
+        market=market_price_of(terms),
         quoted_at=datetime.fromisoformat(terms["quoted_at"]),
         market_open=answer["market_open"],
         position=position
@@ -143,8 +143,8 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         rates=Rates(FreshQuotes({quote["symbol"]: quote for quote in answer["quotes"]})),
         stale_position=answer["stale_position"],
         position_currencies=tuple(answer["position_currencies"]),
-        refusal=_refusal(answer["refusal"]),
-        limit_refusal=_refusal(answer["limit_refusal"]),
+        refusal=refusal_of(answer["refusal"]),
+        limit_refusal=refusal_of(answer["limit_refusal"]),
     )
 
 
@@ -158,7 +158,7 @@ class FreshQuotes(Mapping[str, MarketPrice]):
         row = self._rows[symbol]
         if not row["fresh"]:
             raise no_fresh_price(symbol)
-        return _market_price(row)
+        return market_price_of(row)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -198,11 +198,13 @@ def _asked(order: OrderEntry) -> dict[str, object]:
     return order.model_dump(mode="python", include=names, exclude_none=True)
 
 
-def _market_price(row: Mapping[str, Any]) -> MarketPrice:
+def market_price_of(row: Mapping[str, Any]) -> MarketPrice:
+    """The quote in a row of facts."""
     return MarketPrice(*(Decimal(row[name]) for name in ("bid", "ask", "volatility")))
 
 
-def _refusal(found: Mapping[str, Any] | None) -> TradingError | None:
+def refusal_of(found: Mapping[str, Any] | None) -> TradingError | None:
+    """The refusal among facts, if there is one."""
     if found is None:
         return None
     return TradingError(ErrorCode(found["code"]), found["message"], found["details"])

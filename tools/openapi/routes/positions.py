@@ -1,6 +1,7 @@
 """Positions."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -21,18 +22,23 @@ from tools.openapi.forms import (
     word,
 )
 from tools.openapi.operation import Answer, Operation
-from tools.openapi.order_body import keyed_body
+from tools.openapi.order_body import keyed_body, without_key
 from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT
 from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id
 from tools.openapi.routes.orders import CREATED_MEMBERS, EXECUTION, TRADER_ID
+from trading.accounts import Account, Worth
+from trading.closing_preview import CloseOutcome, ClosePreview, PreviewedClose
 from trading.edge.change_dialects import closed_body
 from trading.edge.dialects import spoken
 from trading.edge.position_dialects import TAKEN, closed_by_body, closings_body
+from trading.edge.preview_dialects import closes_body
 from trading.edge.reading_dialects import POSITION_STATUSES, position_body, position_summary_body, positions_body
 from trading.errors import ErrorCode
 from trading.mass_closing import POSITIONS_MAX, Attempt, MassClosing
 from trading.order_entry import SYMBOL_PATTERN
 from trading.position_changes import VERSION_MAX, PositionChange
+from trading.positions import Position
+from trading.pricing import FillPrice
 
 VERSION: Schema = {
     "type": "integer",
@@ -102,7 +108,67 @@ CHANGES: Mapping[str, Schema] = {
     "breakeven": _taken("breakeven", constant(True)),
     "version": {**VERSION, "description": "The one that you saw; another is CONFLICT."},
 }
-CLOSE_BY = keyed_body({"quantity": ref("PositiveNumber")})
+CLOSE_BY_BODY = keyed_body({"quantity": ref("PositiveNumber")})
+CLOSE = keyed_body({"quantity": ref("PositiveNumber"), "max_slippage": ref("NumberFromZero")})
+CLOSE_BY: Schema = {
+    **CLOSE_BY_BODY,
+    "properties": {
+        "opposite_position_id": _taken("opposite_position_id", IDENTIFIER),
+        **CLOSE_BY_BODY["properties"],
+    },
+    "required": ["opposite_position_id"],
+}
+CLOSE_ALL: Schema = {
+    **keyed_body(
+        {
+            "account_id": _taken("account_id", {**IDENTIFIER}),
+            "symbol": _taken("symbol", {"type": "string", "pattern": SYMBOL_PATTERN.replace("A-Z", "A-Za-z")}),
+            "side": _taken("side", word(spoken("rest", side) for side in ("long", "short"))),
+            "which": _taken("which", word(["all", "losers", "winners"])),
+        }
+    ),
+    "description": "Which of the account's open positions; all, where nothing is said.",
+}
+REFUSAL = nullable(closed({"error": word(ErrorCode), "message": TEXT, "details": {"type": "object"}}))
+CLOSE_PREVIEW = closed(
+    {
+        "account_id": IDENTIFIER,
+        "currency": CURRENCY,
+        "data": list_of(
+            closed(
+                {
+                    "position_id": IDENTIFIER,
+                    "symbol": TEXT,
+                    "side": word(spoken("rest", side) for side in ("long", "short")),
+                    "quantity": {**DECIMAL, "description": "In lots, what would be closed."},
+                    "price": {
+                        **nullable(DECIMAL),
+                        "description": "Null, as what follows from it, where it is refused before it has a price.",
+                    },
+                    "slippage": nullable(DECIMAL),
+                    "commission": nullable(DECIMAL),
+                    "realized_pnl": {**nullable(DECIMAL), "description": "Before commission."},
+                    "margin_released": nullable(DECIMAL),
+                    "accepted": {"type": "boolean"},
+                    "refusal": nullable(
+                        closed({"code": word(ErrorCode), "message": TEXT, "details": {"type": "object"}})
+                    ),
+                    "quoted_at": nullable(TIMESTAMP),
+                }
+            )
+        ),
+        "left": {**COUNT, "description": "How many of the positions meant would not be closed, or not yet."},
+        "commission": {**DECIMAL, "description": "Of all that is accepted, as the other sums."},
+        "realized_pnl": DECIMAL,
+        "margin_released": DECIMAL,
+        "balance_before": DECIMAL,
+        "balance_after": DECIMAL,
+        "free_margin_before": {**nullable(DECIMAL), "description": "Null while something held has no quote."},
+        "free_margin_after": nullable(DECIMAL),
+        "margin_level_before": {**nullable(DECIMAL), "description": "In percent; null while no margin is used."},
+        "margin_level_after": nullable(DECIMAL),
+    }
+)
 SCHEMAS: Mapping[str, Schema] = {
     "Position": POSITION,
     "HeldSymbol": closed(
@@ -132,25 +198,12 @@ SCHEMAS: Mapping[str, Schema] = {
             "what is lost or gained there, in account currency at the present rate."
         ),
     },
-    "CloseAllRequest": {
-        **keyed_body(
-            {
-                "account_id": _taken("account_id", {**IDENTIFIER}),
-                "symbol": _taken("symbol", {"type": "string", "pattern": SYMBOL_PATTERN.replace("A-Z", "A-Za-z")}),
-                "side": _taken("side", word(spoken("rest", side) for side in ("long", "short"))),
-                "which": _taken("which", word(["all", "losers", "winners"])),
-            }
-        ),
-        "description": "Which of the account's open positions; all, where nothing is said.",
-    },
-    "CloseByRequest": {
-        **CLOSE_BY,
-        "properties": {
-            "opposite_position_id": _taken("opposite_position_id", IDENTIFIER),
-            **CLOSE_BY["properties"],
-        },
-        "required": ["opposite_position_id"],
-    },
+    "CloseAllRequest": CLOSE_ALL,
+    "CloseByRequest": CLOSE_BY,
+    "PreviewCloseAllRequest": without_key(CLOSE_ALL),
+    "PreviewCloseByRequest": without_key(CLOSE_BY),
+    "PreviewCloseRequest": without_key(CLOSE),
+    "ClosePreview": CLOSE_PREVIEW,
     "ClosedPair": closed(
         {
             **CREATED_MEMBERS,
@@ -171,9 +224,7 @@ SCHEMAS: Mapping[str, Schema] = {
                         "side": word(spoken("rest", side) for side in ("long", "short")),
                         "outcome": word(["CLOSED", "REFUSED"]),
                         "order": nullable(closed({**CREATED_MEMBERS, "realized_pnl": DECIMAL, "currency": CURRENCY})),
-                        "refusal": nullable(
-                            closed({"error": word(ErrorCode), "message": TEXT, "details": {"type": "object"}})
-                        ),
+                        "refusal": REFUSAL,
                     }
                 )
             ),
@@ -185,7 +236,7 @@ SCHEMAS: Mapping[str, Schema] = {
             },
         }
     ),
-    "CloseRequest": keyed_body({"quantity": ref("PositiveNumber"), "max_slippage": ref("NumberFromZero")}),
+    "CloseRequest": CLOSE,
     "ClosingOrder": closed(
         {**CREATED_MEMBERS, "realized_pnl": DECIMAL, "currency": CURRENCY, "position": POSITION_LEFT}
     ),
@@ -276,6 +327,32 @@ CLOSINGS = MassClosing(
     ],
     left=1,
     replayed=False,
+)
+PREVIEWED = closes_body(
+    ClosePreview(
+        ACCOUNT_ID,
+        Account("USD", "margin", Decimal(100)),
+        Decimal(10000),
+        Worth(Decimal(10000), Decimal("11.20"), Decimal("115.98")),
+        [
+            PreviewedClose(
+                POSITION_FACTS["id"],
+                "EURUSD",
+                Position("long", Decimal("0.1"), Decimal("1.15983"), Decimal("115.98")),
+                Decimal("0.1"),
+                datetime(2026, 11, 21, 4, 28, 43, tzinfo=UTC),
+                CloseOutcome(
+                    FillPrice(Decimal("1.16083"), Decimal("0.00012")),
+                    Decimal(0),
+                    Decimal("10.00"),
+                    Decimal("115.98"),
+                    Decimal("-11.20"),
+                ),
+                None,
+            )
+        ],
+        left=0,
+    )
 )
 LIST = Answer(
     "Open positions, whole and oldest first; of closed ones or all a page, newest first.",
@@ -433,5 +510,42 @@ POSITIONS = (
                 ("Idempotency-Replayed",),
             )
         },
+    ),
+    Operation(
+        route="POST /api/v1/positions/{id}/close/preview",
+        operation_id="previewClose",
+        tag="positions",
+        summary="See what closing a position would come to; nothing is written",
+        permission="orders:read",
+        parameters=(path_id("a position of yours"),),
+        body=ref("PreviewCloseRequest"),
+        body_example={"quantity": "0.1"},
+        may_lack_body=True,
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.MARKET_DATA_UNAVAILABLE}),
+        answers={200: Answer("What it would come to.", ref("ClosePreview"), PREVIEWED)},
+    ),
+    Operation(
+        route="POST /api/v1/positions/{id}/close-by/preview",
+        operation_id="previewCloseByOpposite",
+        tag="positions",
+        summary="See what closing two opposite positions against each other would come to; nothing is written",
+        permission="orders:read",
+        parameters=(path_id("a position of yours"),),
+        body=ref("PreviewCloseByRequest"),
+        body_example={"opposite_position_id": "01a1fc5d-1e02-7a11-9c40-5a0c8f1d2b3e"},
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.MARKET_DATA_UNAVAILABLE}),
+        answers={200: Answer("What it would come to, the position in the path first.", ref("ClosePreview"), PREVIEWED)},
+    ),
+    Operation(
+        route="POST /api/v1/positions/close-all/preview",
+        operation_id="previewCloseAll",
+        tag="positions",
+        summary="See what closing many positions would come to; nothing is written",
+        permission="orders:read",
+        body=ref("PreviewCloseAllRequest"),
+        body_example={"which": "losers", "symbol": "AAPL"},
+        may_lack_body=True,
+        errors=frozenset({ErrorCode.NOT_FOUND}),
+        answers={200: Answer("What each would come to, and all of them.", ref("ClosePreview"), PREVIEWED)},
     ),
 )

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from pydantic import ValidationError
 
 from trading.accounts import Worth, round_money
+from trading.closing_preview import ClosePreview, PreviewedClose
 from trading.edge.change_dialects import change_of, changed_members
 from trading.edge.dialects import spoken
 from trading.edge.envelope import error_facts, timestamp
@@ -27,13 +28,13 @@ REPLACED = "replaces_order_id"
 
 def preview_entry(request: Request, body: Mapping[str, Any]) -> OrderEntry:
     """The order that `body` asks about; it has no key, because nothing is kept that a repeat could repeat."""
-    _refuse_key(body)
+    refuse_key(body)
     return order_entry(request, body, "rest")
 
 
 def replacement_preview(body: Mapping[str, Any]) -> tuple[UUID, OrderChange]:
     """Which order `body` asks about, and what would change of it; VALIDATION_FAILED names what does not fit."""
-    _refuse_key(body)
+    refuse_key(body)
     order_id = body[REPLACED]
     given = changed_members(body)
     given.pop(REPLACED, None)
@@ -49,7 +50,8 @@ def order_of(terms: Mapping[str, Any]) -> OrderEntry:
         raise first_fault(error, terms) from None
 
 
-def _refuse_key(body: Mapping[str, Any]) -> None:
+def refuse_key(body: Mapping[str, Any]) -> None:
+    """VALIDATION_FAILED for a preview that names a key."""
     if body.get("idempotency_key") is not None:
         raise validation_failed(
             "idempotency_key",
@@ -86,6 +88,44 @@ def preview_body(order: OrderEntry, preview: Preview) -> dict[str, object]:
         "accepted": preview.refusal is None,
         "refusal": preview.refusal and error_facts(preview.refusal),
         "quoted_at": timestamp(facts.quoted_at),
+    }
+
+
+def closes_body(preview: ClosePreview) -> dict[str, object]:
+    """What closing would come to, position by position and altogether, in the forms of `preview_body`."""
+    currency = preview.account.currency
+    return {
+        "account_id": preview.account_id,
+        "currency": currency,
+        "data": [_close(close, currency) for close in preview.closes],
+        "left": preview.left,
+        "commission": _money(preview.commission, currency),
+        "realized_pnl": _money(preview.realized_pnl, currency),
+        "margin_released": _money(preview.released, currency),
+        "balance_before": _money(preview.balance, currency),
+        "balance_after": _money(preview.balance + preview.realized_pnl - preview.commission, currency),
+        "free_margin_before": _free_margin(preview.before, currency),
+        "free_margin_after": _free_margin(preview.after, currency),
+        "margin_level_before": preview.before and level_text(preview.before),
+        "margin_level_after": preview.after and level_text(preview.after),
+    }
+
+
+def _close(close: PreviewedClose, currency: str) -> dict[str, object]:
+    outcome = close.outcome
+    return {
+        "position_id": close.position_id,
+        "symbol": close.symbol,
+        "side": spoken("rest", close.position.side),
+        "quantity": shortest(close.quantity),
+        "price": outcome and shortest(outcome.fill.price),
+        "slippage": outcome and shortest(outcome.fill.slippage),
+        "commission": outcome and _money(outcome.commission, currency),
+        "realized_pnl": outcome and _money(outcome.realized_pnl, currency),
+        "margin_released": outcome and _money(outcome.released, currency),
+        "accepted": close.refusal is None,
+        "refusal": close.refusal and error_facts(close.refusal),
+        "quoted_at": close.quoted_at and timestamp(close.quoted_at),
     }
 
 

@@ -103,6 +103,21 @@ class ReadingStore:
         """
         return self._answer("SELECT preview_replacement(%s, %s) AS answer", (user_id, Jsonb(asked)))
 
+    def preview_close(self, user_id: UUID, asked: Mapping[str, object], /) -> dict[str, Any]:
+        """By what closing a position would be judged and priced now, as the function documents it.
+
+        Raises NOT_FOUND, VALIDATION_FAILED and CONFLICT as close_position.
+        """
+        return self._answer("SELECT preview_close(%s, %s) AS answer", (user_id, Jsonb(asked)))
+
+    def preview_close_by(self, user_id: UUID, asked: Mapping[str, object], /) -> dict[str, Any]:
+        """The same of closing two positions against each other; raises what close_by does before it books."""
+        return self._answer("SELECT preview_close_by(%s, %s) AS answer", (user_id, Jsonb(asked)))
+
+    def preview_close_all(self, user_id: UUID, asked: Mapping[str, object], /) -> dict[str, Any]:
+        """The same of closing many positions; raises what plan_closes does."""
+        return self._answer("SELECT preview_close_all(%s, %s) AS answer", (user_id, Jsonb(asked)))
+
     def ledger(self, user_id: UUID, account_id: UUID | None, *, before: int | None, limit: int) -> dict[str, Any]:
         """A page {entries, next} of an account's ledger, newest first; NOT_FOUND without such an account."""
         return self._answer(
