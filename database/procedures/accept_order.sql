@@ -265,7 +265,7 @@ BEGIN
         'status', p_order.status, 'filled_quantity', p_order.filled_quantity, 'average_price', p_order.average_price,
         'executed_at', utc_text(p_order.executed_at), 'failure_code', p_order.failure_code,
         'failure_reason', p_order.failure_reason
-    );
+    ) || particular_fact(p_order);
 END
 $$;
 

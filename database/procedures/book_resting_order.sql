@@ -50,11 +50,21 @@ BEGIN
         'average_price', with_places(p_order.average_price, coalesce(p_order.limit_price, p_order.stop_price)),
         'expires_at', utc_text(p_order.expires_at),
         'failure_code', p_order.failure_code, 'failure_reason', p_order.failure_reason
-    ) || CASE WHEN is_trailing(p_order.order_type) THEN jsonb_build_object(
+    ) || particular_fact(p_order);
+END
+$$;
+
+-- What only some orders have: of one that has none of it, nothing.
+CREATE OR REPLACE FUNCTION particular_fact(p_order orders) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN CASE WHEN is_trailing(p_order.order_type) THEN jsonb_build_object(
         'trail_amount', p_order.trail_amount, 'trail_percent', p_order.trail_percent,
         'limit_offset', p_order.limit_offset
     ) ELSE '{}' END || CASE WHEN p_order.display_quantity IS NOT NULL THEN jsonb_build_object(
         'display_quantity', p_order.display_quantity, 'display_variance', p_order.display_variance
+    ) ELSE '{}' END || CASE WHEN p_order.post_only THEN jsonb_build_object(
+        'post_only', true
     ) ELSE '{}' END || CASE WHEN p_order.active_at IS NOT NULL THEN jsonb_build_object(
         'active_at', utc_text(p_order.active_at)
     ) ELSE '{}' END || linked_fact(p_order);
@@ -235,6 +245,7 @@ BEGIN
         'priced_order(jsonb, accounts, timestamptz)',
         'insert_priced_order(orders)',
         'order_fact(orders)',
+        'particular_fact(orders)',
         'insert_resting_order(jsonb, accounts, order_terms, timestamptz)',
         'resting_entries(jsonb, orders, order_fill)',
         'is_touched_now(orders, order_terms, timestamptz)',

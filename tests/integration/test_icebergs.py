@@ -55,6 +55,8 @@ def test_each_quote_fills_what_is_shown(
 
     assert states == [["partially_filled"], ["partially_filled"], ["filled"]]
     assert fills(market, user) == [1, 1, Decimal("0.5")]
+    # and its fills are told with what it shows
+    assert market.last_payload(user)["orders"][0]["display_quantity"] == 1
 
 
 def test_the_smaller_of_depth_and_what_is_shown(market: Market, ticker: Ticker) -> None:

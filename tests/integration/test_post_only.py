@@ -31,6 +31,7 @@ def test_it_rests_or_is_refused(market: Market, side: str, crosses: str, rests: 
     assert market.counts(user)["orders"] == 0
     assert market.place(user, side=side, limit_price=rests, post_only=True)["outcome"] == "new"
     assert market.rows("orders", user)[0]["post_only"] is True
+    assert market.last_payload(user)["orders"][0]["post_only"] is True
 
 
 def test_once_it_rests_it_takes_a_gap(market: Market) -> None:

@@ -127,6 +127,24 @@ def test_an_order_that_trails_is_told_with_its_trail() -> None:
     assert "trail_amount" not in told["data"]
 
 
+def test_an_order_is_told_with_what_only_some_have() -> None:
+    particular: dict[str, object] = {
+        "display_quantity": Decimal("0.50"),
+        "display_variance": Decimal("0.2"),
+        "post_only": True,
+        "active_at": "2026-03-02T13:30:00.000000Z",
+        "contingency": "bracket_exit",
+        "parent_order_id": str(UUID(int=5)),
+        "linked_order_ids": [str(UUID(int=6))],
+        "held_quantity": Decimal("1.00"),
+    }
+    fact = {"order_id": ORDER_ID, "status": "new"} | particular
+
+    (told,) = messages(frames_of(Event(UUID(int=1), ACCOUNT_ID, 7, "order.new", {"orders": [fact]}, "request-1")))
+
+    assert told["data"] == {"order_id": ORDER_ID, "status": "pending"} | particular
+
+
 def test_account_update_carries_the_terms_that_an_operator_changed() -> None:
     # given an account's worth, alone and with its terms
     worth = filled_order()["account"]
