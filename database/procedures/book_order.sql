@@ -165,6 +165,9 @@ BEGIN
         p_account, p_account.last_sequence + 1, coalesce(request #>> '{notice,event_type}', 'order.filled'),
         filled_payload(request, p_terms, p_fill, v_position, p_worth, v_at_text), request ->> 'request_id', p_at
     );
+    IF v_position.status = 'closed' THEN
+        PERFORM end_exits(request, p_account, v_position.id, p_at);
+    END IF;
     RETURN keep_answer(
         p_account, request ->> 'idempotency_key', request ->> 'request_hash',
         filled_answer(request, p_account, p_fill, v_sequence, v_at_text),

@@ -176,7 +176,7 @@ LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN order_fact(p_order) || jsonb_build_object(
         'outcome', p_order.status, 'account_id', p_account.id, 'created_at', utc_text(p_order.created_at),
-        'sequence', p_account.last_sequence, 'transact_time', utc_text(p_at)
+        'sequence', told_last(p_account, p_order.id), 'transact_time', utc_text(p_at)
     ) || CASE
         WHEN p_order.status = 'filled' OR (p_order.status = 'canceled' AND p_order.filled_quantity > 0)
             THEN jsonb_build_object(
@@ -200,6 +200,17 @@ BEGIN
         ELSE '{}'
     END;
 END
+$$;
+
+-- The sequence of the last event that tells of an order. What the order did to others may have been told after it.
+CREATE OR REPLACE FUNCTION told_last(p_account accounts, p_order_id uuid) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT v.sequence
+    FROM events AS v
+    WHERE v.user_id = p_account.user_id AND v.account_id = p_account.id
+        AND v.payload @> jsonb_build_object('orders', jsonb_build_array(jsonb_build_object('order_id', p_order_id)))
+    ORDER BY v.sequence DESC
+    LIMIT 1
 $$;
 
 -- What follows an order's row into a state without a fill: audit, account, the event `order.` and the state's name, and
@@ -252,6 +263,7 @@ BEGIN
         'book_resting_order(jsonb, accounts, order_terms, order_fill, timestamptz)',
         'settle_at_once(jsonb, accounts, orders, order_terms, audit_entry[], boolean, timestamptz)',
         'settled_answer(accounts, orders, timestamptz)',
+        'told_last(accounts, uuid)',
         'book_order_state(jsonb, accounts, orders, audit_entry[], timestamptz)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);

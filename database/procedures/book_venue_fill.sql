@@ -109,6 +109,7 @@ BEGIN
     v_sequence := finish_trade(
         request, v_trade.account, v_order, v_trade.entries, v_trade.facts, p_at
     );
+    PERFORM end_exits_of_trade(request, p_account, v_trade.facts, p_at);
     RETURN jsonb_build_object(
         'outcome', 'booked', 'status', v_order.status, 'filled_quantity', v_order.filled_quantity,
         'sequence', v_sequence

@@ -1,6 +1,6 @@
 -- I3 of orders that depend on each other: what is held is what the parent has not filled yet, what one of two has
--- filled the other may not fill again, only what is workable waits for a price, and the orders that a group's answer
--- names are there.
+-- filled the other may not fill again, only what is workable waits for a price, an exit works for a position that is
+-- open, and the orders that a group's answer names are there.
 CREATE OR REPLACE FUNCTION books_linked() RETURNS TABLE (account_id uuid, subject text, problem text)
 LANGUAGE sql STABLE AS $$
     SELECT o.account_id, o.id::text, format('holds %s, its parent is %s with %s of %s filled',
@@ -36,6 +36,14 @@ LANGUAGE sql STABLE AS $$
         AND o.active_at IS NULL
         AND (o.trigger_price IS NULL) <> (o.held_quantity = o.leaves_quantity)
     )
+    UNION ALL
+    SELECT o.account_id, o.id::text, format('is to close %s of a position that is not open', workable_quantity(o))
+    FROM orders AS o
+    INNER JOIN orders AS e ON o.user_id = e.user_id AND o.parent_order_id = e.id
+    WHERE o.contingency = 'bracket_exit' AND o.status IN ('new', 'triggered', 'partially_filled')
+        AND workable_quantity(o) > 0 AND NOT EXISTS (
+            SELECT FROM positions AS p WHERE p.user_id = e.user_id AND p.id = e.position_id AND p.status = 'open'
+        )
     UNION ALL
     SELECT k.account_id, k.idempotency_key, 'the answer names an order of a group that is not there'
     FROM idempotency_keys AS k

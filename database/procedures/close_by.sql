@@ -157,6 +157,9 @@ BEGIN
             p_account, v_order, v_first, v_second, v_position, v_opposite
         ), v_order.request_id, p_at
     );
+    PERFORM end_exits(request, p_account, p.id, p_at)
+    FROM (VALUES (v_position.id, v_position.status), (v_opposite.id, v_opposite.status)) AS p (id, status)
+    WHERE p.status = 'closed';
     RETURN keep_answer(
         p_account, v_order.idempotency_key, request ->> 'request_hash', filled_answer(
             v_asked, p_account, v_second, p_account.last_sequence + 1, utc_text(p_at)

@@ -213,7 +213,12 @@ BEGIN
             p_at
         );
     END IF;
-    RETURN settle_linked(request, p_account, v_order, p_fill.quantity, p_at);
+    v_order := settle_linked(request, p_account, v_order, p_fill.quantity, p_at);
+    IF end_exits_of_trade(request, p_account, v_trade.facts, p_at) THEN
+        -- It may have been one of them.
+        SELECT * INTO STRICT v_order FROM orders AS o WHERE o.user_id = v_order.user_id AND o.id = v_order.id;
+    END IF;
+    RETURN v_order;
 END
 $$;
 

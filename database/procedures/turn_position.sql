@@ -105,6 +105,7 @@ BEGIN
             'free_margin_after', p_fill.free_margin
         ), NULL, NULL)::audit_entry
     ] || v_trade.entries, v_trade.facts || jsonb_build_object('orders', order_facts(v_order)), p_at);
+    PERFORM end_exits_of_trade(request, p_account, v_trade.facts, p_at);
     RETURN v_order;
 END
 $$;

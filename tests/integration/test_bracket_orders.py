@@ -23,11 +23,13 @@ from tests.kit.linked import (
     states,
     stop_leg,
 )
+from tests.kit.mutations import replace_body
 from tests.kit.orders import Market, at_once, keyed_request, raises_sqlstate, send
 from tests.kit.ticks import Ticker, call
 
 EURUSD = "EURUSD"
 ENTERED, PROFIT, LOSS = ("1.0948", "1.0950"), ("1.1100", "1.1102"), ("1.0900", "1.0902")
+GBPUSD_EXITS = {"take_profit": {"limit_price": "1.3500"}, "stop_loss": {"stop_price": "1.1500"}}
 # EURUSD stands 28.93 lots deep: what one quote fills of 50.
 PART, REST = Decimal("28.93"), Decimal("21.07")
 
@@ -288,20 +290,83 @@ class TestExits:
         open_ones = [str(row["id"]) for row in market.rows("positions", user) if row["status"] == "open"]
         assert open_ones == [other]
 
-    def test_a_position_that_was_closed_otherwise_leaves_them_nothing(
+    def test_they_end_with_the_position_when_it_is_closed_by_hand(
         self, market: Market, ticker: Ticker, user: User
     ) -> None:
         ids = placed(market, bracket_request(user, market_leg()))
-        market.close_out(user, position_of(market, user, ids[0])["id"])
-        # a position that somebody opens later is not theirs either
-        market.trade(user)
 
-        assert ticker.tick(EURUSD, *PROFIT) == ["canceled"]
-        assert ticker.tick(EURUSD, *LOSS) == ["canceled"]
+        market.close_out(user, position_of(market, user, ids[0])["id"])
 
         assert [state[0] for state in states(market, user, ids)] == ["filled", "canceled", "canceled"]
-        assert market.audit(user, ids[2])[-1]["reason"] == "Nothing is left to reduce"
-        assert len([row for row in market.rows("positions", user) if row["status"] == "open"]) == 1
+        last = market.audit(user, ids[2])[-1]
+        assert (last["action"], last["reason"]) == ("CANCELED", "Its position was closed")
+        assert events(market, user)[-3:] == ["order.filled", "order.canceled", "order.canceled"]
+        # a position that somebody opens later is not theirs
+        market.trade(user)
+        assert ticker.tick(EURUSD, *PROFIT) == ticker.tick(EURUSD, *LOSS) == []
+
+    @pytest.mark.parametrize(
+        "how", ["close_by", "close_planned", "its own level", "turned round", "reduced to nothing"]
+    )
+    def test_they_end_with_it_however_it_is_closed(self, market: Market, ticker: Ticker, how: str) -> None:
+        # given a bracket whose entry is filled, with room for no further working order
+        mode = "netting" if how in {"turned round", "reduced to nothing"} else "hedging"
+        user = market.user(balance="1000000", position_mode=mode)
+        entry = market_leg(stop_loss="1.0950") if how == "its own level" else market_leg()
+        ids = placed(market, bracket_request(user, entry))
+        other = placed(market, bracket_request(user, market_leg(symbol="GBPUSD"), **GBPUSD_EXITS))
+        position_id = str(position_of(market, user, ids[0])["id"])
+
+        # when the position is closed
+        match how:
+            case "close_by":
+                opposite = market.trade(user, side="sell")["position_id"]
+                asked = {"position_id": position_id, "opposite_position_id": opposite}
+                send(market.trader, keyed_request(user, **asked), "close_by")
+            case "close_planned":
+                plan = keyed_request(user, which="all", symbol=EURUSD, positions_max=9)
+                send(market.trader, plan, "plan_closes")
+                send(market.trader, plan | {"position_id": position_id}, "close_planned")
+            case "its own level":
+                assert ticker.tick(EURUSD, "1.0940", "1.0942") == ["filled"]
+            case _:
+                market.trade(user, side="sell", quantity="3" if how == "turned round" else "1")
+
+        # then its exits have ended, each told and audited, and those of another position work on
+        assert [state[0] for state in states(market, user, ids)] == ["filled", "canceled", "canceled"]
+        assert market.audit(user, ids[1])[-1]["reason"] == "Its position was closed"
+        assert events(market, user)[-2:] == ["order.canceled", "order.canceled"]
+        assert [state[0] for state in states(market, user, other)] == ["filled", "new", "new"]
+
+    @pytest.mark.parametrize("order_type", ["market", "limit"])
+    def test_the_answer_of_what_ends_them_names_the_event_of_its_own_fill(
+        self, market: Market, order_type: str
+    ) -> None:
+        user = market.user(balance="1000000", position_mode="netting")
+        ids = placed(market, bracket_request(user, market_leg()))
+        sale = {"side": "sell", "quantity": "2", "order_type": order_type}
+
+        answer = (
+            market.trade(user, **sale) if order_type == "market" else market.place(user, **sale, limit_price="1.0900")
+        )
+
+        assert [state[0] for state in states(market, user, ids)] == ["filled", "canceled", "canceled"]
+        assert events(market, user)[-3:] == ["order.filled", "order.canceled", "order.canceled"]
+        assert answer["sequence"] == market.last_event(user)["sequence"] - 2
+
+    def test_the_books_see_one_that_outlives_its_position(self, market: Market) -> None:
+        user = market.user()
+        ids = placed(market, bracket_request(user, market_leg()))
+        replace_body(market.owner, "end_exits", "BEGIN END")
+
+        market.close_out(user, position_of(market, user, ids[0])["id"])
+
+        told = "is to close 1 of a position that is not open"
+        assert {(subject, problem) for _, subject, problem in market.book_faults()} == {
+            (str(exit_id), told) for exit_id in ids[1:]
+        }
+        # what their owner cancels is in order again
+        market.cancel_all(user)
 
     def test_they_close_what_is_left_of_it(self, market: Market, ticker: Ticker, user: User) -> None:
         ids = placed(market, bracket_request(user, market_leg()))
@@ -310,8 +375,8 @@ class TestExits:
         assert ticker.tick(EURUSD, *LOSS) == ["canceled"]
 
         assert states(market, user, ids)[1] == ("canceled", Decimal("0.6"), 0, 0)
-        assert states(market, user, ids)[2][2] == Decimal("0.4")
-        assert ticker.tick(EURUSD, *PROFIT) == ["canceled"]
+        assert states(market, user, ids)[2] == ("canceled", 0, 0, 0)
+        assert ticker.tick(EURUSD, *PROFIT) == []
         assert all(row["status"] == "closed" for row in market.rows("positions", user))
 
     def test_an_entry_that_goes_on_after_its_first_part_was_closed_keeps_them(
@@ -322,8 +387,9 @@ class TestExits:
         market.close_out(user, position_of(market, user, ids[0])["id"])
 
         # nothing is left of the first part, but the rest is still to come
-        assert ticker.tick(EURUSD, *PROFIT) == ["new"]
         assert states(market, user, ids)[2] == ("new", 0, REST, REST)
+        assert market.audit(user, ids[2])[-1]["action"] == "REDUCED"
+        assert ticker.tick(EURUSD, *PROFIT) == []
         ticker.tick(EURUSD, *ENTERED)
         assert ticker.tick(EURUSD, *PROFIT) == ["canceled"]
 
@@ -431,7 +497,7 @@ class TestRaces:
 
         told = at_once(market, [executing(market, claimed), close])
 
-        assert tuple(told) in {("filled", "TR010"), ("canceled", "filled")}
+        assert tuple(told) in {("filled", "TR010"), ("idle", "filled")}
         assert len(market.rows("fills", user)) == 2
 
     def test_twenty_callers_with_one_key_place_one_bracket(self, market: Market) -> None:
