@@ -61,6 +61,7 @@ BEGIN
     IF request ->> 'order_type' IS DISTINCT FROM 'market' THEN
         PERFORM refuse_value('order_type', request ->> 'order_type', 'market for an instrument of another venue');
     END IF;
+    PERFORM check_price_given(request, 'conditions', false);
     v_terms := terms_of_order(request, p_account);
     v_position := position_left(p_account, v_terms.symbol, v_side);
     v_reducing := coalesce(

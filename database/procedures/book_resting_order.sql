@@ -16,6 +16,9 @@ BEGIN
     v_order.post_only := coalesce((request ->> 'post_only')::boolean, false);
     v_order.expires_at := (request ->> 'expires_at')::timestamptz;
     v_order.replaces_order_id := (request ->> 'replaces_order_id')::uuid;
+    IF request ? 'conditions' THEN
+        v_order.conditions := conditions_of(request -> 'conditions', NULL);
+    END IF;
     v_order.linked_order_ids := '{}';
     v_order.held_quantity := 0;
     v_order.canceled_quantity := 0;
@@ -67,7 +70,7 @@ BEGIN
         'post_only', true
     ) ELSE '{}' END || CASE WHEN p_order.active_at IS NOT NULL THEN jsonb_build_object(
         'active_at', utc_text(p_order.active_at)
-    ) ELSE '{}' END || linked_fact(p_order);
+    ) ELSE '{}' END || linked_fact(p_order) || conditions_fact(p_order);
 END
 $$;
 
@@ -87,16 +90,21 @@ BEGIN
     IF is_timed(v_order.time_in_force) THEN
         SELECT t.active_at, t.ends_at INTO v_order.active_at, v_order.expires_at
         FROM time_of_order(v_order.time_in_force, p_terms.calendar, p_at) AS t;
-    ELSE
+    ELSIF v_order.order_type <> 'market' THEN
         v_order.trigger_watch := watch_of(v_order.order_type, v_order.side, v_order.status);
     END IF;
     v_order.trigger_price := trigger_level(v_order);
     IF v_order.time_in_force = 'day' THEN
         v_order.expires_at := trading_day_end(p_terms.calendar, p_at);
     END IF;
+    IF v_order.conditions IS NOT NULL THEN
+        v_order := held_for_conditions(v_order);
+    END IF;
     PERFORM insert_priced_order(v_order);
     IF is_trailing(v_order.order_type) THEN
         PERFORM begin_trailing(v_order, p_terms);
+    ELSIF v_order.conditions IS NOT NULL THEN
+        PERFORM await_conditions(v_order);
     END IF;
     RETURN v_order;
 END
@@ -116,15 +124,18 @@ LANGUAGE sql STABLE AS $$
     ]
 $$;
 
--- Whether the quote of now is one that it waits for.
+-- Whether the quote of now is one that it waits for; any is, once nothing holds a market order any more.
 CREATE OR REPLACE FUNCTION is_touched_now(p_order orders, p_terms order_terms, p_at timestamptz) RETURNS boolean
 LANGUAGE sql STABLE AS $$
-    SELECT touches(p_order.trigger_watch, p_order.trigger_price, p_terms.bid, p_terms.ask)
+    SELECT (
+            touches(p_order.trigger_watch, p_order.trigger_price, p_terms.bid, p_terms.ask)
+            OR p_order.order_type = 'market' AND p_order.conditions IS NOT NULL AND p_order.held_quantity = 0
+        )
         AND quote_is_fresh(p_terms, p_at)
         AND (p_terms.trade_always OR market_is_open(p_terms.calendar, p_at))
 $$;
 
--- An order that rests from now on, unless the quote of now touches it or it may not rest.
+-- An order that rests from now on, unless quotes of now touch it or meet its conditions, or it may not rest.
 CREATE OR REPLACE FUNCTION book_resting_order(
     request jsonb, p_account accounts, p_terms order_terms, p_fill order_fill, p_at timestamptz
 ) RETURNS jsonb
@@ -134,7 +145,7 @@ DECLARE
     v_entries audit_entry [] := resting_entries(request, v_order, p_fill);
     v_touched boolean := is_touched_now(v_order, p_terms, p_at);
 BEGIN
-    IF v_touched OR v_order.time_in_force IN ('ioc', 'fok') THEN
+    IF v_touched OR v_order.held_quantity > 0 OR v_order.time_in_force IN ('ioc', 'fok') THEN
         RETURN settle_at_once(request, p_account, v_order, p_terms, v_entries, v_touched, p_at);
     END IF;
     RETURN book_order_state(request, p_account, v_order, v_entries, p_at);
@@ -142,7 +153,7 @@ END
 $$;
 
 -- An order that is touched as it comes, or that may not rest: accepted, filled as far as the quote goes, and what may
--- not rest is canceled. The answer tells where it ended.
+-- not rest is canceled. One that is held is released if all its conditions are met. The answer tells where it ended.
 CREATE OR REPLACE FUNCTION settle_at_once(
     request jsonb, p_account accounts, p_order orders, p_terms order_terms, p_entries audit_entry[], p_touched boolean,
     p_at timestamptz
@@ -153,7 +164,9 @@ DECLARE
     v_answer jsonb;
 BEGIN
     PERFORM book_order_state(unkept(request), p_account, v_order, p_entries, p_at);
-    IF p_touched AND (v_order.time_in_force <> 'fok' OR venue_depth(p_terms) >= v_order.quantity) THEN
+    IF v_order.held_quantity > 0 THEN
+        v_order := meet_conditions_now(unkept(request), account_under_lock(p_account), v_order, p_at);
+    ELSIF p_touched AND (v_order.time_in_force <> 'fok' OR venue_depth(p_terms) >= v_order.quantity) THEN
         v_order := act_on_touch(unkept(request), account_under_lock(p_account), v_order, p_terms, p_at);
     END IF;
     IF v_order.time_in_force IN ('ioc', 'fok') AND v_order.status IN ('new', 'partially_filled') THEN

@@ -58,7 +58,7 @@ LANGUAGE sql STABLE AS $$
             (r.status, r.filled_quantity, r.leaves_quantity, r.last_price, r.average_price, r.slippage)
             OR (o.commission, o.total_cost, o.position_id, o.transaction_id, o.venue_order_id, o.triggered_at) IS DISTINCT FROM
             (r.commission, r.total_cost, r.position_id, r.transaction_id, r.venue_order_id, r.triggered_at)
-            OR o.replaces_order_id IS DISTINCT FROM r.replaces_order_id
+            OR (o.replaces_order_id, o.conditions) IS DISTINCT FROM (r.replaces_order_id, r.conditions)
         )
         AND (d.said IS NOT NULL OR o.id IS NULL OR r.id IS NULL)
 $$;

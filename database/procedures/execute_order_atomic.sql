@@ -62,7 +62,8 @@ DECLARE
     v_worth record;
     v_refusal jsonb;
 BEGIN
-    IF request ->> 'order_type' IS DISTINCT FROM 'market' OR request ->> 'time_in_force' IN ('gtd', 'opg', 'cls') THEN
+    IF request ->> 'order_type' IS DISTINCT FROM 'market' OR request ->> 'time_in_force' IN ('gtd', 'opg', 'cls')
+        OR request ? 'conditions' THEN
         PERFORM refuse_unless_market(request);
     END IF;
     v_terms := terms_of_order(request, p_account);
@@ -148,6 +149,7 @@ BEGIN
     IF request ->> 'order_type' IS DISTINCT FROM 'market' THEN
         PERFORM refuse_value('order_type', request ->> 'order_type', 'market');
     END IF;
+    PERFORM check_price_given(request, 'conditions', false);
     PERFORM refuse_value('time_in_force', request ->> 'time_in_force', 'day, gtc, ioc or fok');
 END
 $$;

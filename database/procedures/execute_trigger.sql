@@ -2,7 +2,8 @@
 -- at the quote that touched it, whatever the price has become since. The queue's row goes with it.
 -- request {version: 1, user_id, subject_id, account_id, holder, fencing, request_id?}
 -- -> {state, subject_id, kind, sequence}; `sequence` is the account's last, NULL where nothing happened.
---   state of an order: triggered | partially_filled | filled | rejected | canceled | expired; of an exit: filled
+--   state of an order: triggered | partially_filled | filled | rejected | canceled | expired; of an exit: filled; of
+--   the order whose condition is met: those, and new while nothing more comes of it
 --   idle: touched no more, or ended meanwhile. lost: the row is gone or another worker's.
 -- Raises TR004 where a rate or another position's quote is too old; the row stays for the next try.
 CREATE OR REPLACE FUNCTION execute_trigger(request jsonb) RETURNS jsonb
@@ -22,6 +23,8 @@ BEGIN
     END IF;
     IF v_touch.kind IN ('order', 'expiry') THEN
         v_state := execute_touched_order(request, v_account, v_touch, v_at);
+    ELSIF v_touch.kind = 'condition' THEN
+        v_state := execute_met_condition(request, v_account, v_touch, v_at);
     ELSE
         v_state := execute_touched_exit(request, v_account, v_touch, v_at);
     END IF;
@@ -54,7 +57,7 @@ BEGIN
     IF v_order.expires_at <= p_touch.quoted_at THEN
         RETURN (end_order(request, p_account, v_order, 'expired', NULL, 'Its time in force has ended', p_at)).status;
     END IF;
-    -- Nothing touches what has no price: it is held for its parent.
+    -- Nothing touches what has no price: it is held.
     IF p_touch.kind = 'expiry' OR NOT is_touched(v_order, p_touch) THEN
         RETURN 'idle';
     END IF;

@@ -133,6 +133,7 @@ BEGIN
             OR v_leg ->> 'order_type' <> 'market' AND v_leg ->> 'time_in_force' IN ('ioc', 'fok') THEN
             PERFORM refuse_value('time_in_force', v_leg ->> 'time_in_force', 'day, gtc or gtd');
         END IF;
+        PERFORM check_price_given(v_leg, 'conditions', false);
         -- Its mark would run on while it is held.
         IF is_trailing(v_leg ->> 'order_type') THEN
             PERFORM refuse_value('order_type', v_leg ->> 'order_type', 'one that waits for a price of its own');

@@ -4,11 +4,13 @@
 --   'limit_if_touched' with limit_price? and stop_price? as its type has them, or 'trailing_stop' or
 --   'trailing_stop_limit' with trail_amount or trail_percent, and limit_offset; time_in_force 'day', 'gtc', 'gtd' with
 --   expires_at, and for a limit also 'ioc' or 'fok'; 'market' and 'limit' with 'opg' or 'cls'; display_quantity?,
---   display_variance? and post_only? of a limit that rests
+--   display_variance? and post_only? of a limit that rests; conditions? [{symbol, watch: 'bid' | 'ask', direction:
+--   'at_or_above' | 'at_or_below', level}], also of 'market', which then takes 'day', 'gtc' or 'gtd'
 -- -> {replayed, answer: {outcome: 'new' | 'triggered' | 'partially_filled' | 'filled' | 'canceled' | 'rejected' |
 --   'denied', order_id, ...}}, the answer as book_order_state, settled_answer and book_denied_order make it.
 -- The margin at its own price must be free now. Nothing of it is reserved: it is checked again when a price touches it.
--- One that the quote of now touches is filled in the same call, as far as the quote's depth goes.
+-- One that the quote of now touches is filled in the same call, as far as the quote's depth goes. One with conditions
+-- is held until all of them are met; those that the quotes of now meet are met in the same call.
 -- Raises what execute_order_atomic raises; TR004 only where a quote is needed: for the side of a stop, for margin, and
 -- for what may not rest.
 CREATE OR REPLACE FUNCTION place_order(request jsonb) RETURNS jsonb
@@ -83,6 +85,7 @@ BEGIN
     PERFORM check_stop_side(request, p_terms, p_at);
     PERFORM check_post_only(request, p_terms, p_at);
     PERFORM check_timed(request, p_terms, p_at);
+    PERFORM check_unpriced(request, p_terms, p_at);
     IF NOT v_rests AND NOT quote_is_fresh(p_terms, p_at) THEN
         PERFORM refuse_stale_quote(p_terms.symbol);
     END IF;
@@ -117,7 +120,7 @@ DECLARE
 BEGIN
     IF v_type IS NULL OR v_type NOT IN (
         'limit', 'stop', 'stop_limit', 'market_if_touched', 'limit_if_touched', 'trailing_stop', 'trailing_stop_limit'
-    ) AND NOT (v_type = 'market' AND is_timed(v_time)) THEN
+    ) AND NOT (v_type = 'market' AND (is_timed(v_time) OR request ? 'conditions')) THEN
         PERFORM refuse_value('order_type', v_type, 'a type that waits for its price');
     END IF;
     IF v_time IS NULL OR v_time NOT IN ('day', 'gtc', 'gtd')
@@ -134,6 +137,9 @@ BEGIN
     PERFORM check_price_given(request, 'limit_price', v_type IN ('limit', 'stop_limit', 'limit_if_touched'));
     PERFORM check_price_given(request, 'stop_price', v_type NOT IN ('market', 'limit') AND NOT is_trailing(v_type));
     PERFORM check_trail_form(request);
+    IF request ? 'conditions' THEN
+        PERFORM check_conditions(request);
+    END IF;
 END
 $$;
 
@@ -162,7 +168,8 @@ END
 $$;
 
 -- A stop waits for the market to come to it: a buy above the ask, a sell below the bid. While the market is closed the
--- session's last quote says where that is. A stop that trails begins at that quote.
+-- session's last quote says where that is. A stop that trails begins at that quote. Where the market will be when
+-- conditions are met nobody knows.
 CREATE OR REPLACE FUNCTION check_stop_side(request jsonb, p_terms order_terms, p_at timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -171,7 +178,8 @@ BEGIN
     IF is_trailing(request ->> 'order_type') THEN
         PERFORM check_trail(request, p_terms, p_at);
     END IF;
-    IF v_stop IS NULL OR request ->> 'order_type' NOT IN ('stop', 'stop_limit') THEN
+    IF v_stop IS NULL OR request ->> 'order_type' NOT IN ('stop', 'stop_limit')
+        OR awaits_conditions(request -> 'conditions') THEN
         RETURN;
     END IF;
     IF quote_is_stale(p_terms.quoted_at, p_terms.received_at, p_terms.quote_age_ms_max, p_terms.calendar, p_at) THEN

@@ -2,7 +2,7 @@
 --
 -- p_order {symbol, order_type, side, quantity, stop_price?, trail_amount?, trail_percent?, limit_offset?,
 --   limit_price?, post_only?, time_in_force?, reduce_only?, client_order_id?, parent_order_id?, max_slippage?,
---   replaces_order_id?}
+--   conditions?, replaces_order_id?}
 -- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
 --   be traded on, position: what a netting account holds in the symbol, else null, quantity: what would be filled,
 --   reduces: it takes from the position and opens nothing, refusal and limit_refusal: why it would be denied before and
@@ -20,7 +20,8 @@ DECLARE
     v_account accounts;
     v_terms order_terms;
     v_position positions;
-    v_rests boolean := p_order ->> 'order_type' <> 'market' OR coalesce(is_timed(p_order ->> 'time_in_force'), false);
+    v_rests boolean := p_order ->> 'order_type' <> 'market' OR p_order ? 'conditions'
+        OR coalesce(is_timed(p_order ->> 'time_in_force'), false);
     v_held numeric;
     v_reduces boolean;
     v_open boolean;
@@ -30,10 +31,14 @@ BEGIN
     SELECT * INTO v_account FROM accounts AS a
     WHERE a.user_id = p_user_id AND a.id = resolve_account(p_user_id, p_account_id);
     v_terms := terms_of_order(p_order, v_account);
+    IF p_order ? 'conditions' THEN
+        PERFORM check_conditions(p_order);
+    END IF;
     IF v_rests THEN
         PERFORM check_stop_side(p_order, v_terms, v_at);
         PERFORM check_post_only(p_order, v_terms, v_at);
         PERFORM check_timed(p_order, v_terms, v_at);
+        PERFORM check_unpriced(p_order, v_terms, v_at);
     END IF;
     v_position := netting_position(v_account, v_terms.symbol);
     v_held := held_against(v_position, v_side);

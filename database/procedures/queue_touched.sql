@@ -56,6 +56,18 @@ BEGIN
         SELECT l.user_id, l.subject_id, l.account_id, CASE l.kind WHEN 'order' THEN 'order' ELSE 'trailing_stop' END
         FROM trailing_levels AS l
         WHERE l.symbol = q.symbol AND l.watch = 'ask_rises' AND l.level <= q.ask
+        UNION ALL
+        SELECT c.user_id, c.id, c.account_id, 'condition' FROM order_conditions AS c
+        WHERE c.symbol = q.symbol AND c.watch = 'ask_rises' AND c.level <= q.ask
+        UNION ALL
+        SELECT c.user_id, c.id, c.account_id, 'condition' FROM order_conditions AS c
+        WHERE c.symbol = q.symbol AND c.watch = 'ask_falls' AND c.level >= q.ask
+        UNION ALL
+        SELECT c.user_id, c.id, c.account_id, 'condition' FROM order_conditions AS c
+        WHERE c.symbol = q.symbol AND c.watch = 'bid_rises' AND c.level <= q.bid
+        UNION ALL
+        SELECT c.user_id, c.id, c.account_id, 'condition' FROM order_conditions AS c
+        WHERE c.symbol = q.symbol AND c.watch = 'bid_falls' AND c.level >= q.bid
     ) AS t
     WHERE q.symbol = ANY (p_symbols)
         AND least(q.quoted_at, q.received_at) >= p_at - i.quote_age_ms_max * interval '1 ms'

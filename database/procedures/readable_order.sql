@@ -38,7 +38,8 @@ LANGUAGE sql STABLE AS $$
         'display_quantity', number_form(p_order.display_quantity),
         'display_variance', number_form(p_order.display_variance),
         'post_only', p_order.post_only,
-        'active_at', utc_text(p_order.active_at)
+        'active_at', utc_text(p_order.active_at),
+        'conditions', readable_conditions(p_order.conditions)
     ) || readable_trail(p_order, i.tick_size)
     FROM accounts AS a
     CROSS JOIN instruments AS i

@@ -40,7 +40,8 @@ RETURNS TABLE (
     idempotency_key text, request_id text,
     created_at timestamptz, status text, filled_quantity numeric, leaves_quantity numeric, last_price numeric,
     average_price numeric, slippage numeric, commission numeric, total_cost numeric, position_id uuid,
-    transaction_id text, executed_at timestamptz, venue_order_id text, failure_code text, failure_reason text
+    transaction_id text, executed_at timestamptz, venue_order_id text, failure_code text, failure_reason text,
+    conditions jsonb
 )
 LANGUAGE sql STABLE AS $$
     WITH steps AS (
@@ -56,6 +57,9 @@ LANGUAGE sql STABLE AS $$
             -- Of what waited for a price; any other slips from the one quote of its audit.
             max((l.details ->> 'slipped')::numeric) AS slipped,
             max((l.details ->> 'canceled_quantity')::numeric) AS canceled_quantity,
+            jsonb_object_agg(l.details ->> 'place', utc_text(l.created_at)) FILTER (
+                WHERE l.action = 'CONDITION_MET'
+            ) AS conditions_met,
             (array_agg(l.details ->> 'venue_order_id' ORDER BY l.version DESC) FILTER (
                 WHERE l.details ? 'venue_order_id'
             ))[1] AS venue_order_id,
@@ -98,7 +102,7 @@ LANGUAGE sql STABLE AS $$
             f.average_price - (s.quote ->> CASE s.asked ->> 'side' WHEN 'buy' THEN 'ask' ELSE 'bid' END)::numeric
         ))),
         coalesce(f.commission, 0), f.margin_added + f.commission, f.position_id, f.transaction_id, f.executed_at,
-        s.venue_order_id, s.code, s.reason
+        s.venue_order_id, s.code, s.reason, conditions_of(s.asked -> 'conditions', s.conditions_met)
     FROM steps AS s
     LEFT JOIN filled AS f ON s.user_id = f.user_id AND s.order_id = f.order_id
 $$;

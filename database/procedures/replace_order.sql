@@ -2,10 +2,11 @@
 -- were placed now. Both orders, audit, one event and the stored answer in one transaction. Refused, the old one works
 -- on, and a denied order that names it is kept.
 -- request {version: 1, user_id, order_id, order_version?, quantity?, limit_price?, stop_price?, stop_loss?,
---   take_profit?, time_in_force?, expires_at?, client_order_id?, idempotency_key, request_hash, idempotency_key_days,
---   request_id?, ip_address?, user_agent?, email?}
---   order_version: the version that the caller knows. quantity: in all, with what is filled. stop_loss and take_profit
---   that are null are taken away; what is left out stays, but for client_order_id, which names one order only.
+--   take_profit?, time_in_force?, expires_at?, conditions?, client_order_id?, idempotency_key, request_hash,
+--   idempotency_key_days, request_id?, ip_address?, user_agent?, email?}
+--   order_version: the version that the caller knows. quantity: in all, with what is filled. stop_loss, take_profit and
+--   conditions that are null are taken away; what is left out stays, conditions as met as they are, but for
+--   client_order_id, which names one order only.
 -- -> {replayed, answer: settled_answer of the new order, which the quote of now may have touched already, with
 --   stop_loss, take_profit, version, replaces_order_id and replaced: order_fact of the old one and its version}, or
 --   outcome 'denied' as book_denied_order makes it, also where that touch is refused
@@ -85,6 +86,9 @@ BEGIN
     IF v_time_in_force IN ('ioc', 'fok') THEN
         PERFORM refuse_value('time_in_force', v_time_in_force, 'day, gtc or gtd');
     END IF;
+    IF request ? 'conditions' THEN
+        PERFORM check_new_conditions(request -> 'conditions', p_order.order_type);
+    END IF;
     RETURN (
         SELECT jsonb_object_agg(m.key, m.value)
         FROM jsonb_each((request - ARRAY['order_id', 'order_version']) || jsonb_build_object(
@@ -114,6 +118,7 @@ BEGIN
             'max_slippage', p_order.max_slippage,
             'reduce_only', nullif(p_order.reduce_only, false),
             'post_only', nullif(p_order.post_only, false),
+            'conditions', CASE WHEN request ? 'conditions' THEN request -> 'conditions' ELSE p_order.conditions END,
             'parent_order_id', p_order.parent_order_id
         ) || jsonb_build_object(
             'execution_instructions', p_order.execution_instructions,
@@ -198,10 +203,12 @@ BEGIN
             order_fact(p_old), order_fact(v_new) || jsonb_build_object('replaces_order_id', p_old.id)
         )), request ->> 'request_id', p_at
     );
-    IF is_touched_now(v_new, p_terms, p_at) THEN
+    IF v_new.held_quantity > 0 THEN
+        PERFORM meet_conditions_now(unkept(request), account_under_lock(p_account), v_new, p_at);
+    ELSIF is_touched_now(v_new, p_terms, p_at) THEN
         PERFORM act_on_touch(unkept(request), account_under_lock(p_account), v_new, p_terms, p_at);
-        SELECT * INTO STRICT v_new FROM orders WHERE user_id = v_new.user_id AND id = v_new.id;
     END IF;
+    SELECT * INTO STRICT v_new FROM orders WHERE user_id = v_new.user_id AND id = v_new.id;
     v_answer := settled_answer(account_under_lock(p_account), v_new, p_at) || jsonb_build_object(
         'stop_loss', round_to_tick(v_new.stop_loss, p_terms.tick_size),
         'take_profit', round_to_tick(v_new.take_profit, p_terms.tick_size),

@@ -30,8 +30,7 @@ BEGIN
 END
 $$;
 
--- Behind the API's own check, and whether the market has such a time. A market order is judged at the quote of now, or
--- the session's last; nobody knows yet where it will be filled, so it takes no exits.
+-- Behind the API's own check, and whether the market has such a time.
 CREATE OR REPLACE FUNCTION check_timed(request jsonb, p_terms order_terms, p_at timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -43,12 +42,21 @@ BEGIN
     IF (time_of_order(v_time, p_terms.calendar, p_at)).active_at IS NULL THEN
         PERFORM refuse_value('time_in_force', v_time, 'cls: the market of ' || p_terms.symbol || ' has no daily opening');
     END IF;
-    IF request ->> 'order_type' = 'market' THEN
-        PERFORM check_price_given(request, 'stop_loss', false);
-        PERFORM check_price_given(request, 'take_profit', false);
-        IF quote_is_stale(p_terms.quoted_at, p_terms.received_at, p_terms.quote_age_ms_max, p_terms.calendar, p_at) THEN
-            PERFORM refuse_stale_quote(p_terms.symbol);
-        END IF;
+END
+$$;
+
+-- A market order that waits, for a time or for conditions, is judged at the quote of now, or the session's last. Nobody
+-- knows yet where it will be filled, so it takes no exits.
+CREATE OR REPLACE FUNCTION check_unpriced(request jsonb, p_terms order_terms, p_at timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF request ->> 'order_type' <> 'market' THEN
+        RETURN;
+    END IF;
+    PERFORM check_price_given(request, 'stop_loss', false);
+    PERFORM check_price_given(request, 'take_profit', false);
+    IF quote_is_stale(p_terms.quoted_at, p_terms.received_at, p_terms.quote_age_ms_max, p_terms.calendar, p_at) THEN
+        PERFORM refuse_stale_quote(p_terms.symbol);
     END IF;
 END
 $$;
@@ -95,6 +103,7 @@ BEGIN
         'is_timed(text)',
         'time_of_order(text, text, timestamptz)',
         'check_timed(jsonb, order_terms, timestamptz)',
+        'check_unpriced(jsonb, order_terms, timestamptz)',
         'is_touched(orders, trigger_queue)',
         'act_at_its_time(jsonb, accounts, orders, order_terms, timestamptz)'
     ]::regprocedure [] LOOP
@@ -108,3 +117,4 @@ $$;
 GRANT EXECUTE ON FUNCTION is_timed(text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION time_of_order(text, text, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_timed(jsonb, order_terms, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_unpriced(jsonb, order_terms, timestamptz) TO trading_readers;

@@ -30,7 +30,6 @@ NOT_OF_ORDERS = {
     # What it waits for now follows from its type, its prices and its state.
     "trigger_watch",
     "trigger_price",
-    "conditions",
     # books_trailing and books_linked hold these.
     "trail_amount",
     "trail_percent",
@@ -77,6 +76,7 @@ ORDER_CHANGES = {
     "signal_id": (LAST_ORDER, "'mine'"),
     "component_name": (LAST_ORDER, "'mine'"),
     "metadata": (LAST_ORDER, "'{}'"),
+    "conditions": (RESTING, "'[]'"),
     "idempotency_key": (LAST_ORDER, "'another'"),
     "request_id": (LAST_ORDER, "'another'"),
     "created_at": (LAST_ORDER, "created_at + interval '1 microsecond'"),

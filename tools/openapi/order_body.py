@@ -19,12 +19,13 @@ from trading.order_entry import (
     METADATA_MEMBERS_MAX,
     PLAIN_DECIMAL,
     SYMBOL_PATTERN,
+    Condition,
     ExecutionInstructions,
     OrderEntry,
 )
 from trading.replacement import OrderChange, ReplaceEntry
 
-_WORDS = ("order_type", "side", "time_in_force")
+_WORDS = ("order_type", "side", "time_in_force", "watch", "direction")
 # As exact as a JSON number in a schema can be.
 _BOUND = 10**DIGITS_MAX
 _TEXT_OF_DECIMAL = f"^{PLAIN_DECIMAL.pattern}$"
@@ -161,6 +162,9 @@ def _wire(name: str, given: Mapping[str, Any], definitions: Mapping[str, Any], d
     if named == "ExecutionInstructions":
         return _object(_fields(ExecutionInstructions, dialect, f"{name}."), [])
     found = dict(definitions.get(named, kind))
+    if name == "conditions":
+        condition = _object(_fields(Condition, dialect, f"{name}."), list(Condition.model_fields))
+        return {**{keyword: found[keyword] for keyword in ("type", "minItems", "maxItems")}, "items": condition}
     if name in _WORDS:
         return dict(word(spoken(dialect, each) for each in found["enum"]))
     return {keyword: found[keyword] for keyword in _KEYWORDS if keyword in found}

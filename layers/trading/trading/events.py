@@ -155,6 +155,7 @@ def _order_data(fact: Facts) -> dict[str, object]:
         "parent_order_id": fact.get("parent_order_id"),
         "linked_order_ids": fact.get("linked_order_ids"),
         "held_quantity": _number(fact.get("held_quantity")),
+        "conditions": _conditions(fact.get("conditions")),
         "filled_quantity": _number(fact.get("filled_quantity")),
         "execution_price": _number(fact.get("average_price")),
         "executed_at": fact.get("executed_at"),
@@ -162,6 +163,11 @@ def _order_data(fact: Facts) -> dict[str, object]:
         "failure_reason": fact.get("failure_reason"),
     }
     return _present(data)
+
+
+def _conditions(facts: Sequence[Facts] | None) -> list[dict[str, object]] | None:
+    """What an order was or is held for; `met_at` is absent until it is met."""
+    return None if facts is None else [_present({**fact, "level": _required(fact["level"])}) for fact in facts]
 
 
 def _fill_frame(event: Event, fact: Facts) -> Frame:

@@ -1,7 +1,7 @@
 """Executing an order, or letting it rest: the steps of the job, in order."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, cast
@@ -10,7 +10,7 @@ from uuid import UUID
 from trading.errors import ErrorCode, TradingError, validation_failed
 from trading.instruments import INTERNAL, Instrument
 from trading.json_text import json_text, shortest
-from trading.order_entry import TIMED, OrderEntry
+from trading.order_entry import Condition, OrderEntry
 
 # Part of the hash: a change in what is hashed is a new version, so that keys in flight are not taken for reused ones.
 HASH_VERSION = 1
@@ -101,8 +101,9 @@ def execute_order(
     venue that is not served.
     """
     instrument = check_against_instrument(order, instruments.find(order.symbol))
+    check_conditions(order.conditions or (), instruments)
     asked = order.model_dump(mode="python", exclude_none=True) | origin_fields(origin, request_hash, key_days)
-    if order.order_type != "market" or order.time_in_force in TIMED:
+    if order.waits:
         return settled(place(asked), wake_relay)
     if instrument.venue == INTERNAL:
         return settled(execute(asked), wake_relay)
@@ -130,11 +131,7 @@ def settled(kept: Mapping[str, Any], wake_relay: RelayWaker) -> Execution:
 def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -> Instrument:
     """The instrument; UNKNOWN_SYMBOL, or VALIDATION_FAILED for what it does not take."""
     if instrument is None:
-        raise TradingError(
-            ErrorCode.UNKNOWN_SYMBOL,
-            f"There is no instrument {order.symbol}. Check the spelling of symbol.",
-            {"field": "symbol", "value": order.symbol, "constraint": "a known symbol"},
-        )
+        raise _unknown_symbol("symbol", order.symbol)
     if not instrument.takes_quantity(order.quantity):
         bounds = f"{instrument.quantity_min} to {instrument.quantity_max} in steps of {instrument.quantity_step}"
         raise validation_failed("quantity", order.quantity, bounds, f"Send a quantity of {bounds} lots.")
@@ -149,6 +146,18 @@ def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -
             tick = f"a multiple of {instrument.tick_size:f}"
             raise validation_failed(field, price, tick, f"Prices of {order.symbol} have a tick: send {tick}.")
     return instrument
+
+
+def check_conditions(conditions: Iterable[Condition], instruments: Instruments) -> None:
+    """UNKNOWN_SYMBOL, or VALIDATION_FAILED for a level between two ticks, by where it stands: conditions.0.level."""
+    for place, condition in enumerate(conditions):
+        instrument = instruments.find(condition.symbol)
+        if instrument is None:
+            raise _unknown_symbol(f"conditions.{place}.symbol", condition.symbol)
+        if not instrument.takes_price(condition.level):
+            field, tick = f"conditions.{place}.level", f"a multiple of {instrument.tick_size:f}"
+            message = f"Prices of {condition.symbol} have a tick: send {field} as {tick}."
+            raise validation_failed(field, condition.level, tick, message)
 
 
 def hash_of_request(route: str, body: Mapping[str, Any]) -> str:
@@ -168,6 +177,14 @@ def origin_fields(origin: Origin, request_hash: str, key_days: int) -> dict[str,
         "request_hash": request_hash,
         "idempotency_key_days": key_days,
     }
+
+
+def _unknown_symbol(field: str, symbol: str) -> TradingError:
+    return TradingError(
+        ErrorCode.UNKNOWN_SYMBOL,
+        f"There is no instrument {symbol}. Check the spelling of {field}.",
+        {"field": field, "value": symbol, "constraint": "a known symbol"},
+    )
 
 
 def _normalised(value: object) -> object:

@@ -135,7 +135,14 @@ def _check_together(entry: LinkedEntry) -> None:
 
 
 def _check_waiting(order: OrderEntry) -> None:
-    """What is held for its parent waits for a price alone, for no time and no trail."""
+    """What is held for its parent waits for a price alone: for no time, no trail and no conditions."""
+    if order.conditions is not None:
+        raise validation_failed(
+            "conditions",
+            len(order.conditions),
+            "left out",
+            "Orders of a group have no conditions of their own: leave conditions out.",
+        )
     if order.order_type in TRAILING_TYPES:
         raise validation_failed(
             "order_type",

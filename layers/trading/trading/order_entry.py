@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from trading.moments import read_moment
-from trading.orders import OrderType, Side, TimeInForce
+from trading.orders import Direction, OrderType, QuoteSide, Side, TimeInForce
 
 DIGITS_MAX = 18
 PLACES_MAX = 12
@@ -25,6 +25,7 @@ KEY_CHARACTERS_MAX = 255
 LABEL_CHARACTERS_MAX = 128
 METADATA_MEMBERS_MAX = 32
 METADATA_CHARACTERS_MAX = 1024
+CONDITIONS_MAX = 4
 # How far the database counts the versions of an order.
 VERSION_MAX = 2**31 - 1
 # At the opening and at the close: these wait for a time, not for a price.
@@ -48,6 +49,7 @@ type Rule = Literal[
     "unpriced",
     "too_much",
     "resting",
+    "held",
     "below_limit",
     "above_limit",
     "below_stop",
@@ -113,12 +115,27 @@ class ExecutionInstructions(BaseModel):
     allow_partial_fills: StrictBool | None = None
 
 
+class Condition(BaseModel):
+    """Where a price has to be once before the order works: a side of the quote of any symbol, in its own currency."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    symbol: Symbol
+    watch: Annotated[QuoteSide, BeforeValidator(lower_case)]
+    direction: Annotated[Direction, BeforeValidator(lower_case)]
+    level: Price
+
+
+type Conditions = Annotated[list[Condition], Field(min_length=1, max_length=CONDITIONS_MAX)]
+
+
 class OrderEntry(BaseModel):
     """A new order in our words; `edge.order_dialects` maps the words of each API to it.
 
     Prices are in the instrument's quote currency, `quantity` in lots; `max_slippage`, `trail_amount` and `limit_offset`
     are distances in price, `trail_percent` is of the best price since the order was placed. Of `display_quantity` lots,
-    give or take the fraction `display_variance`, a quote fills at most one part.
+    give or take the fraction `display_variance`, a quote fills at most one part. All `conditions` have to be met before
+    the order works.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -141,6 +158,7 @@ class OrderEntry(BaseModel):
     max_slippage: Annotated[Number, Field(ge=0)] | None = None
     reduce_only: StrictBool = False
     post_only: StrictBool = False
+    conditions: Conditions | None = None
     account_id: UUID | None = None
     idempotency_key: Key
     client_order_id: Annotated[Key, Field(max_length=LABEL_CHARACTERS_MAX)] | None = None
@@ -152,6 +170,11 @@ class OrderEntry(BaseModel):
     signal_id: Label | None = None
     component_name: Label | None = None
     metadata: Annotated[dict[str, Any], AfterValidator(_bounded_metadata)] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is for a price, for a time or for conditions; any other is executed at once."""
+        return self.order_type != "market" or self.time_in_force in TIMED or self.conditions is not None
 
     @model_validator(mode="after")
     def _prices_fit_the_type(self) -> Self:
@@ -166,7 +189,7 @@ class OrderEntry(BaseModel):
             self._require("trail_percent", wanted=False)
         self._require("trail_amount", wanted=trails and self.trail_percent is None)
         self._require("limit_offset", wanted=self.order_type == "trailing_stop_limit")
-        unpriced = trails or (self.order_type == "market" and self.time_in_force in TIMED)
+        unpriced = trails or (self.order_type == "market" and self.waits)
         for field in ("stop_loss", "take_profit"):
             if unpriced and getattr(self, field) is not None:
                 raise FieldError(field, "unpriced", self.order_type)
@@ -189,8 +212,21 @@ class OrderEntry(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _only_what_can_wait_is_held(self) -> Self:
+        if self.conditions is None:
+            return self
+        if self.order_type in TRAILING_TYPES:
+            raise FieldError("conditions", "held", self.order_type)
+        if self.time_in_force not in RESTING_TIMES_IN_FORCE:
+            raise FieldError("time_in_force", "held", self.order_type)
+        if self.post_only:
+            raise FieldError("post_only", "held", self.order_type)
+        return self
+
+    @model_validator(mode="after")
     def _times_fit_the_type(self) -> Self:
-        if self.order_type == "market" and self.time_in_force not in MARKET_TIMES_IN_FORCE:
+        taken = MARKET_TIMES_IN_FORCE if self.conditions is None else RESTING_TIMES_IN_FORCE
+        if self.order_type == "market" and self.time_in_force not in taken:
             raise FieldError("time_in_force", "unwanted", self.order_type)
         if self.order_type not in ("market", "limit") and self.time_in_force not in RESTING_TIMES_IN_FORCE:
             raise FieldError("time_in_force", "resting", self.order_type)

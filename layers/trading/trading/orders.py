@@ -15,6 +15,9 @@ type OrderType = Literal[
     "trailing_stop_limit",
 ]
 type TimeInForce = Literal["day", "gtc", "gtd", "ioc", "fok", "opg", "cls"]
+# What of a quote a condition looks at, and from where the price has to come to its level.
+type QuoteSide = Literal["bid", "ask"]
+type Direction = Literal["at_or_above", "at_or_below"]
 # How an order depends on others; those of a bracket's entry are its exits.
 type Contingency = Literal["oco", "oto_parent", "oto_child", "bracket_exit"]
 type OrderStatus = Literal[

@@ -10,7 +10,7 @@ from uuid import UUID
 from trading.accounts import Account, Worth, round_money
 from trading.conversion import NoRateError, Rates
 from trading.errors import ErrorCode, TradingError, validation_failed
-from trading.execution import Instruments, check_against_instrument
+from trading.execution import Instruments, check_against_instrument, check_conditions
 from trading.instruments import Instrument
 from trading.margin import required_margin
 from trading.order_entry import TRAILING_TYPES, OrderEntry
@@ -104,6 +104,7 @@ def preview_order(
     part. Raises what `read_facts` does, and MARKET_DATA_UNAVAILABLE when a price that it takes is not fresh.
     """
     check_against_instrument(order, instruments.find(order.symbol))
+    check_conditions(order.conditions or (), instruments)
     replaced = {} if replaces is None else {"replaces_order_id": str(replaces)}
     facts = read_facts_of(read_facts(user_id, order.account_id, _asked(order) | replaced))
     fill = _fill(order, facts)
@@ -194,6 +195,7 @@ def _asked(order: OrderEntry) -> dict[str, object]:
         "client_order_id",
         "parent_order_id",
         "max_slippage",
+        "conditions",
     }
     return order.model_dump(mode="python", include=names, exclude_none=True)
 

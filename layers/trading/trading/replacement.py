@@ -8,11 +8,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from trading.execution import Execution, OrderProcedure, Origin, RelayWaker, origin_fields, settled
 from trading.moments import read_moment
-from trading.order_entry import LABEL_CHARACTERS_MAX, VERSION_MAX, Key, PositiveNumber, Price, lower_case
+from trading.order_entry import LABEL_CHARACTERS_MAX, VERSION_MAX, Conditions, Key, PositiveNumber, Price, lower_case
 from trading.orders import TimeInForce
 
 # What may be taken away from an order, by null.
-REMOVABLE = frozenset({"stop_loss", "take_profit"})
+REMOVABLE = frozenset({"stop_loss", "take_profit", "conditions"})
 # What makes an order another one: for that it is canceled, and a new one sent.
 FIXED = ("symbol", "side", "order_type")
 
@@ -20,7 +20,8 @@ FIXED = ("symbol", "side", "order_type")
 class OrderChange(BaseModel):
     """What of an order changes; what is left out stays. `quantity` is in all, with what is filled.
 
-    stop_loss and take_profit that are given as None are taken away. `version` is the one that the caller knows.
+    stop_loss, take_profit and conditions that are given as None are taken away. `version` is the one that the caller
+    knows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +33,7 @@ class OrderChange(BaseModel):
     take_profit: Price | None = None
     time_in_force: Annotated[TimeInForce, BeforeValidator(lower_case)] | None = None
     expires_at: Annotated[datetime, BeforeValidator(read_moment)] | None = None
+    conditions: Conditions | None = None
     client_order_id: Annotated[Key, Field(max_length=LABEL_CHARACTERS_MAX)] | None = None
     version: Annotated[int, Field(strict=True, ge=1, le=VERSION_MAX)] | None = None
 

@@ -36,6 +36,7 @@ from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT
 from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id, some_of
 from trading.edge.change_dialects import all_canceled_body, canceled_body, replaced_body
 from trading.edge.dialects import AUDIT_ACTIONS, order_state, order_state_words, spoken
+from trading.edge.envelope import Dialect
 from trading.edge.linked_dialects import linked_body
 from trading.edge.order_dialects import execution_data
 from trading.edge.reading_dialects import ORDER_TYPES, SIDES, audit_body, order_body, orders_body
@@ -43,7 +44,7 @@ from trading.errors import ErrorCode
 from trading.execution import Execution
 from trading.linked_orders import CHILDREN_MAX
 from trading.order_entry import LABEL_CHARACTERS_MAX, SYMBOL_PATTERN
-from trading.orders import CLOSED_STATUSES, Contingency, OrderType, Side, TimeInForce
+from trading.orders import CLOSED_STATUSES, Contingency, Direction, OrderType, QuoteSide, Side, TimeInForce
 
 CLOSED_WORDS = tuple(sorted({order_state("rest", status) for status in CLOSED_STATUSES}))
 TRADER_ID = "01a1fc5c-5be2-7d0e-a0d5-6a4c1a4a6a10"
@@ -88,10 +89,25 @@ DISPLAY: Mapping[str, Schema] = {
 }
 ACTIVE_AT: Schema = {
     **nullable(TIMESTAMP),
-    "description": "From when an order for the opening or the close takes its one quote.",
+    "description": "From when an order that waits for no price takes the next quote: with the opening, the close, or "
+    "its last condition.",
 }
+
+
+def conditions(dialect: Dialect) -> Schema:
+    """The conditions of an order, in the words of `dialect`."""
+    condition = {
+        "symbol": TEXT,
+        "watch": word(spoken(dialect, inside) for inside in words_of(QuoteSide)),
+        "direction": word(spoken(dialect, inside) for inside in words_of(Direction)),
+        "level": DECIMAL,
+        "met_at": {**nullable(TIMESTAMP), "description": "When a price came to it; null while none has."},
+    }
+    return {**nullable(list_of(closed(condition))), "description": "All of them have to be met before it works."}
+
+
 # In answers only of an order that has them; where orders are read, null of the others.
-EXTRAS: Mapping[str, Schema] = {**TRAIL, **DISPLAY, "active_at": ACTIVE_AT}
+EXTRAS: Mapping[str, Schema] = {**TRAIL, **DISPLAY, "active_at": ACTIVE_AT, "conditions": conditions("rest")}
 PENDING_DETAILS: Mapping[str, Schema] = {
     "symbol": TEXT,
     "order_type": word(words_of(OrderType)),
@@ -100,6 +116,7 @@ PENDING_DETAILS: Mapping[str, Schema] = {
     "limit_price": nullable(DECIMAL),
     "stop_price": nullable(DECIMAL),
     **EXTRAS,
+    "conditions": conditions("functions"),
     "time_in_force": word(words_of(TimeInForce)),
     "expires_at": nullable(TIMESTAMP),
     "filled_quantity": DECIMAL,
@@ -201,7 +218,7 @@ LINK_MEMBERS: Mapping[str, Schema] = {
         **list_of(IDENTIFIER),
         "description": "Of two that cancel each other the other one; of a parent its children.",
     },
-    "held_quantity": {**DECIMAL, "description": "What waits for fills of the parent, in lots."},
+    "held_quantity": {**DECIMAL, "description": "What waits for fills of the parent, or for conditions, in lots."},
 }
 ORDER_MEMBERS: Mapping[str, Schema] = {
     "id": IDENTIFIER,
@@ -374,6 +391,7 @@ ORDER_FACTS: Mapping[str, Any] = {
     "display_variance": None,
     "post_only": False,
     "active_at": None,
+    "conditions": None,
     "stop_loss": None,
     "take_profit": None,
     "time_in_force": "gtc",
@@ -719,8 +737,8 @@ ORDERS = (
         tag="orders",
         summary="Replace a working order by another one",
         description="What is left out stays as it was, but for client_order_id, which names one order only. quantity "
-        "is in all, with what is filled: the new order is for the rest. stop_loss and take_profit that are null are "
-        "taken away. Refused, the old order works on. With another version than the order's: 409 CONFLICT.",
+        "is in all, with what is filled: the new order is for the rest. stop_loss, take_profit and conditions that are "
+        "null are taken away. Refused, the old order works on. With another version than the order's: 409 CONFLICT.",
         permission="orders:write",
         state_changing=True,
         keyed=True,
@@ -731,6 +749,7 @@ ORDERS = (
         errors=DENIALS - {ErrorCode.MARKET_CLOSED, ErrorCode.SLIPPAGE_EXCEEDED}
         | {
             ErrorCode.NOT_FOUND,
+            ErrorCode.UNKNOWN_SYMBOL,
             ErrorCode.CONFLICT,
             ErrorCode.ORDER_NOT_CANCELABLE,
             ErrorCode.MARKET_DATA_UNAVAILABLE,

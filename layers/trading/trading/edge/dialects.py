@@ -20,6 +20,7 @@ AUDIT_ACTIONS: Mapping[str, str] = {
     "RECOVERED": "RECOVERED",
     "ACTIVATED": "ACTIVATED",
     "REDUCED": "REDUCED",
+    "CONDITION_MET": "CONDITION_MET",
 }
 
 
@@ -43,7 +44,7 @@ def order_state_words(dialect: Dialect, among: AbstractSet[str] | None = None) -
 
 
 def spoken(dialect: Dialect, inside: str) -> str:
-    """A side, order type or time in force as `dialect` writes it: /api/v1 in capitals."""
+    """A side, order type, time in force or other such word as `dialect` writes it: /api/v1 in capitals."""
     return inside.upper() if dialect == "rest" else inside
 
 

@@ -1,6 +1,6 @@
 """New orders in the words of each API: from a body to an OrderEntry, from its outcome to an answer."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -110,6 +110,7 @@ def resting_data(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]
         **_trail(answer),
         **_display(answer),
         **_active_at(answer),
+        **_conditions(answer, "rest"),
         "time_in_force": spoken("rest", answer["time_in_force"]),
         "expires_at": _moment_if_any(answer),
         "average_price": price_text(answer["average_price"]),
@@ -121,7 +122,21 @@ def moment(text: str) -> str:
     return timestamp(datetime.fromisoformat(text))
 
 
-def plain_number(value: Decimal | int) -> str:
+def spoken_conditions(conditions: Sequence[Mapping[str, Any]], dialect: Dialect) -> list[dict[str, object]]:
+    """The conditions of an order in the words of `dialect`; `level` is a number, or text as the database wrote it."""
+    return [
+        {
+            "symbol": condition["symbol"],
+            "watch": spoken(dialect, condition["watch"]),
+            "direction": spoken(dialect, condition["direction"]),
+            "level": plain_number(condition["level"]),
+            "met_at": moment(condition["met_at"]) if condition["met_at"] else None,
+        }
+        for condition in conditions
+    ]
+
+
+def plain_number(value: Decimal | int | str) -> str:
     """The digits that the procedure gave: prices to the tick, money to the minor unit."""
     # A whole number comes as an int, which "f" would give six places.
     return f"{Decimal(value):f}"
@@ -147,6 +162,7 @@ def _functions_resting(answer: Mapping[str, Any]) -> dict[str, object]:
             **_trail(answer),
             **_display(answer),
             **_active_at(answer),
+            **_conditions(answer, "functions"),
             "time_in_force": answer["time_in_force"],
             "expires_at": _moment_if_any(answer),
             "filled_quantity": shortest(Decimal(answer["filled_quantity"])),
@@ -204,8 +220,13 @@ def _display(answer: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _active_at(answer: Mapping[str, Any]) -> dict[str, object]:
-    """From when an order for the opening or the close takes its quote; nothing of any other."""
+    """From when an order takes the next quote, whatever it is; nothing of one that waits for a price."""
     return {"active_at": moment(answer["active_at"])} if "active_at" in answer else {}
+
+
+def _conditions(answer: Mapping[str, Any], dialect: Dialect) -> dict[str, object]:
+    """What an order was held for; nothing of one without conditions, or placed among others as a group."""
+    return {"conditions": spoken_conditions(answer["conditions"], dialect)} if "conditions" in answer else {}
 
 
 def _price_field(given: Mapping[str, Any]) -> str:

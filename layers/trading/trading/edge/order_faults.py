@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from trading.errors import ECHO_CHARACTERS_MAX, TradingError, validation_failed
 from trading.order_entry import (
+    CONDITIONS_MAX,
     DIGITS_MAX,
     KEY_CHARACTERS_MAX,
     LABEL_CHARACTERS_MAX,
@@ -17,6 +18,7 @@ from trading.order_entry import (
     FieldError,
 )
 
+_SYMBOL = "1 to 20 letters A to Z, digits and underscores"
 _DIGITS = f"{DIGITS_MAX} digits before and {PLACES_MAX} after the point"
 _NUMBER = f"a number above 0 with at most {_DIGITS}"
 _DISTANCE = f"a number not below 0 with at most {_DIGITS}"
@@ -28,7 +30,7 @@ _SWITCH = "true or false"
 # What each field takes. Whatever of another kind, form or size came, the answer is "Send <field> as <this>", with an
 # example where there is one below.
 TAKEN: Mapping[str, str] = {
-    "symbol": "1 to 20 letters A to Z, digits and underscores",
+    "symbol": _SYMBOL,
     "order_type": (
         "market, limit, stop, stop_limit, market_if_touched, limit_if_touched, trailing_stop or trailing_stop_limit"
     ),
@@ -50,6 +52,11 @@ TAKEN: Mapping[str, str] = {
     "max_slippage": _DISTANCE,
     "reduce_only": _SWITCH,
     "post_only": _SWITCH,
+    "conditions": f"a list of 1 to {CONDITIONS_MAX} objects of symbol, watch, direction and level",
+    "conditions.symbol": _SYMBOL,
+    "conditions.watch": "bid or ask",
+    "conditions.direction": "at_or_above or at_or_below",
+    "conditions.level": _NUMBER,
     "account_id": _ID,
     "idempotency_key": f"1 to {KEY_CHARACTERS_MAX} {_KEY}",
     "client_order_id": f"1 to {LABEL_CHARACTERS_MAX} {_KEY}",
@@ -84,6 +91,8 @@ EXAMPLES: Mapping[str, str] = {
     "take_profit": "1.1100",
     "expires_at": "2030-01-31T18:00:00Z",
     "max_slippage": "0.0005",
+    "conditions.symbol": "USDJPY",
+    "conditions.level": "150.50",
 }
 
 # Rules between fields -> constraint and message. {order} is "limit order", {field} the name that the caller used.
@@ -135,6 +144,15 @@ BETWEEN: Mapping[tuple[str, str], tuple[str, str]] = {
         "day, gtc or gtd",
         "A {order} waits for its price: send {field} as day, gtc or gtd, or leave it out.",
     ),
+    ("held", "conditions"): ("left out", "A {order} begins to trail when it is placed: leave {field} out."),
+    ("held", "time_in_force"): (
+        "day, gtc or gtd",
+        "A {order} with conditions waits for them: send {field} as day, gtc or gtd, or leave it out.",
+    ),
+    ("held", "post_only"): (
+        "left out",
+        "A {order} with conditions may be filled in the moment in which they are met: leave {field} out.",
+    ),
     ("below_limit", "stop_loss"): ("below the limit price", "Send a {field} below the limit price of this buy."),
     ("below_limit", "take_profit"): ("below the limit price", "Send a {field} below the limit price of this sale."),
     ("above_limit", "stop_loss"): ("above the limit price", "Send a {field} above the limit price of this sale."),
@@ -160,11 +178,14 @@ def first_fault(error: ValidationError, body: Mapping[str, Any], asked: str = "a
         # The name is the caller's own, and of any length.
         field = field[:ECHO_CHARACTERS_MAX]
         return validation_failed(field, fault["input"], "unknown", f"Leave {field} out: {asked} has no such field.")
-    example = f", such as {EXAMPLES[field]}" if field in EXAMPLES else ""
-    message = f"Send {field} as {TAKEN[field]}{example}."
+    # One of a list takes what all of them take.
+    known = ".".join(part for part in field.split(".") if not part.isdecimal())
+    taken = TAKEN[known]
+    example = f", such as {EXAMPLES[known]}" if known in EXAMPLES else ""
+    message = f"Send {field} as {taken}{example}."
     if fault["type"] == "missing":
         return validation_failed(field, None, "required", message)
-    return validation_failed(field, body.get(field, fault["input"]), TAKEN[field], message)
+    return validation_failed(field, body.get(field, fault["input"]), taken, message)
 
 
 def field_sent(field: str, body: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Previews in the words of /api/v1: from a body to an OrderEntry, from what it would come to to an answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -45,9 +45,17 @@ def order_of(terms: Mapping[str, Any]) -> OrderEntry:
     """The order that would take the place of another one, by its terms; VALIDATION_FAILED names what does not fit."""
     given = {name: terms[name] for name in terms if name in OrderEntry.model_fields}
     try:
-        return OrderEntry.model_validate(given | {"idempotency_key": str(uuid4())})
+        return OrderEntry.model_validate(given | _still_awaited(terms) | {"idempotency_key": str(uuid4())})
     except ValidationError as error:
         raise first_fault(error, terms) from None
+
+
+def _still_awaited(terms: Mapping[str, Any]) -> dict[str, object]:
+    """The conditions of `terms` that are not met; without any left a market order has those that were."""
+    conditions: Sequence[Mapping[str, Any]] = terms.get("conditions") or ()
+    awaited = [each for each in conditions if not each.get("met_at")]
+    left = awaited or (conditions if terms["order_type"] == "market" else ())
+    return {"conditions": [{name: each[name] for name in each if name != "met_at"} for each in left] or None}
 
 
 def refuse_key(body: Mapping[str, Any]) -> None:

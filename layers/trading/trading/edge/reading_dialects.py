@@ -10,6 +10,7 @@ from uuid import UUID
 from trading.edge.dialects import AUDIT_ACTIONS, order_state, order_state_words, order_states_inside, spoken
 from trading.edge.envelope import timestamp
 from trading.edge.gate import Caller
+from trading.edge.order_dialects import spoken_conditions
 from trading.errors import validation_failed
 from trading.moments import read_moment
 from trading.order_entry import LABEL_CHARACTERS_MAX
@@ -158,6 +159,7 @@ def order_members(fact: Facts) -> dict[str, Any]:
         "display_variance": fact["display_variance"],
         "post_only": fact["post_only"],
         "active_at": _time(fact["active_at"]),
+        "conditions": fact["conditions"] and spoken_conditions(fact["conditions"], "rest"),
         "stop_loss": fact["stop_loss"],
         "take_profit": fact["take_profit"],
         "time_in_force": spoken("rest", fact["time_in_force"]),

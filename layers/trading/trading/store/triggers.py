@@ -9,15 +9,18 @@ from trading.store.database import Database
 
 REQUEST_VERSION = 1
 
-type Kind = Literal["order", "stop_loss", "take_profit", "expiry"]
+type Kind = Literal["order", "stop_loss", "take_profit", "trailing_stop", "condition", "expiry"]
 type TriggerState = Literal[
-    "triggered", "partially_filled", "filled", "rejected", "canceled", "expired", "idle", "lost"
+    "new", "triggered", "partially_filled", "filled", "rejected", "canceled", "expired", "idle", "lost"
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A row of the queue under lease: an order, or the position whose exit it is. `attempts` counts this one."""
+    """A row of the queue under lease: an order, its condition, or the position whose exit it is.
+
+    `attempts` counts this one.
+    """
 
     user_id: UUID
     subject_id: UUID
