@@ -118,3 +118,4 @@ GRANT EXECUTE ON FUNCTION is_timed(text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION time_of_order(text, text, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_timed(jsonb, order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_unpriced(jsonb, order_terms, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_price_given(jsonb, text, boolean) TO trading_readers;

@@ -58,6 +58,33 @@ def test_an_order_is_triggered_and_its_position_leaves_at_its_take_profit(
     local_system.quote("GBPUSD")
 
 
+def test_an_order_is_held_until_another_symbols_price_has_come(local_system: LocalSystem, traders: Traders) -> None:
+    # given a market order that is held for the franc, and its owner who listens
+    local_system.quote("AUDUSD", "0.6500", "0.6502")
+    local_system.quote("USDCHF", "0.8000", "0.8002")
+    trader = traders.new()
+    condition = {"symbol": "USDCHF", "watch": "BID", "direction": "AT_OR_ABOVE", "level": "0.8050"}
+    with trader.stream("orders") as stream:
+        asked = {"symbol": "AUDUSD", "order_type": "MARKET", "quantity": "0.1", "conditions": [condition]}
+        placed = trader.http.post(ORDERS, json=asked)
+        assert (placed.status_code, exact(placed)["status"]) == (201, "PENDING"), placed.text
+
+        # when the franc comes to its level
+        local_system.quote("USDCHF", "0.8051", "0.8053")
+        filled = stream.wait_for(of_type("order.filled")).message
+
+    # then its owner has heard of each step, in order
+    updates = [message for message in stream.messages() if message.get("type") == "order_update"]
+    told = [(update["data"]["status"], "met_at" in update["data"]["conditions"][0]) for update in updates[:2]]
+    assert told == [("pending", False), ("pending", True)]
+    assert updates[-1]["data"]["status"] == "executed"
+    sequences = [update["sequence"] for update in updates]
+    assert sequences == sorted(sequences)
+    assert filled["order_id"] == exact(placed)["id"]
+    local_system.quote("AUDUSD")
+    local_system.quote("USDCHF")
+
+
 def test_an_order_that_may_not_rest_is_filled_or_canceled_at_once(local_system: LocalSystem, traders: Traders) -> None:
     local_system.quote("USDCHF", "0.8000", "0.8002")
     trader = traders.new()

@@ -42,10 +42,12 @@ def states_of(worker: Worker) -> dict[str, int]:
 def test_killed_between_its_claim_and_the_end_of_an_execution(
     run: FaultRun, market: Market, start_trigger_worker: Callable[[], Worker], moment: str
 ) -> None:
-    # given a worker that has claimed two orders of an account, on its way to execute the first or just behind it
+    # given a worker that has claimed an order of an account and the condition that another one is held for, on its way
+    # to execute the first or just behind it
     user = run.user()
-    for limit in ("1.0950", "1.0960"):
-        market.place(user, limit_price=limit)
+    market.place(user, limit_price="1.0950")
+    condition = {"symbol": "EURUSD", "watch": "ask", "direction": "at_or_below", "level": "1.0960"}
+    market.place(user, order_type="market", limit_price=None, conditions=[condition])
     with Ticker.opened(market) as ticker:
         ticker.touch("EURUSD", "1.0940", "1.0942")
     first, second = start_trigger_worker(), start_trigger_worker()

@@ -25,7 +25,7 @@ SECONDS_A_DAY = 86_400
 OPPOSITE: Mapping[Side, Side] = {"buy": "sell", "sell": "buy"}
 OPENING_SIDE: Mapping[str, Side] = {"long": "buy", "short": "sell"}
 
-type Kind = Literal["order", "stop_loss", "take_profit", "expiry"]
+type Kind = Literal["order", "condition", "stop_loss", "take_profit", "expiry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,21 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """Where a price has to be once before an order works."""
+
+    symbol: str
+    watch: Literal["bid", "ask"]
+    direction: Literal["at_or_above", "at_or_below"]
+    level: Decimal
+
+    def is_met_by(self, quote: Quote) -> bool:
+        """At the level, or beyond it."""
+        price = quote.bid if self.watch == "bid" else quote.ask
+        return price >= self.level if self.direction == "at_or_above" else price <= self.level
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What an order asks for; prices as its type has them."""
 
@@ -57,6 +72,17 @@ class Asked:
     stop_loss: Decimal | None = None
     take_profit: Decimal | None = None
     max_slippage: Decimal | None = None
+    conditions: tuple[Wanted, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class ModelCondition:
+    """A condition of an order; the id is known while the database looks for it."""
+
+    order: "ModelOrder"
+    wanted: Wanted
+    is_met: bool = False
+    id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +107,14 @@ class ModelOrder:
     states: list[str] = field(default_factory=lambda: ["pending_new"])
     fills: list[Fill] = field(default_factory=list[Fill])
     failure_code: str | None = None
+    conditions: list[ModelCondition] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.conditions = [ModelCondition(self, wanted) for wanted in self.asked.conditions]
+
+    @property
+    def is_held(self) -> bool:
+        return not all(condition.is_met for condition in self.conditions)
 
     @property
     def filled(self) -> Decimal:
@@ -106,7 +140,9 @@ class ModelOrder:
             self.states.append(status)
 
     def is_touched_by(self, quote: Quote) -> bool:
-        """Whether what it waits for has come."""
+        """Whether what it waits for has come; nothing touches what is held, anything a market order that is not."""
+        if self.is_held or self.asked.order_type == "market":
+            return not self.is_held
         price, stop = quote.touched_side(self.asked.side), self.asked.stop_price
         if self.status == "new" and stop is not None:
             wants_worse = self.asked.order_type in ("stop", "stop_limit")
@@ -168,7 +204,7 @@ class Touch:
     """A row of the queue. `round` is the place of its quote among those of its symbol in one batch."""
 
     account: ModelAccount
-    subject: ModelOrder | ModelPosition
+    subject: ModelOrder | ModelCondition | ModelPosition
     kind: Kind
     quote: Quote | None
     round: int = 1
@@ -243,10 +279,9 @@ class Exchange:
         return Told(order.status, code)
 
     def place(self, account: ModelAccount, order_id: UUID, asked: Asked) -> Told:
-        """An order that waits, unless the present quote touches it."""
+        """An order that waits, unless the present quote touches it and nothing holds it."""
         order, quote = ModelOrder(order_id, asked), self.quotes[asked.symbol]
-        own_price = asked.limit_price or asked.stop_price
-        assert own_price is not None
+        own_price = asked.limit_price or asked.stop_price or quote.touched_side(asked.side)
         code = None if account.is_active else "ACCOUNT_NOT_ACTIVE"
         if code is None and not (self._stop_waits(asked, quote) and self._exits_fit(asked, own_price)):
             return Told("refused", "TR006")
@@ -257,6 +292,8 @@ class Exchange:
             order.become("denied", code)
             return Told("denied", code)
         order.become("new")
+        for condition in order.conditions:
+            condition.is_met = condition.wanted.is_met_by(self.quotes[condition.wanted.symbol])
         all_or_nothing = asked.time_in_force == "fok" and depth(self.instruments[asked.symbol]) < asked.quantity
         if order.is_touched_by(quote) and not all_or_nothing:
             self._act(account, order, quote)
@@ -319,6 +356,8 @@ class Exchange:
         self.queue.remove(mine[0])
         if isinstance(mine[0].subject, ModelOrder):
             return self._execute_order(mine[0], mine[0].subject)
+        if isinstance(mine[0].subject, ModelCondition):
+            return self._execute_condition(mine[0], mine[0].subject)
         return self._execute_exit(mine[0], mine[0].subject)
 
     def _queue_touched(self, quote: Quote, place: int) -> None:
@@ -328,6 +367,10 @@ class Exchange:
                 waits = order.asked.symbol == quote.symbol and order.status in WORKING and id(order) not in queued
                 if waits and order.is_touched_by(quote):
                     self.queue.append(Touch(account, order, "order", quote, place))
+                for condition in order.conditions if order.status in WORKING else ():
+                    waits = condition.wanted.symbol == quote.symbol and not condition.is_met
+                    if waits and id(condition) not in queued and condition.wanted.is_met_by(quote):
+                        self.queue.append(Touch(account, condition, "condition", quote, place))
             for position in account.positions:
                 waits = position.symbol == quote.symbol and position.is_open and id(position) not in queued
                 if waits and (kind := position.exit_touched_by(quote)):
@@ -343,6 +386,24 @@ class Exchange:
             self._act(touch.account, order, touch.quote)
         else:
             return "idle"
+        return order.status
+
+    def _execute_condition(self, touch: Touch, condition: ModelCondition) -> str:
+        """With the last one the order works as if it were placed now."""
+        assert touch.quote is not None
+        order = condition.order
+        standing, ends_at = self.quotes[order.asked.symbol], order.asked.expires_at
+        if order.status not in WORKING:
+            return "idle"
+        if ends_at is not None and ends_at <= touch.quote.at:
+            order.become("expired")
+            return order.status
+        condition.is_met = True
+        if order.is_touched_by(standing):
+            if ends_at is not None and ends_at <= standing.at:
+                order.become("expired")
+            else:
+                self._act(touch.account, order, standing)
         return order.status
 
     def _execute_exit(self, touch: Touch, position: ModelPosition) -> str:
@@ -478,8 +539,8 @@ class Exchange:
 
     @staticmethod
     def _stop_waits(asked: Asked, quote: Quote) -> bool:
-        """A stop waits for the market to come to it."""
-        if asked.order_type not in ("stop", "stop_limit"):
+        """A stop waits for the market to come to it; where that is when it is not held any more, nobody knows."""
+        if asked.order_type not in ("stop", "stop_limit") or asked.conditions:
             return True
         assert asked.stop_price is not None
         return not is_worse(quote.touched_side(asked.side), asked.stop_price, asked.side)

@@ -114,13 +114,20 @@ class LiveExchange:
         send: Callable[..., Outcome],
         follow: Callable[[ModelAccount, UUID, Asked], Told],
     ) -> ModelOrder | None:
-        fields = {name: str(value) for name, value in asdict(asked).items() if value is not None}
-        if asked.order_type != "market" and asked.limit_price is None:
+        given = asdict(asked)
+        conditions = [{name: str(value) for name, value in wanted.items()} for wanted in given.pop("conditions")]
+        fields: dict[str, object] = {name: str(value) for name, value in given.items() if value is not None}
+        if conditions:
+            fields |= {"conditions": conditions}
+        if asked.limit_price is None and (conditions or asked.order_type != "market"):
             fields |= {"limit_price": None}  # the builder gives one
         told, order_id = outcome_of(lambda: send(self.users[account.id], **fields))
         same(told, follow(account, order_id, asked), asked)
         self._learn_positions(account)
-        return account.orders[-1] if told.state != "refused" else None
+        if told.state == "refused":
+            return None
+        self._learn_conditions(account.orders[-1])
+        return account.orders[-1]
 
     def _learn_positions(self, account: ModelAccount) -> None:
         """The ids that the database gave to new positions; an order's second one follows its first."""
@@ -136,6 +143,12 @@ class LiveExchange:
                 assert mine, "a position that the oracle does not know"
                 mine[0].id = position_id
         assert all(position.id for position in account.positions), "a position that was not opened"
+
+    def _learn_conditions(self, order: ModelOrder) -> None:
+        """The ids that the database gave to what it looks for."""
+        rows = self.market.execute("SELECT place, id FROM order_conditions WHERE order_id = %s", (order.id,))
+        for place, condition_id in rows if order.conditions else ():
+            order.conditions[place - 1].id = condition_id
 
     # --- what a quote does ----------------------------------------------------------------------------------------
 
@@ -272,6 +285,9 @@ class LiveExchange:
             same(states[order.id], order.states, order)
             if order.status in WORKING:
                 same(row["filled_quantity"] + row["leaves_quantity"], row["quantity"], order)
+                same(row["held_quantity"], row["quantity"] if order.is_held else 0, order)
+            met = [condition["met_at"] is not None for condition in row["conditions"] or ()]
+            same(met, [condition.is_met for condition in order.conditions], order)
             if order.average_price is not None:
                 alike(row["average_price"], order.average_price, order)
 

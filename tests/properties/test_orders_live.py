@@ -6,12 +6,12 @@ takes minutes, in which it would be stopped.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.kit import MigratedTemplate
-from tests.kit.exchange_model import Asked, ModelAccount, ModelOrder, ModelPosition, Quote
+from tests.kit.exchange_model import Asked, ModelAccount, ModelOrder, ModelPosition, Quote, Wanted
 from tests.kit.live_exchange import LiveExchange
 from tests.kit.orders import QUOTES, Market
 from tests.kit.seeds import SEEDS, seeded
@@ -56,6 +56,7 @@ what_workers_do = st.sampled_from(
 )
 
 type Move = tuple[str, int, int]
+type Want = tuple[str, Literal["bid", "ask"], Literal["at_or_above", "at_or_below"], int]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Wish:
     time_in_force: str = "gtc"
     ends_soon: bool = False
     capped: bool = False
+    wants: Sequence[Want] = ()
 
 
 leeways = st.sampled_from(range(-3, 4))
@@ -84,6 +86,13 @@ trades = st.builds(Wish, picks, symbols, sides, picks, exits)
 wishes = st.builds(
     Wish, picks, symbols, sides, picks, exits, st.sampled_from(RESTING), steps, rarely, leeways, times, rarely, rarely,
 )  # fmt: skip
+# Another symbol, or its own: which side, from where, and how many steps of the grid from the price of the moment.
+wants = st.tuples(symbols, st.sampled_from(["bid", "ask"]), st.sampled_from(["at_or_above", "at_or_below"]), leeways)
+held_wishes = st.builds(
+    Wish, picks, symbols, sides, picks, exits, st.sampled_from(("market", *RESTING)), steps, rarely, leeways,
+    st.sampled_from(["gtc", "gtc", "gtd"]), rarely, rarely, st.lists(wants, min_size=1, max_size=3),
+)  # fmt: skip
+some_wishes = st.one_of(wishes, wishes, held_wishes)
 
 
 class OrdersLive(RuleBasedStateMachine):
@@ -99,7 +108,7 @@ class OrdersLive(RuleBasedStateMachine):
         self.claimed: list[tuple[UUID, dict[str, Any]]] = []
         self.holds = True
 
-    @initialize(traded=st.lists(trades, min_size=2, max_size=4), placed=st.lists(wishes, min_size=4, max_size=8))
+    @initialize(traded=st.lists(trades, min_size=2, max_size=4), placed=st.lists(some_wishes, min_size=4, max_size=8))
     def open_accounts(self, traded: list[Wish], placed: list[Wish]) -> None:
         """One that can carry all, one that can hardly carry any, one that has to convert."""
         self.live.account(tier="silver")
@@ -121,7 +130,7 @@ class OrdersLive(RuleBasedStateMachine):
 
     def place(self, wish: Wish) -> None:
         order = self.live.place(self.account(wish.account), self.resting(wish))
-        event(f"placed: {wish.order_type} {outcome(order)}")
+        event(f"placed: {'held ' if wish.wants else ''}{wish.order_type} {outcome(order)}")
 
     @rule(order=picks)
     def cancel(self, order: int) -> None:
@@ -148,7 +157,9 @@ class OrdersLive(RuleBasedStateMachine):
 
     # --- the feed -------------------------------------------------------------------------------------------------
 
-    @rule(placed=st.lists(wishes, max_size=3), batch=batches, worker=st.sampled_from(WORKERS), does=what_workers_do)
+    @rule(
+        placed=st.lists(some_wishes, max_size=3), batch=batches, worker=st.sampled_from(WORKERS), does=what_workers_do
+    )
     def live_on(self, placed: list[Wish], batch: list[Move], worker: UUID, does: str) -> None:
         """Orders come, prices move, and a worker may see to it."""
         for wish in placed:
@@ -244,12 +255,18 @@ class OrdersLive(RuleBasedStateMachine):
             self.quantity(wish),
             wish.order_type,
             limit_price=limit if "limit" in wish.order_type else None,
-            stop_price=waits if wish.order_type != "limit" else None,
+            stop_price=waits if wish.order_type not in ("limit", "market") else None,
             time_in_force=time,
             expires_at=ends_at if time == "gtd" else None,
             max_slippage=Decimal(GRID[wish.symbol][1]) if wish.capped else None,
-            **self.exits(wish, limit if "limit" in wish.order_type else waits),
+            conditions=tuple(self.wanted(*want) for want in wish.wants),
+            **({} if wish.order_type == "market" else self.exits(wish, limit if "limit" in wish.order_type else waits)),
         )
+
+    def wanted(
+        self, symbol: str, watch: Literal["bid", "ask"], direction: Literal["at_or_above", "at_or_below"], away: int
+    ) -> Wanted:
+        return Wanted(symbol, watch, direction, self.price(symbol, self.places[symbol] + away))
 
     def quantity(self, wish: Wish) -> Decimal:
         sizes = GRID[wish.symbol][2]
