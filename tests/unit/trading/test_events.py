@@ -145,6 +145,18 @@ def test_an_order_is_told_with_what_only_some_have() -> None:
     assert told["data"] == {"order_id": ORDER_ID, "status": "pending"} | particular
 
 
+def test_an_order_with_conditions_is_told_with_those_that_are_met() -> None:
+    condition = {"symbol": "USDJPY", "watch": "ask", "direction": "at_or_above", "level": Decimal("151.000")}
+    conditions = [{**condition, "met_at": "2030-01-01T00:00:00.000000Z"}, {**condition, "met_at": None}]
+    fact = {"order_id": ORDER_ID, "status": "new", "conditions": conditions}
+
+    (told,) = messages(
+        frames_of(Event(UUID(int=1), ACCOUNT_ID, 7, "order.condition_met", {"orders": [fact]}, "request-1"))
+    )
+
+    assert told["data"]["conditions"] == [conditions[0], condition]
+
+
 def test_account_update_carries_the_terms_that_an_operator_changed() -> None:
     # given an account's worth, alone and with its terms
     worth = filled_order()["account"]

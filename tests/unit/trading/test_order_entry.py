@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from trading.order_entry import FieldError, OrderEntry
 
 MARKET = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": "1", "idempotency_key": "key"}
+CONDITION = {"symbol": "USDJPY", "watch": "ask", "direction": "at_or_above", "level": "151"}
 
 
 def entry(**fields: object) -> OrderEntry:
@@ -218,6 +219,12 @@ def test_a_field_that_is_not_asked_for(name: str) -> None:
         ({"order_type": "trailing_stop", "trail_amount": "1", "stop_loss": "1"}, "stop_loss"),
         ({"order_type": "trailing_stop", "trail_amount": "1", "take_profit": "1"}, "take_profit"),
         ({"order_type": "trailing_stop", "trail_amount": "1", "time_in_force": "ioc"}, "time_in_force"),
+        ({"conditions": [CONDITION], "time_in_force": "ioc"}, "time_in_force"),
+        ({"conditions": [CONDITION], "time_in_force": "cls"}, "time_in_force"),
+        ({"conditions": [CONDITION], "time_in_force": "gtd"}, "expires_at"),
+        ({"conditions": [CONDITION], "stop_loss": "1"}, "stop_loss"),
+        ({"conditions": [CONDITION], "order_type": "trailing_stop", "trail_amount": "1"}, "conditions"),
+        ({"conditions": [CONDITION], "order_type": "limit", "limit_price": "1", "post_only": True}, "post_only"),
         ({"post_only": True}, "post_only"),
         ({"order_type": "stop", "stop_price": "1", "post_only": True}, "post_only"),
         ({"order_type": "limit", "limit_price": "1", "post_only": True, "time_in_force": "fok"}, "post_only"),
@@ -264,6 +271,9 @@ def test_fields_that_do_not_go_together(fields: dict[str, object], field: str) -
         {"order_type": "trailing_stop", "trail_amount": "0.01"},
         {"order_type": "trailing_stop", "trail_percent": "99.9", "time_in_force": "day"},
         {"order_type": "trailing_stop_limit", "trail_amount": "0.01", "limit_offset": "0"},
+        {"conditions": [CONDITION]},
+        {"conditions": [CONDITION] * 4, "time_in_force": "gtd", "expires_at": "2030-01-01T00:00:00Z"},
+        {"conditions": [CONDITION], "order_type": "limit", "limit_price": "1", "stop_loss": "0.9"},
         {"time_in_force": "opg"},
         {"time_in_force": "CLS"},
         {"order_type": "limit", "limit_price": "1", "time_in_force": "opg"},
