@@ -30,7 +30,7 @@ LANGUAGE sql STABLE AS $$
     UNION ALL
     SELECT o.account_id, o.id::text, format('it became %s before its conditions were met', o.status)
     FROM orders AS o
-    WHERE awaits_conditions(o.conditions)
+    WHERE o.conditions IS NOT NULL AND awaits_conditions(o.conditions)
         AND (o.filled_quantity > 0 OR o.status NOT IN ('new', 'canceled', 'expired', 'replaced', 'denied'))
 $$;
 

@@ -39,7 +39,7 @@ LANGUAGE sql STABLE AS $$
         'display_variance', number_form(p_order.display_variance),
         'post_only', p_order.post_only,
         'active_at', utc_text(p_order.active_at),
-        'conditions', readable_conditions(p_order.conditions)
+        'conditions', CASE WHEN p_order.conditions IS NOT NULL THEN readable_conditions(p_order.conditions) END
     ) || readable_trail(p_order, i.tick_size)
     FROM accounts AS a
     CROSS JOIN instruments AS i

@@ -58,7 +58,7 @@ LANGUAGE sql STABLE AS $$
             max((l.details ->> 'slipped')::numeric) AS slipped,
             max((l.details ->> 'canceled_quantity')::numeric) AS canceled_quantity,
             jsonb_object_agg(l.details ->> 'place', utc_text(l.created_at)) FILTER (
-                WHERE l.action = 'CONDITION_MET'
+                WHERE l.action = 'CONDITION_MET' AND l.details ? 'place'
             ) AS conditions_met,
             (array_agg(l.details ->> 'venue_order_id' ORDER BY l.version DESC) FILTER (
                 WHERE l.details ? 'venue_order_id'
@@ -102,7 +102,8 @@ LANGUAGE sql STABLE AS $$
             f.average_price - (s.quote ->> CASE s.asked ->> 'side' WHEN 'buy' THEN 'ask' ELSE 'bid' END)::numeric
         ))),
         coalesce(f.commission, 0), f.margin_added + f.commission, f.position_id, f.transaction_id, f.executed_at,
-        s.venue_order_id, s.code, s.reason, conditions_of(s.asked -> 'conditions', s.conditions_met)
+        s.venue_order_id, s.code, s.reason,
+        CASE WHEN s.asked ? 'conditions' THEN conditions_of(s.asked -> 'conditions', s.conditions_met) END
     FROM steps AS s
     LEFT JOIN filled AS f ON s.user_id = f.user_id AND s.order_id = f.order_id
 $$;
