@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from local.replay import replay_lines
 from tests.kit import MigratedTemplate, User
 from tests.kit.builders import order_request
 from tests.kit.linked import leg, linked_request, place_linked
@@ -24,6 +25,7 @@ from tests.kit.orders import (
     send,
     stale_time,
 )
+from tests.kit.risk import BALANCE_AT_THE_LEVEL, stop_out_step
 from tests.kit.ticks import HOLDER, Ticker, call, execution_request
 
 # EURUSD stands at 1.1000/1.1002, GBPUSD at 1.2500/1.2504, USDJPY at 150.000/150.010, AAPL at 149.98/150.00.
@@ -276,7 +278,7 @@ class TestSeveral:
 
         assert ticker.work() == ["filled"]
         (told,) = [row for row in market.audit(user, order_of(market, user)["id"]) if row["action"] == "CONDITION_MET"]
-        assert told["details"]["ask"] == 151.01
+        assert Decimal(str(told["details"]["ask"])) == Decimal("151.01")
 
 
 class TestAtPlacement:
@@ -357,6 +359,19 @@ class TestItsEnd:
         assert (order_of(market, user)["status"], order_of(market, user)["held_quantity"]) == ("canceled", 0)
         assert (awaited(market, user), ticker.work(), ticker.queued()) == ([], ["idle"], 0)
 
+    def test_a_stop_out_cancels_it(self, market: Market) -> None:
+        user = market.user(balance=BALANCE_AT_THE_LEVEL)
+        market.trade(user, quantity="5")
+        hold(market, user, quantity="0.01")
+        market.quote(EURUSD, "1.0890", "1.0892")
+
+        with market.database.connect("function_risk") as connection:
+            assert stop_out_step(connection, user)["state"] == "done"
+
+        assert (awaited(market, user), {row["status"] for row in market.rows("orders", user)}) == (
+            [], {"filled", "canceled"},
+        )  # fmt: skip
+
     def test_it_counts_with_the_working_orders(self, market: Market) -> None:
         user = market.user(risk={"max_working_orders": 1})
         hold(market, user)
@@ -408,6 +423,15 @@ class TestReplacing:
 
         assert (order_of(market, user)["conditions"], awaited(market, user)) == (None, [])
         assert ticker.tick(EURUSD, "1.0940", "1.0942") == ["filled"]
+
+    def test_an_order_without_any_gets_some(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.place(user, limit_price="1.0950")
+
+        self.replace(market, user, conditions=[DOLLAR_UP])
+
+        assert ticker.tick(EURUSD, "1.0940", "1.0942") == []
+        assert up(ticker) == ["filled"]
 
     def test_a_market_order_keeps_some(self, market: Market) -> None:
         user = market.user()
@@ -563,6 +587,19 @@ class TestBooks:
             faults = market.book_faults()
 
         assert {fault[0] for fault in faults} == {"I3"}
+
+    def test_the_audit_replays_its_life(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        order_id = hold(market, user, POUND_DOWN, DOLLAR_UP)["order_id"]
+        up(ticker)
+
+        (replay,) = market.execute("SELECT replay_order(%s)", (order_id,))[0]
+
+        told = "\n".join(replay_lines(replay))
+        rebuilt = [condition["met_at"] is not None for condition in replay["order"]["rebuilt"]["conditions"]]
+        assert (rebuilt, replay["order"]["differences"]) == ([False, True], [])
+        assert "CONDITION_MET  new -> new  by platform, told by event 3" in told
+        assert "place 2" in told
 
     def test_what_waits_is_found_by_index(self, market: Market, ticker: Ticker) -> None:
         """Among many that wait, a quote reads the rows that it meets."""

@@ -173,3 +173,12 @@ def test_what_a_change_is_refused_for(api: Api, user: User, change: dict[str, An
 
     assert (answer.status, answer.body["details"]["field"]) == (status, field)
     assert api.send(READ, user, id=order_id).body["status"] == "PENDING"
+
+
+def test_who_knows_another_version_is_shown_the_order_with_its_conditions(api: Api, user: User) -> None:
+    order_id = api.send(CREATE, user, HELD).body["id"]
+
+    answer = api.send(CHANGE, user, {"quantity": "0.2", "version": 7}, id=order_id)
+
+    shown = answer.body["details"]["order"]
+    assert (answer.status, shown["conditions"][0]["watch"], shown["held_quantity"]) == (409, "ASK", "0.1")
