@@ -1,6 +1,7 @@
 """Orders that are held until prices have come to where their conditions say, of their own symbol or of any other."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -172,7 +173,8 @@ class TestHeld:
     def test_at_its_level(
         self, market: Market, ticker: Ticker, watch: str, direction: str, before: tuple[str, str], at: tuple[str, str]
     ) -> None:
-        ticker.touch(USDJPY, "152.000", "152.010") if direction == "below" else None
+        if direction == "below":
+            ticker.touch(USDJPY, "152.000", "152.010")
         user = market.user()
         hold(market, user, when(USDJPY, watch, direction, "151.000"))
 
@@ -203,8 +205,7 @@ class TestHeld:
 
     def test_a_quote_of_a_closed_market_meets_nothing(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
-        hold(market, user, when(AAPL, "bid", "above", "155.00"), when(AAPL, "bid", "below", "149.98"))
-        market.execute("SELECT 1")
+        hold(market, user, when(AAPL, "bid", "above", "155.00"))
         market.close("XNYS")
 
         assert ticker.tick(AAPL, "156.00", "156.02") == []
@@ -331,22 +332,52 @@ class TestAtPlacement:
         assert event_types(market, user) == ["order.new", "order.condition_met", "order.rejected"]
 
 
+TOMORROW = {"time_in_force": "gtd", "expires_at": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
+
+
+@contextmanager
+def ending(market: Market, user: User) -> Iterator[None]:
+    """As if the user's order had been placed until now; afterwards it says again what the audit does."""
+    placed = "UPDATE orders SET expires_at = {} WHERE user_id = %s"
+    market.execute(placed.format("clock_timestamp()"), (user.user_id,))
+    yield
+    said = "SELECT details ->> 'expires_at' FROM order_audit_log WHERE order_id = orders.id AND action = 'APPROVED'"
+    market.execute(placed.format(f"({said})::timestamptz"), (user.user_id,))
+
+
 class TestItsEnd:
     def test_expired_while_it_was_held(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
-        hold(market, user, time_in_force="gtd", expires_at=(datetime.now(UTC) + timedelta(days=1)).isoformat())
-        market.execute("UPDATE orders SET expires_at = clock_timestamp() WHERE user_id = %s", (user.user_id,))
+        hold(market, user, **TOMORROW)
 
-        states = up(ticker)
+        with ending(market, user):
+            assert up(ticker) == ["expired", "idle"]
 
-        # then the condition's row finds it ended, or ends it
-        assert sorted(states) in (["expired", "idle"], ["expired", "expired"])
         assert (order_of(market, user)["status"], awaited(market, user)) == ("expired", [])
-        # the books hold what was asked for against the audit
-        market.execute(
-            "UPDATE orders SET expires_at = (SELECT (details ->> 'expires_at')::timestamptz FROM order_audit_log "
-            "WHERE order_id = orders.id AND action = 'APPROVED') WHERE user_id = %s", (user.user_id,)
-        )  # fmt: skip
+
+    def test_a_quote_after_its_end_meets_nothing(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        hold(market, user, **TOMORROW)
+
+        with ending(market, user):
+            ticker.touch(USDJPY, "151.000", "151.010")
+            (claimed,) = [row for row in ticker.claim() if row["kind"] == "condition"]
+            assert ticker.execute(claimed)["state"] == "expired"
+
+        assert met(market, user) == [False]
+
+    def test_released_by_a_quote_before_its_end_it_is_not_filled_by_one_after_it(
+        self, market: Market, ticker: Ticker
+    ) -> None:
+        user = market.user()
+        hold(market, user, **TOMORROW)
+        ticker.touch(USDJPY, "151.000", "151.010")
+
+        with ending(market, user):
+            market.quote(EURUSD, "1.1000", "1.1002")
+            assert ticker.work() == ["expired"]
+
+        assert (met(market, user), market.counts(user)["fills"]) == ([True], 0)
 
     @pytest.mark.parametrize("how", ["cancel", "cancel all"])
     def test_canceled_though_its_condition_is_queued(self, market: Market, ticker: Ticker, how: str) -> None:
@@ -354,7 +385,10 @@ class TestItsEnd:
         order_id = hold(market, user)["order_id"]
         ticker.touch(USDJPY, "151.000", "151.010")
 
-        market.cancel(user, order_id) if how == "cancel" else market.cancel_all(user)
+        if how == "cancel":
+            market.cancel(user, order_id)
+        else:
+            market.cancel_all(user)
 
         assert (order_of(market, user)["status"], order_of(market, user)["held_quantity"]) == ("canceled", 0)
         assert (awaited(market, user), ticker.work(), ticker.queued()) == ([], ["idle"], 0)
