@@ -4,8 +4,8 @@ from alembic import op
 
 from database.migrations.policies import secure
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 
 KINDS = "'order', 'stop_loss', 'take_profit', 'expiry', 'trailing_stop'"
 
