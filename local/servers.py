@@ -28,6 +28,8 @@ LOGIN_ROLES = (
     "function_router",
     "function_operator",
     "function_triggers",
+    "function_security",
+    "function_officer",
     "compliance",
     "backup",
 )

@@ -1,7 +1,11 @@
 -- Counts one request against sliding-window limits while Redis is gone. The limits are taken in their order; the one
 -- that refuses ends it, and its own count does not grow.
--- request {version: 1, window_seconds, limits: [{key, limit}, ...]}
--- -> {now_us, refused: index or null, seen: [{used, oldest_us}, ...]}; times in µs since 1970.
+-- Before it an address that is blocked is refused, uncounted; what a visitor is refused for is counted as an event, and
+-- so is `offence` ('type|reason') where no limit refuses.
+-- request {version: 1, window_seconds, limits: [{key, limit, of}, ...], visitor?: {address, user_id?, user_agent?,
+--   offence?}}
+-- -> {now_us, refused: index or null, seen: [{used, oldest_us}, ...], blocked_until_us, maintenance_until_us}; times in
+-- µs since 1970, the last two null where there is no block and no maintenance.
 CREATE OR REPLACE FUNCTION take_rate_limits(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -11,13 +15,23 @@ DECLARE
     v_now timestamptz;
     v_seen jsonb := '[]';
     v_refused integer;
+    v_offence text := request #>> '{visitor,offence}';
+    v_blocked_until_us bigint := blocked_until_us(request #>> '{visitor,address}');
 BEGIN
     PERFORM check_request_version(request);
+    IF v_blocked_until_us IS NOT NULL THEN
+        PERFORM count_offence(request, 'suspicious_activity|blocked');
+        RETURN jsonb_build_object(
+            'now_us', epoch_microseconds(clock_timestamp()), 'refused', NULL, 'seen', v_seen,
+            'blocked_until_us', v_blocked_until_us, 'maintenance_until_us', NULL
+        );
+    END IF;
     FOR v_entry IN
         SELECT
             (e.position - 1)::integer AS index,
             e.value ->> 'key' AS key,
-            (e.value ->> 'limit')::integer AS limit
+            (e.value ->> 'limit')::integer AS limit,
+            e.value ->> 'of' AS of
         FROM jsonb_array_elements(request -> 'limits') WITH ORDINALITY AS e (value, position)
         ORDER BY e.position
     LOOP
@@ -31,6 +45,7 @@ BEGIN
         v_taken := array(SELECT t.at FROM unnest(v_taken) AS t (at) WHERE t.at > v_now - v_window ORDER BY t.at);
         IF cardinality(v_taken) >= v_entry.limit THEN
             v_refused := v_entry.index;
+            v_offence := 'rate_limit_exceeded|' || v_entry.of;
         ELSE
             v_taken := v_taken || v_now;
         END IF;
@@ -40,9 +55,24 @@ BEGIN
         );
         EXIT WHEN v_refused IS NOT NULL;
     END LOOP;
+    PERFORM count_offence(request, v_offence);
     -- Last, because it waits for nobody: whoever waits here for a key holds none that we need.
     PERFORM purge_rate_limits(v_now);
-    RETURN jsonb_build_object('now_us', epoch_microseconds(v_now), 'refused', v_refused, 'seen', v_seen);
+    RETURN jsonb_build_object(
+        'now_us', epoch_microseconds(v_now), 'refused', v_refused, 'seen', v_seen, 'blocked_until_us', NULL,
+        'maintenance_until_us', maintenance_until_us()
+    );
+END
+$$;
+
+CREATE OR REPLACE FUNCTION count_offence(request jsonb, p_event text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_event IS NOT NULL AND request ? 'visitor' THEN
+        PERFORM count_security_event(
+            request -> 'visitor' || jsonb_build_object('version', 1, 'event', p_event)
+        );
+    END IF;
 END
 $$;
 
@@ -61,9 +91,12 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 ALTER FUNCTION take_rate_limits(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION count_offence(jsonb, text) OWNER TO trading_procedures;
 ALTER FUNCTION purge_rate_limits(timestamptz) OWNER TO trading_procedures;
 ALTER FUNCTION epoch_microseconds(timestamptz) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION take_rate_limits(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION count_offence(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION purge_rate_limits(timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION epoch_microseconds(timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION take_rate_limits(jsonb) TO function_trader, function_relay, function_operator;
+GRANT EXECUTE ON FUNCTION take_rate_limits(jsonb)
+TO function_trader, function_relay, function_operator, function_officer;

@@ -338,6 +338,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'I3', b.* FROM books_operator_events() AS b
     UNION ALL SELECT 'I3', b.* FROM books_linked() AS b
     UNION ALL SELECT 'I3', b.* FROM books_conditions() AS b
+    UNION ALL SELECT 'I3', b.* FROM books_interventions() AS b
     UNION ALL SELECT 'I4', b.* FROM books_margin() AS b
     UNION ALL SELECT 'I6', b.* FROM books_guards() AS b
     UNION ALL SELECT 'I6', NULL, a.chain || ' ' || a.version, a.problem FROM verify_audit() AS a

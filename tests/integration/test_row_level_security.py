@@ -20,6 +20,8 @@ FUNCTION_ROLES = (
     "function_router",
     "function_operator",
     "function_triggers",
+    "function_security",
+    "function_officer",
 )
 OWNERS = ("trading_owner", "trading_procedures", "trading_readers")
 APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
@@ -36,6 +38,7 @@ EXECUTE_GRANTS = {
         "close_by(jsonb)",
         "close_planned(jsonb)",
         "close_position(jsonb)",
+        "count_security_event(jsonb)",
         "execute_order_atomic(jsonb)",
         "find_orders(uuid,uuid,text[],text,text,text,timestamp with time zone,timestamp with time zone,text,uuid,"
         "integer)",
@@ -59,6 +62,7 @@ EXECUTE_GRANTS = {
         "preview_facts(uuid,uuid,jsonb)",
         "preview_replacement(uuid,jsonb)",
         "probe_health()",
+        "read_edge_guard()",
         "replace_order(jsonb)",
         "summarize_positions(uuid,uuid)",
         "take_rate_limits(jsonb)",
@@ -69,11 +73,13 @@ EXECUTE_GRANTS = {
         "authenticate_connection(jsonb)",
         "claim_price_notices(jsonb)",
         "claim_streams(jsonb)",
+        "count_security_event(jsonb)",
         "drop_connections(jsonb)",
         "drop_unauthenticated_connection(jsonb)",
         "list_accounts_behind(jsonb)",
         "list_expired_connections(jsonb)",
         "purge_expired_keys(jsonb)",
+        "read_edge_guard()",
         "read_events(jsonb)",
         "record_price_notices(jsonb)",
         "register_connection(jsonb)",
@@ -110,14 +116,37 @@ EXECUTE_GRANTS = {
     "function_operator": {
         "adjust(jsonb)",
         "change_account(jsonb)",
+        "count_security_event(jsonb)",
         "deposit(jsonb)",
         "find_accounts(text)",
         "get_account_owner(uuid)",
         "list_ledger_entries(uuid,uuid,bigint,integer)",
+        "read_edge_guard()",
         "take_rate_limits(jsonb)",
         "withdraw(jsonb)",
     },
     "function_triggers": {"claim_triggers(jsonb)", "execute_trigger(jsonb)"},
+    "function_security": {
+        "erase_security_data(jsonb)",
+        "evaluate_security(jsonb)",
+        "list_interventions(jsonb)",
+        "note_security_response(jsonb)",
+        "read_edge_guard()",
+        "record_security_events(jsonb)",
+        "start_intervention(jsonb)",
+        "undo_intervention(jsonb)",
+    },
+    "function_officer": {
+        "change_never_blocked(jsonb)",
+        "count_security_event(jsonb)",
+        "erase_security_data(jsonb)",
+        "list_interventions(jsonb)",
+        "list_security_events(jsonb)",
+        "read_edge_guard()",
+        "start_intervention(jsonb)",
+        "take_rate_limits(jsonb)",
+        "undo_intervention(jsonb)",
+    },
     "compliance": {"diagnose_margin(text)", "replay_order(uuid)", "verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},
 }
@@ -202,7 +231,7 @@ class TestDoors:
         readable = {table for table, verb in open_doors(market, "compliance") if verb == "SELECT"}
 
         assert {verb for _, verb in open_doors(market, "compliance")} == {"SELECT"}
-        assert "audit_pii" not in readable
+        assert not {"audit_pii", "security_pii", "security_counters"} & readable
         assert not readable & BOOKKEEPING
         assert {"orders", "order_audit_log", "ledger_entries", "accounts", "profiles", "events"} <= readable
 

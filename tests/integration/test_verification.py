@@ -703,6 +703,23 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I3",
         "the audit of what it replaces tells otherwise",
     ),
+    "an intervention without a word": (
+        (
+            "INSERT INTO interventions (kind, target, reason, actor, started_at, expires_at) VALUES "
+            "('maintenance', 'platform', 'unsaid', 'nobody', clock_timestamp(), clock_timestamp() + interval '1 hour')",
+        ),
+        "I3",
+        "intervention maintenance: the audit tells of 0 starts and 0 ends",
+    ),
+    "an intervention that ended without a word": (
+        (
+            """SELECT start_intervention('{"version": 1, "kind": "maintenance", "reason": "a test", "seconds": 60,
+            "actor": "tests"}')""",
+            "UPDATE interventions SET undone_at = clock_timestamp(), undone_by = 'nobody'",
+        ),
+        "I3",
+        "intervention maintenance: the audit tells of 1 starts and 0 ends",
+    ),
     "another state": (
         (f"UPDATE orders SET status = 'canceled' WHERE id = {LAST_ORDER}",),
         "I3",

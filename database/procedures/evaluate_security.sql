@@ -1,0 +1,195 @@
+-- Holds what happened against security_rules. A subject that a rule finds has one finding while that lasts; a new one
+-- is told as an event of its own.
+-- request {version: 1} -> {opened, ended, due: [{finding_id, rule, severity, observed, window_seconds, response,
+--   seconds, target}, ...]}: findings whose response is yet to be made; target is an address or the id of the user's
+-- oldest account, null where there is none (any more).
+CREATE OR REPLACE FUNCTION evaluate_security(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_settings security_settings;
+    v_at timestamptz;
+    v_found record;
+    v_opened bigint := 0;
+    v_ended bigint;
+BEGIN
+    PERFORM check_request_version(request);
+    -- Two runs at once would both open a finding.
+    SELECT * INTO v_settings FROM security_settings FOR NO KEY UPDATE;
+    v_at := clock_timestamp();
+    FOR v_found IN
+        SELECT m.* FROM security_measures(v_at) AS m ORDER BY m.observed DESC LIMIT v_settings.findings_per_run_max
+    LOOP
+        v_opened := v_opened + note_found(v_found.rule, v_found.user_id, v_found.ip_address, v_found.observed, NULL, v_at);
+    END LOOP;
+    -- After them, because it counts them.
+    FOR v_found IN
+        SELECT c.* FROM security_correlations(v_at) AS c ORDER BY c.observed DESC LIMIT v_settings.findings_per_run_max
+    LOOP
+        v_opened := v_opened + note_found(
+            v_found.rule, v_found.user_id, v_found.ip_address, v_found.observed, v_found.severity, v_at
+        );
+    END LOOP;
+    UPDATE security_findings SET ended_at = v_at
+    WHERE ended_at IS NULL AND last_seen_at < v_at - window_seconds * interval '1 second';
+    GET DIAGNOSTICS v_ended = ROW_COUNT;
+    RETURN jsonb_build_object('opened', v_opened, 'ended', v_ended, 'due', due_responses(v_settings.findings_per_run_max));
+END
+$$;
+
+-- Who does as much as a rule finds, by one statement for each thing that is counted.
+CREATE OR REPLACE FUNCTION security_measures(p_at timestamptz)
+RETURNS TABLE (rule text, user_id uuid, ip_address inet, observed bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT r.rule, s.user_id, s.ip_address, sum(e.occurrences)::bigint
+    FROM security_rules AS r
+    INNER JOIN security_events AS e
+        ON r.event_type = e.event_type AND e.reason <> ALL (r.reasons_ignored)
+            AND e.occurred_at > p_at - r.window_seconds * interval '1 second'
+    LEFT JOIN security_pii AS p ON e.id = p.row_id
+    CROSS JOIN LATERAL (
+        SELECT
+            CASE r.subject WHEN 'user' THEN e.user_id END AS user_id,
+            CASE r.subject WHEN 'address' THEN p.ip_address END AS ip_address
+    ) AS s
+    WHERE r.enabled AND r.measure = 'events' AND coalesce(s.user_id::text, host(s.ip_address)) IS NOT NULL
+    GROUP BY r.rule, s.user_id, s.ip_address, r.threshold
+    HAVING sum(e.occurrences) >= r.threshold
+    UNION ALL
+    SELECT r.rule, l.user_id, NULL, count(*)
+    FROM security_rules AS r
+    INNER JOIN order_audit_log AS l ON l.created_at > p_at - r.window_seconds * interval '1 second'
+    -- What the platform submitted has its reason.
+    WHERE r.enabled AND r.measure = 'orders' AND l.action = 'SUBMITTED' AND l.reason IS NULL
+    GROUP BY r.rule, l.user_id, r.threshold
+    HAVING count(*) >= r.threshold
+    UNION ALL
+    SELECT r.rule, l.user_id, NULL, count(DISTINCT o.symbol)
+    FROM security_rules AS r
+    INNER JOIN order_audit_log AS l ON l.created_at > p_at - r.window_seconds * interval '1 second'
+    INNER JOIN orders AS o ON l.user_id = o.user_id AND l.order_id = o.id
+    WHERE r.enabled AND r.measure = 'symbols' AND l.action = 'SUBMITTED' AND l.reason IS NULL
+    GROUP BY r.rule, l.user_id, r.threshold
+    HAVING count(DISTINCT o.symbol) >= r.threshold
+$$;
+
+-- Who several rules have found within a while; one step more severe than the worst of them.
+CREATE OR REPLACE FUNCTION security_correlations(p_at timestamptz)
+RETURNS TABLE (rule text, user_id uuid, ip_address inet, observed bigint, severity text)
+LANGUAGE sql STABLE AS $$
+    SELECT
+        r.rule, f.user_id, p.ip_address, count(DISTINCT f.rule),
+        severity_above(max(array_position(severities(), f.severity)))
+    FROM security_rules AS r
+    INNER JOIN security_findings AS f ON f.last_seen_at > p_at - r.window_seconds * interval '1 second'
+    INNER JOIN security_rules AS q ON f.rule = q.rule AND q.measure <> 'findings' AND q.subject = r.subject
+    LEFT JOIN security_pii AS p ON f.id = p.row_id
+    WHERE r.enabled AND r.measure = 'findings' AND coalesce(f.user_id::text, host(p.ip_address)) IS NOT NULL
+    GROUP BY r.rule, f.user_id, p.ip_address, r.threshold
+    HAVING count(DISTINCT f.rule) >= r.threshold
+$$;
+
+CREATE OR REPLACE FUNCTION severities() RETURNS text[]
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT ARRAY['low', 'medium', 'high', 'critical']
+$$;
+
+CREATE OR REPLACE FUNCTION severity_above(p_position integer) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT (severities())[least(p_position + 1, cardinality(severities()))]
+$$;
+
+-- Goes on with the subject's open finding, or opens one and tells of it. 1 for a new one, else 0. p_severity NULL: the
+-- rule's.
+CREATE OR REPLACE FUNCTION note_found(
+    p_rule text, p_user_id uuid, p_ip inet, p_observed bigint, p_severity text, p_at timestamptz
+) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_rule security_rules;
+    v_id uuid := uuidv7();
+BEGIN
+    SELECT * INTO v_rule FROM security_rules WHERE rule = p_rule;
+    UPDATE security_findings AS f SET
+        last_seen_at = p_at,
+        observed = greatest(f.observed::bigint, p_observed),
+        severity = (severities())[greatest(
+            array_position(severities(), f.severity), array_position(severities(), p_severity)
+        )]
+    WHERE f.rule = p_rule AND f.ended_at IS NULL AND (f.user_id = p_user_id OR f.id IN (
+        SELECT p.row_id FROM security_pii AS p WHERE p.ip_address = p_ip
+    ));
+    IF FOUND THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO security_findings (
+        id, rule, user_id, severity, observed, threshold, window_seconds, started_at, last_seen_at
+    ) VALUES (
+        v_id, p_rule, p_user_id, coalesce(p_severity, v_rule.severity), p_observed, v_rule.threshold,
+        v_rule.window_seconds, p_at, p_at
+    );
+    -- The event has the finding's id: its personal data is one row with the finding's.
+    INSERT INTO security_events (
+        id, event_type, severity, reason, user_id, details, occurrences, occurred_at, batch_id, batch_place
+    ) VALUES (
+        v_id, 'suspicious_activity', coalesce(p_severity, v_rule.severity), p_rule, p_user_id, jsonb_build_object(
+            'observed', p_observed, 'threshold', v_rule.threshold, 'window_seconds', v_rule.window_seconds
+        ), 1, p_at, v_id, 0
+    );
+    IF p_ip IS NOT NULL THEN
+        INSERT INTO security_pii (row_id, ip_address) VALUES (v_id, p_ip);
+    END IF;
+    RETURN 1;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION due_responses(p_limit integer) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+        'finding_id', d.id, 'rule', d.rule, 'severity', d.severity, 'observed', d.observed,
+        'window_seconds', d.window_seconds, 'response', d.response, 'seconds', d.response_seconds, 'target', d.target
+    ) ORDER BY d.id), '[]')
+    FROM (
+        SELECT f.id, f.rule, f.severity, f.observed, f.window_seconds, r.response, r.response_seconds, CASE r.response
+            WHEN 'ip_block' THEN host(p.ip_address)
+            ELSE (SELECT a.id::text FROM accounts AS a WHERE a.user_id = f.user_id ORDER BY a.id LIMIT 1)
+        END AS target
+        FROM security_findings AS f
+        INNER JOIN security_rules AS r ON f.rule = r.rule
+        LEFT JOIN security_pii AS p ON f.id = p.row_id
+        WHERE f.ended_at IS NULL AND r.response IS NOT NULL AND f.intervention_id IS NULL AND f.response_note IS NULL
+        ORDER BY f.id
+        LIMIT p_limit
+    ) AS d
+$$;
+
+-- Why a finding's response was not made. request {version: 1, finding_id, note}
+CREATE OR REPLACE FUNCTION note_security_response(request jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    PERFORM check_request_version(request);
+    UPDATE security_findings SET response_note = left(request ->> 'note', 500)
+    WHERE id = (request ->> 'finding_id')::uuid;
+END
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'evaluate_security(jsonb)',
+        'security_measures(timestamptz)',
+        'security_correlations(timestamptz)',
+        'severities()',
+        'severity_above(integer)',
+        'note_found(text, uuid, inet, bigint, text, timestamptz)',
+        'due_responses(integer)',
+        'note_security_response(jsonb)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;
+GRANT EXECUTE ON FUNCTION evaluate_security(jsonb) TO function_security;
+GRANT EXECUTE ON FUNCTION note_security_response(jsonb) TO function_security;

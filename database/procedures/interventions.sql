@@ -1,0 +1,465 @@
+-- Steps against a danger that are taken for a while, listed, and taken back by one call: by a person, or by the sweep
+-- when their time is over. start_intervention, undo_intervention, list_interventions and note_intervention.
+-- Each is one transaction. It locks the account where there is one, then the row of edge_guard, under which
+-- interventions start and end one after the other, then the head of the platform's audit.
+
+-- What a kind may last at most, in seconds; NULL for no kind of ours.
+CREATE OR REPLACE FUNCTION intervention_seconds_max(p_kind text) RETURNS integer
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE p_kind
+        WHEN 'maintenance' THEN 14400
+        WHEN 'reserved_concurrency' THEN 86400
+        WHEN 'price_provider' THEN 86400
+        WHEN 'ip_block' THEN 2592000
+        WHEN 'account_suspension' THEN 2592000
+    END
+$$;
+
+-- The address that is blocked in place of p_ip: a host with IPv6 usually has a whole /64. NULL for what is no address.
+CREATE OR REPLACE FUNCTION blockable_address(p_ip text) RETURNS inet
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    v_ip inet := CASE WHEN pg_input_is_valid(p_ip, 'inet') THEN p_ip END;
+BEGIN
+    IF v_ip IS NULL OR (masklen(v_ip) < 32 AND family(v_ip) = 4) OR (masklen(v_ip) < 64 AND family(v_ip) = 6) THEN
+        RETURN NULL;
+    END IF;
+    RETURN CASE family(v_ip) WHEN 4 THEN host(v_ip)::inet ELSE host(network(set_masklen(v_ip, 64)))::inet END;
+END
+$$;
+
+-- Starts one. request {version: 1, kind, target?, parameters? {}, reason, seconds, actor, actor_id?, rule?,
+--   finding_id?, idempotency_key?, request_hash?, request_id?, ip_address?, user_agent?, email?}
+-- target: of ip_block the address, of account_suspension the account's id, of reserved_concurrency the function's name
+-- (parameters {concurrency}), of price_provider the feed's (parameters {provider}); maintenance has none. The last two
+-- are recorded here and carried out by whoever lists them. seconds: 1 to intervention_seconds_max.
+-- -> {outcome: 'started' or 'already_active', replayed, intervention: see intervention_view}; already_active is the one
+-- that is in force for the same kind and target, unchanged.
+-- Raises TR001 no such account, TR003 key reused, TR006 a value, TR010 an account that is not active, TR011 the actor's
+-- own account or address.
+CREATE OR REPLACE FUNCTION start_intervention(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_target text := check_intervention(request);
+    v_kind text := request ->> 'kind';
+    v_account accounts;
+    v_known interventions;
+    v_started interventions;
+BEGIN
+    IF v_kind = 'account_suspension' THEN
+        v_account := lock_account(get_account_owner(v_target::uuid), v_target::uuid);
+    END IF;
+    PERFORM lock_interventions();
+    v_known := replayed_intervention(request);
+    IF v_known.id IS NOT NULL THEN
+        RETURN intervention_answer('started', as_started(v_known), true);
+    END IF;
+    PERFORM end_interventions_of_target(v_kind, v_target);
+    v_known := intervention_in_force(v_kind, v_target);
+    IF v_known.id IS NOT NULL THEN
+        PERFORM note_finding(request, v_known.id);
+        RETURN intervention_answer('already_active', v_known, false);
+    END IF;
+    v_started := insert_intervention(request, v_account, v_target);
+    PERFORM note_finding(request, v_started.id);
+    PERFORM tell_intervention('INTERVENTION_STARTED', v_started, v_started.actor, v_started.reason);
+    RETURN intervention_answer('started', v_started, false);
+END
+$$;
+
+-- Takes one back. request {version: 1, id, actor, actor_id?, reason?, request_id?, ip_address?, user_agent?, email?}
+-- -> {outcome: 'undone' or 'already_over', replayed: false, intervention}. An account gets back the status that it had,
+-- unless somebody else has changed it since: then outcome.left says what it was left at. Raises TR001, TR011 the
+-- actor's own account.
+CREATE OR REPLACE FUNCTION undo_intervention(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_found interventions := find_intervention(request);
+    v_outcome jsonb := '{}';
+BEGIN
+    PERFORM check_reason(request, false);
+    IF v_found.kind = 'account_suspension' THEN
+        PERFORM lock_account(v_found.user_id, v_found.target::uuid);
+    END IF;
+    PERFORM lock_interventions();
+    SELECT * INTO v_found FROM interventions WHERE id = v_found.id;
+    IF v_found.undone_at IS NOT NULL THEN
+        RETURN intervention_answer('already_over', v_found, false);
+    END IF;
+    IF v_found.kind = 'account_suspension' THEN
+        v_outcome := restore_account(request, v_found);
+    END IF;
+    v_found := close_intervention(v_found, request ->> 'actor', request ->> 'reason', v_outcome);
+    RETURN intervention_answer('undone', v_found, false);
+END
+$$;
+
+-- request {version: 1, filter?: 'active', 'over', 'expired' (past their time, not taken back), 'to_carry_out' or
+--   'to_revert' (of the kinds that others carry out), kind?, before?: id, limit?: 1 to 100 (50)}
+-- -> {interventions: [intervention_view, ...]}, the newest first.
+CREATE OR REPLACE FUNCTION list_interventions(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_at timestamptz := clock_timestamp();
+    v_filter text := request ->> 'filter';
+BEGIN
+    PERFORM check_request_version(request);
+    RETURN jsonb_build_object('interventions', (
+        SELECT coalesce(jsonb_agg(intervention_view(l, v_at) ORDER BY l.id DESC), '[]') FROM (
+            SELECT i.* FROM interventions AS i
+            WHERE (request ->> 'kind' IS NULL OR i.kind = request ->> 'kind')
+                AND (request ->> 'before' IS NULL OR i.id < (request ->> 'before')::uuid)
+                AND CASE v_filter
+                    WHEN 'active' THEN i.undone_at IS NULL AND i.expires_at > v_at
+                    WHEN 'over' THEN i.undone_at IS NOT NULL OR i.expires_at <= v_at
+                    WHEN 'expired' THEN i.undone_at IS NULL AND i.expires_at <= v_at
+                    WHEN 'to_carry_out' THEN i.carried_out_at IS NULL AND i.undone_at IS NULL AND i.expires_at > v_at
+                        AND i.kind IN ('reserved_concurrency', 'price_provider')
+                    WHEN 'to_revert' THEN i.carried_out_at IS NOT NULL AND i.reverted_at IS NULL
+                        AND (i.undone_at IS NOT NULL OR i.expires_at <= v_at)
+                        AND i.kind IN ('reserved_concurrency', 'price_provider')
+                    ELSE true
+                END
+            ORDER BY i.id DESC
+            LIMIT least(greatest(coalesce((request ->> 'limit')::integer, 50), 1), 100)
+        ) AS l
+    ));
+END
+$$;
+
+-- What came of one that others carry out. request {version: 1, id, outcome {...}, carried_out?: true, reverted?: true}
+-- -> {intervention}; outcome is merged into what was noted before. Raises TR001.
+CREATE OR REPLACE FUNCTION note_intervention(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_found interventions := find_intervention(request);
+    v_at timestamptz;
+BEGIN
+    PERFORM lock_interventions();
+    v_at := clock_timestamp();
+    UPDATE interventions AS i SET
+        outcome = i.outcome || coalesce(request -> 'outcome', '{}'),
+        carried_out_at = CASE WHEN request -> 'carried_out' = 'true' THEN coalesce(i.carried_out_at, v_at)
+            ELSE i.carried_out_at END,
+        reverted_at = CASE WHEN request -> 'reverted' = 'true' THEN coalesce(i.reverted_at, v_at)
+            ELSE i.reverted_at END
+    WHERE i.id = v_found.id
+    RETURNING i.* INTO v_found;
+    RETURN jsonb_build_object('intervention', intervention_view(v_found, v_at));
+END
+$$;
+
+-- The target of a request whose parts are right, as it is kept.
+CREATE OR REPLACE FUNCTION check_intervention(request jsonb) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_kind text := request ->> 'kind';
+    v_target text := request ->> 'target';
+    v_seconds_max integer := intervention_seconds_max(v_kind);
+    v_seconds numeric := CASE WHEN jsonb_typeof(request -> 'seconds') = 'number' THEN request -> 'seconds' END;
+BEGIN
+    PERFORM check_request_version(request);
+    PERFORM check_reason(request, true);
+    IF v_seconds_max IS NULL THEN
+        PERFORM refuse_value('kind', left(v_kind, 100), 'one of maintenance, ip_block, account_suspension, '
+            'reserved_concurrency, price_provider');
+    END IF;
+    IF v_seconds IS NULL OR v_seconds <> trunc(v_seconds) OR NOT v_seconds BETWEEN 1 AND v_seconds_max THEN
+        PERFORM refuse_value('seconds', left(request ->> 'seconds', 100), format('1 to %s whole seconds', v_seconds_max));
+    END IF;
+    CASE v_kind
+        WHEN 'maintenance' THEN
+            v_target := 'platform';
+        WHEN 'ip_block' THEN
+            v_target := check_blocked_address(request);
+        WHEN 'account_suspension' THEN
+            IF NOT coalesce(pg_input_is_valid(v_target, 'uuid'), false) THEN
+                PERFORM refuse_value('target', left(v_target, 100), 'the id of an account');
+            END IF;
+            IF get_account_owner(v_target::uuid) IS NULL THEN
+                RAISE EXCEPTION 'There is no account with this id.' USING ERRCODE = 'TR001',
+                DETAIL = jsonb_build_object('field', 'target', 'value', v_target, 'constraint', 'an account')::text;
+            END IF;
+        ELSE
+            IF NOT coalesce(v_target ~ '^[a-z][a-z0-9_-]{0,63}$', false) THEN
+                PERFORM refuse_value('target', left(v_target, 100), 'a name of small letters, digits, - and _');
+            END IF;
+    END CASE;
+    RETURN v_target;
+END
+$$;
+
+-- The address that a block is asked for: none that is never blocked, and not the one that asks.
+CREATE OR REPLACE FUNCTION check_blocked_address(request jsonb) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_address inet := blockable_address(request ->> 'target');
+BEGIN
+    IF v_address IS NULL THEN
+        PERFORM refuse_value('target', left(request ->> 'target', 100), 'one IP address');
+    END IF;
+    IF EXISTS (SELECT FROM never_blocked AS n WHERE n.network >>= v_address) THEN
+        PERFORM refuse_value('target', request ->> 'target', 'an address outside the networks that are never blocked');
+    END IF;
+    IF v_address = blockable_address(request ->> 'ip_address') THEN
+        RAISE EXCEPTION 'This is the address that you ask from: a block would lock you out.'
+        USING ERRCODE = 'TR011', DETAIL = jsonb_build_object(
+            'field', 'target', 'value', request ->> 'target', 'constraint', 'an address of somebody else'
+        )::text;
+    END IF;
+    RETURN host(v_address);
+END
+$$;
+
+-- Interventions start and end one after the other; what they write is read after this.
+CREATE OR REPLACE FUNCTION lock_interventions() RETURNS void
+LANGUAGE sql AS $$
+    SELECT FROM edge_guard FOR NO KEY UPDATE
+$$;
+
+CREATE OR REPLACE FUNCTION find_intervention(request jsonb) RETURNS interventions
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_found interventions;
+BEGIN
+    PERFORM check_request_version(request);
+    SELECT * INTO v_found FROM interventions WHERE id = (request ->> 'id')::uuid;
+    IF v_found.id IS NULL THEN
+        RAISE EXCEPTION 'There is no intervention with this id. GET /api/v1/risk/interventions lists them.'
+        USING ERRCODE = 'TR001', DETAIL = jsonb_build_object(
+            'field', 'id', 'value', request ->> 'id', 'constraint', 'an intervention'
+        )::text;
+    END IF;
+    RETURN v_found;
+END
+$$;
+
+-- The one that the request's key has started already; a key that came with other content is refused.
+CREATE OR REPLACE FUNCTION replayed_intervention(request jsonb) RETURNS interventions
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_known interventions;
+BEGIN
+    SELECT * INTO v_known FROM interventions WHERE start_key = request ->> 'idempotency_key';
+    IF v_known.start_hash <> request ->> 'request_hash' THEN
+        RAISE EXCEPTION 'This idempotency key was used for another request. Send a new key with new content.'
+        USING ERRCODE = 'TR003', DETAIL = jsonb_build_object(
+            'field', 'idempotency_key', 'value', request ->> 'idempotency_key', 'constraint', 'one key, one request'
+        )::text;
+    END IF;
+    RETURN v_known;
+END
+$$;
+
+-- The row as it was when it was started, for the first answer again.
+CREATE OR REPLACE FUNCTION as_started(p_known interventions) RETURNS interventions
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    p_known.undone_at := NULL;
+    p_known.undone_by := NULL;
+    p_known.undo_reason := NULL;
+    p_known.carried_out_at := NULL;
+    p_known.reverted_at := NULL;
+    p_known.outcome := jsonb_strip_nulls(jsonb_build_object('before', p_known.outcome -> 'before'));
+    RETURN p_known;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION intervention_in_force(p_kind text, p_target text) RETURNS interventions
+LANGUAGE sql STABLE AS $$
+    SELECT i.* FROM interventions AS i
+    LEFT JOIN security_pii AS p ON i.id = p.row_id
+    WHERE i.kind = p_kind AND i.undone_at IS NULL AND coalesce(i.target, host(p.ip_address)) = p_target
+$$;
+
+-- One of the same target that is over by its time and not yet swept makes room. An account's is left to the sweep: it
+-- has a status to give back, and until then it is in force.
+CREATE OR REPLACE FUNCTION end_interventions_of_target(p_kind text, p_target text) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_over interventions := intervention_in_force(p_kind, p_target);
+BEGIN
+    IF v_over.expires_at <= clock_timestamp() AND p_kind <> 'account_suspension' THEN
+        PERFORM close_intervention(v_over, 'expiry', NULL, '{}');
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION insert_intervention(request jsonb, p_account accounts, p_target text) RETURNS interventions
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_id uuid := uuidv7();
+    v_kind text := request ->> 'kind';
+    v_at timestamptz := clock_timestamp();
+    v_made interventions;
+BEGIN
+    INSERT INTO interventions (
+        id, kind, target, user_id, parameters, reason, actor, rule, started_at, expires_at, outcome, start_key,
+        start_hash
+    ) VALUES (
+        v_id, v_kind, CASE WHEN v_kind <> 'ip_block' THEN p_target END, p_account.user_id,
+        coalesce(request -> 'parameters', '{}'), request ->> 'reason', request ->> 'actor', request ->> 'rule', v_at,
+        v_at + (request ->> 'seconds')::integer * interval '1 second',
+        CASE WHEN v_kind = 'account_suspension' THEN suspend_account(request, p_account, v_id) ELSE '{}' END,
+        request ->> 'idempotency_key', request ->> 'request_hash'
+    ) RETURNING * INTO v_made;
+    IF v_kind = 'ip_block' THEN
+        INSERT INTO security_pii (row_id, ip_address) VALUES (v_id, p_target::inet);
+    END IF;
+    RETURN v_made;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION close_intervention(
+    p_open interventions, p_by text, p_reason text, p_outcome jsonb
+) RETURNS interventions
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_closed interventions;
+BEGIN
+    UPDATE interventions AS i SET
+        undone_at = clock_timestamp(), undone_by = p_by, undo_reason = p_reason, outcome = i.outcome || p_outcome
+    WHERE i.id = p_open.id
+    RETURNING i.* INTO v_closed;
+    PERFORM tell_intervention('INTERVENTION_ENDED', v_closed, p_by, p_reason);
+    RETURN v_closed;
+END
+$$;
+
+-- The new version of what the edge copies, and the platform's audit. An address is in it as a salted digest alone, so
+-- that it can be erased.
+CREATE OR REPLACE FUNCTION tell_intervention(p_action text, p_told interventions, p_actor text, p_reason text)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_told.kind IN ('maintenance', 'ip_block') THEN
+        UPDATE edge_guard SET version = version + 1;
+    END IF;
+    PERFORM append_platform_audit(p_actor, p_action, jsonb_build_object(
+        'intervention_id', p_told.id, 'kind', p_told.kind, 'target', p_told.target, 'parameters', p_told.parameters,
+        'rule', p_told.rule, 'expires_at', utc_text(p_told.expires_at), 'outcome', p_told.outcome,
+        'address_digest', (
+            SELECT encode(sha256(p.salt || convert_to(host(p.ip_address), 'UTF8')), 'hex')
+            FROM security_pii AS p WHERE p.row_id = p_told.id
+        )
+    ), p_reason);
+END
+$$;
+
+-- Suspends the account's user by what operators do it with; the account is locked. -> {before: its status}
+CREATE OR REPLACE FUNCTION suspend_account(request jsonb, p_account accounts, p_id uuid) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_status text := (SELECT account_status FROM profiles WHERE id = p_account.user_id);
+BEGIN
+    IF v_status <> 'active' THEN
+        RAISE EXCEPTION 'This account is % already: there is nothing to suspend.', v_status
+        USING ERRCODE = 'TR010', DETAIL = jsonb_build_object(
+            'field', 'target', 'value', p_account.id, 'constraint', 'an active account'
+        )::text;
+    END IF;
+    PERFORM change_account(account_request(request, p_account.user_id, p_account.id) || jsonb_build_object(
+        'account_status', 'suspended', 'reason', request ->> 'reason', 'idempotency_key', 'intervention-' || p_id
+    ));
+    RETURN jsonb_build_object('before', v_status);
+END
+$$;
+
+-- Gives the account's user the status back that it had. -> {} or {left: the status that somebody gave it meanwhile}
+CREATE OR REPLACE FUNCTION restore_account(request jsonb, p_open interventions) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_status text := (SELECT account_status FROM profiles WHERE id = p_open.user_id);
+BEGIN
+    IF v_status <> 'suspended' THEN
+        RETURN jsonb_build_object('left', v_status);
+    END IF;
+    PERFORM change_account(account_request(request, p_open.user_id, p_open.target::uuid) || jsonb_build_object(
+        'account_status', p_open.outcome ->> 'before', 'idempotency_key', 'intervention-' || p_open.id || '-undone',
+        'reason', coalesce(request ->> 'reason', 'the suspension is over')
+    ));
+    RETURN '{}';
+END
+$$;
+
+CREATE OR REPLACE FUNCTION account_request(request jsonb, p_user_id uuid, p_account_id uuid) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT jsonb_strip_nulls(jsonb_build_object(
+        'version', 1, 'user_id', p_user_id, 'account_id', p_account_id, 'actor', request ->> 'actor',
+        'actor_id', request ->> 'actor_id', 'request_id', request ->> 'request_id',
+        'ip_address', request ->> 'ip_address', 'user_agent', request ->> 'user_agent', 'email', request ->> 'email'
+    ))
+$$;
+
+CREATE OR REPLACE FUNCTION note_finding(request jsonb, p_intervention_id uuid) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE security_findings SET intervention_id = p_intervention_id WHERE id = (request ->> 'finding_id')::uuid
+$$;
+
+CREATE OR REPLACE FUNCTION intervention_answer(p_outcome text, p_told interventions, p_replayed boolean) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object(
+        'outcome', p_outcome, 'replayed', p_replayed, 'intervention', intervention_view(
+            p_told, CASE WHEN p_replayed THEN p_told.started_at ELSE clock_timestamp() END
+        )
+    )
+$$;
+
+-- {id, kind, target, parameters, reason, actor, rule, state: active, expired or undone, started_at, expires_at,
+-- undone_at, undone_by, undo_reason, carried_out_at, reverted_at, outcome}; the target of a block is the address, NULL
+-- once that was erased. `expired`: its time is over.
+CREATE OR REPLACE FUNCTION intervention_view(p_told interventions, p_at timestamptz) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object(
+        'id', p_told.id, 'kind', p_told.kind,
+        'target', coalesce(p_told.target, (SELECT host(p.ip_address) FROM security_pii AS p WHERE p.row_id = p_told.id)),
+        'parameters', p_told.parameters, 'reason', p_told.reason, 'actor', p_told.actor, 'rule', p_told.rule,
+        'state', CASE
+            WHEN p_told.undone_by = 'expiry' OR (p_told.undone_at IS NULL AND p_told.expires_at <= p_at) THEN 'expired'
+            WHEN p_told.undone_at IS NOT NULL THEN 'undone'
+            ELSE 'active'
+        END,
+        'started_at', utc_text(p_told.started_at), 'expires_at', utc_text(p_told.expires_at),
+        'undone_at', utc_text(p_told.undone_at), 'undone_by', p_told.undone_by, 'undo_reason', p_told.undo_reason,
+        'carried_out_at', utc_text(p_told.carried_out_at), 'reverted_at', utc_text(p_told.reverted_at),
+        'outcome', p_told.outcome
+    )
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'intervention_seconds_max(text)',
+        'blockable_address(text)',
+        'start_intervention(jsonb)',
+        'undo_intervention(jsonb)',
+        'list_interventions(jsonb)',
+        'note_intervention(jsonb)',
+        'check_intervention(jsonb)',
+        'check_blocked_address(jsonb)',
+        'lock_interventions()',
+        'find_intervention(jsonb)',
+        'replayed_intervention(jsonb)',
+        'as_started(interventions)',
+        'intervention_in_force(text, text)',
+        'end_interventions_of_target(text, text)',
+        'insert_intervention(jsonb, accounts, text)',
+        'close_intervention(interventions, text, text, jsonb)',
+        'tell_intervention(text, interventions, text, text)',
+        'suspend_account(jsonb, accounts, uuid)',
+        'restore_account(jsonb, interventions)',
+        'account_request(jsonb, uuid, uuid)',
+        'note_finding(jsonb, uuid)',
+        'intervention_answer(text, interventions, boolean)',
+        'intervention_view(interventions, timestamptz)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;
+GRANT EXECUTE ON FUNCTION start_intervention(jsonb) TO function_security, function_officer;
+GRANT EXECUTE ON FUNCTION undo_intervention(jsonb) TO function_security, function_officer;
+GRANT EXECUTE ON FUNCTION list_interventions(jsonb) TO function_security, function_officer;
