@@ -162,13 +162,14 @@ LANGUAGE sql STABLE AS $$
     ) AS d
 $$;
 
--- Why a finding's response was not made. request {version: 1, finding_id, note}
-CREATE OR REPLACE FUNCTION note_security_response(request jsonb) RETURNS void
+-- Why a finding's response was not made. request {version: 1, finding_id, note} -> {}
+CREATE OR REPLACE FUNCTION note_security_response(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     PERFORM check_request_version(request);
     UPDATE security_findings SET response_note = left(request ->> 'note', 500)
     WHERE id = (request ->> 'finding_id')::uuid;
+    RETURN '{}';
 END
 $$;
 

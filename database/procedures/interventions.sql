@@ -15,12 +15,16 @@ LANGUAGE sql IMMUTABLE AS $$
     END
 $$;
 
--- The address that is blocked in place of p_ip: a host with IPv6 usually has a whole /64. NULL for what is no address.
+-- The address that is counted and blocked for p_ip, as the edge makes it too: a host with IPv6 usually has a whole /64.
+-- NULL for what is no address.
 CREATE OR REPLACE FUNCTION blockable_address(p_ip text) RETURNS inet
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     v_ip inet := CASE WHEN pg_input_is_valid(p_ip, 'inet') THEN p_ip END;
 BEGIN
+    IF v_ip << '::ffff:0:0/96' THEN
+        v_ip := replace(host(v_ip), '::ffff:', '')::inet;
+    END IF;
     IF v_ip IS NULL OR (masklen(v_ip) < 32 AND family(v_ip) = 4) OR (masklen(v_ip) < 64 AND family(v_ip) = 6) THEN
         RETURN NULL;
     END IF;

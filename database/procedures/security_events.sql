@@ -72,8 +72,8 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- Counts one event while Redis is gone; where there is no room any more, that one was lost.
--- request {version: 1, address, user_id?, user_agent?, event: 'type|reason'}
-CREATE OR REPLACE FUNCTION count_security_event(request jsonb) RETURNS void
+-- request {version: 1, address, user_id?, user_agent?, event: 'type|reason'} -> {}
+CREATE OR REPLACE FUNCTION count_security_event(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_key text := concat_ws(
@@ -84,7 +84,7 @@ BEGIN
     PERFORM check_request_version(request);
     UPDATE security_counters SET occurrences = occurrences + 1 WHERE key = v_key;
     IF FOUND THEN
-        RETURN;
+        RETURN '{}';
     END IF;
     IF (SELECT count(*) FROM security_counters) >= (SELECT s.counters_max FROM security_settings AS s) THEN
         v_key := 'lost';
@@ -92,6 +92,7 @@ BEGIN
     INSERT INTO security_counters AS c (key, occurrences, user_agent)
     VALUES (v_key, 1, CASE WHEN v_key <> 'lost' THEN left(request ->> 'user_agent', 200) END)
     ON CONFLICT (key) DO UPDATE SET occurrences = c.occurrences + 1;
+    RETURN '{}';
 END
 $$;
 

@@ -22,8 +22,9 @@ BEGIN
     IF v_blocked_until_us IS NOT NULL THEN
         PERFORM count_offence(request, 'suspicious_activity|blocked');
         RETURN jsonb_build_object(
-            'now_us', epoch_microseconds(clock_timestamp()), 'refused', NULL, 'seen', v_seen,
-            'blocked_until_us', v_blocked_until_us, 'maintenance_until_us', NULL
+            -- Never past the end of the block that refuses.
+            'now_us', least(epoch_microseconds(clock_timestamp()), v_blocked_until_us - 1),
+            'refused', NULL, 'seen', v_seen, 'blocked_until_us', v_blocked_until_us, 'maintenance_until_us', NULL
         );
     END IF;
     FOR v_entry IN

@@ -11,7 +11,7 @@ from trading.edge.account_dialects import (
     movement_body,
     sought_email,
 )
-from trading.edge.gate import Caller, admit, check_role
+from trading.edge.gate import Caller, admit
 from trading.edge.http import Request, Response, http_handler
 from trading.edge.reading_dialects import ledger_body, ledger_page, parse_id
 from trading.execution import Origin, RelayWaker, hash_of_request
@@ -24,13 +24,13 @@ from trading.store.reading import ReadingStore
 
 def list_accounts(request: Request) -> Response:
     """GET /api/v1/accounts?email=: the accounts of a user."""
-    _admit(admit(request, route_group="accounts", state_changing=False, permission="accounts:write"))
+    _admit(request, state_changing=False)
     return Response(body=accounts_body(_store().find(sought_email(request.query))))
 
 
 def list_ledger_entries(request: Request) -> Response:
     """GET /api/v1/accounts/{id}/ledger-entries: what moved the balance of anybody's account."""
-    _admit(admit(request, route_group="accounts", state_changing=False, permission="accounts:write"))
+    _admit(request, state_changing=False)
     account_id = parse_id(request.path_parameters["id"], "id")
     page = ledger_page(request.query)
     owner = owner_of(_store(), account_id)
@@ -40,7 +40,7 @@ def list_ledger_entries(request: Request) -> Response:
 
 def post_ledger_entry(request: Request) -> Response:
     """POST /api/v1/accounts/{id}/ledger-entries: 201, or why the money is not moved."""
-    caller = _admit(admit(request, route_group="accounts", state_changing=True, permission="accounts:write"))
+    caller = _admit(request, state_changing=True)
     account_id = parse_id(request.path_parameters["id"], "id")
     body = request.json()
     movement = money_movement(request, body)
@@ -52,7 +52,7 @@ def post_ledger_entry(request: Request) -> Response:
 
 def patch_account(request: Request) -> Response:
     """PATCH /api/v1/accounts/{id}: what the account's user is and may now."""
-    caller = _admit(admit(request, route_group="accounts", state_changing=True, permission="accounts:write"))
+    caller = _admit(request, state_changing=True)
     account_id = parse_id(request.path_parameters["id"], "id")
     body = request.json()
     change = account_change(request, body)
@@ -62,10 +62,15 @@ def patch_account(request: Request) -> Response:
     return Response(200, change_body(_outcome(request, act).answer))
 
 
-def _admit(caller: Caller) -> Caller:
+def _admit(request: Request, *, state_changing: bool) -> Caller:
     # The permission alone does not do: it takes the role that the database's own role is for.
-    check_role(caller.role, "operator")
-    return caller
+    return admit(
+        request,
+        route_group="accounts",
+        state_changing=state_changing,
+        permission="accounts:write",
+        roles=("operator",),
+    )
 
 
 def _operator(request: Request, caller: Caller) -> Origin:

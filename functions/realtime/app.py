@@ -8,7 +8,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from trading.edge.gate import authenticator
-from trading.edge.socket_gate import admit_connection, admit_message
+from trading.edge.socket_gate import admit_connection, admit_message, note_refusal
 from trading.errors import ErrorCode, TradingError
 from trading.messages import parse_message, refuse_type, subscribe_of, token_of, unsubscribe_of
 from trading.observability import MetricUnit, instrumented, logger, metrics
@@ -22,6 +22,7 @@ from trading.subscriptions import ConnectionClosedError, Connections, Hints, agr
 STATUS_BY_CODE = {
     ErrorCode.UNAUTHENTICATED: 401,
     ErrorCode.FORBIDDEN: 403,
+    ErrorCode.IP_BLOCKED: 403,
     ErrorCode.RATE_LIMIT_EXCEEDED: 429,
     ErrorCode.DATABASE_UNAVAILABLE: 503,
 }
@@ -59,18 +60,19 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def _connect(event: dict[str, Any], connection_id: str) -> dict[str, Any]:
     """Accept the connection, or refuse the handshake with the status of the error."""
-    source_ip: str | None = event["requestContext"].get("identity", {}).get("sourceIp")
+    source_ip, user_agent = _client(event)
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
     protocol = agreed_protocol(headers.get("sec-websocket-protocol"))
     try:
-        admit_connection(source_ip or "")
+        admit_connection(source_ip, user_agent)
         connections().accept(
             connection_id,
             token=(event.get("queryStringParameters") or {}).get("token"),
             protocol=protocol,
-            source_ip=source_ip,
+            source_ip=source_ip or None,
         )
     except TradingError as error:
+        note_refusal(error, source_ip, user_agent)
         logger().info("a connection was refused", extra={"code": error.code.value})
         return {"statusCode": STATUS_BY_CODE.get(error.code, 400)}
     return {"statusCode": 200} | ({"headers": {"Sec-WebSocket-Protocol": protocol}} if protocol else {})
@@ -78,10 +80,15 @@ def _connect(event: dict[str, Any], connection_id: str) -> dict[str, Any]:
 
 def _message(event: dict[str, Any], connection_id: str) -> None:
     """Do what a message asks for; an error is answered by a frame."""
+    client = _client(event)
     try:
-        admit_message(connection_id)
+        admit_message(connection_id, *client)
         _do(connection_id, parse_message(None if event.get("isBase64Encoded") else event.get("body")))
     except TradingError as error:
+        if error.code is ErrorCode.IP_BLOCKED:
+            connections().cut(connection_id)
+            return
+        note_refusal(error, *client)
         connections().refuse(connection_id, error)
     except ConnectionClosedError as closed:
         logger().info("a connection was closed", extra={"reason": str(closed)})
@@ -90,6 +97,12 @@ def _message(event: dict[str, Any], connection_id: str) -> None:
             connection_id, TradingError(ErrorCode.INTERNAL_ERROR, "This failed for a fault of ours. Send it again.")
         )
         raise
+
+
+def _client(event: dict[str, Any]) -> tuple[str, str]:
+    """Address and user agent."""
+    identity: dict[str, str | None] = event["requestContext"].get("identity", {})
+    return identity.get("sourceIp") or "", identity.get("userAgent") or ""
 
 
 def _do(connection_id: str, message: dict[str, Any]) -> None:

@@ -178,6 +178,7 @@ def test_a_request_costs_one_round_trip_to_redis(door: Door, redis_url: str) -> 
         "cmdstat_info",
         "cmdstat_time",
         "cmdstat_exists",
+        "cmdstat_hmget",
         "cmdstat_lindex",
         "cmdstat_llen",
         "cmdstat_rpush",

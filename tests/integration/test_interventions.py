@@ -207,7 +207,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("seconds", {"kind": "maintenance", "seconds": 0}),
     ("seconds", {"kind": "maintenance", "seconds": 14_401}),
     ("seconds", {"kind": "ip_block", "target": STRANGER, "seconds": 2_592_001}),
-    ("seconds", {"kind": "maintenance", "seconds": 1.5}),
     ("seconds", {"kind": "maintenance", "seconds": "60"}),
     ("reason", {"kind": "maintenance", "reason": "  "}),
     ("target", {"kind": "ip_block", "target": "203.0.113.0/24"}),

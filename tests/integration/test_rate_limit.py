@@ -60,7 +60,7 @@ def _postgres_store(scratch: ScratchDatabase) -> Store:
     def make() -> RateLimiter:
         database = Database(lambda: scratch.url_for("function_trader"))
         databases.append(database)
-        return RateLimiter(gone, lambda limits, seconds: take_rate_limits(database, limits, seconds))
+        return RateLimiter(gone, lambda limits, seconds, visitor: take_rate_limits(database, limits, seconds, visitor))
 
     def age(key: str, seconds: float) -> None:
         with scratch.connect() as connection:
@@ -215,7 +215,9 @@ def test_a_key_of_another_type_is_counted_in_the_database(redis_url: str, databa
     limit, noted = Limit(new_key(), 1), list[CacheUnavailableError]()
     cache, kept = Cache(lambda: redis_url, timeout_ms=1000), Database(lambda: database.url_for("function_trader"))
     limiter = RateLimiter(
-        cache, lambda limits, seconds: take_rate_limits(kept, limits, seconds), on_fallback=noted.append
+        cache,
+        lambda limits, seconds, visitor: take_rate_limits(kept, limits, seconds, visitor),
+        on_fallback=noted.append,
     )
     with redis.Redis.from_url(redis_url) as server:
         server.set(limit.key, "not a list")
@@ -236,7 +238,7 @@ def test_when_redis_stops_in_mid_run_the_database_counts_on(
     # given
     cache = Cache(durable_servers.redis.url, timeout_ms=500)
     kept = Database(lambda: database.url_for("function_trader"))
-    limiter = RateLimiter(cache, lambda limits, seconds: take_rate_limits(kept, limits, seconds))
+    limiter = RateLimiter(cache, lambda limits, seconds, visitor: take_rate_limits(kept, limits, seconds, visitor))
     limit = Limit(new_key(), 3)
     assert limiter.take([limit]).refused is None
 
@@ -252,7 +254,7 @@ def test_when_redis_stops_in_mid_run_the_database_counts_on(
 def test_with_both_stores_gone_nothing_passes() -> None:
     cache = Cache(lambda: "redis://127.0.0.1:9/0", timeout_ms=200)
     gone = Database(lambda: "postgresql://nobody@127.0.0.1:9/none")
-    limiter = RateLimiter(cache, lambda limits, seconds: take_rate_limits(gone, limits, seconds))
+    limiter = RateLimiter(cache, lambda limits, seconds, visitor: take_rate_limits(gone, limits, seconds, visitor))
 
     with pytest.raises(TradingError) as raised:
         limiter.take([Limit(new_key(), 10)])

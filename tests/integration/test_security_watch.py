@@ -10,7 +10,6 @@ from tests.kit.orders import Market
 from tests.kit.security import STRANGER, Watch
 
 FORGED = "authentication_failure|signature"
-EXPIRED = "authentication_failure|expired"
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +100,9 @@ def test_what_the_platform_submitted_is_not_the_users_haste(watch: Watch) -> Non
         assert watch.market.execute("SELECT rule FROM security_measures(clock_timestamp())") == []
 
 
-def test_a_token_that_has_run_out_is_no_attempt_to_guess_one(watch: Watch) -> None:
-    watch.happened(EXPIRED, 100)
+def test_a_token_that_has_run_out_or_is_missing_is_no_attempt_to_guess_one(watch: Watch) -> None:
+    watch.happened("authentication_failure|expired", 100)
+    watch.happened("authentication_failure|bearer_token_required", 100)
     watch.happened(FORGED, 9)
 
     assert watch.found() == []

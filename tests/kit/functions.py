@@ -104,7 +104,7 @@ def function_variables(folder: Path, database_url: str | None, redis_url: str | 
 def forget() -> None:
     """Close and drop what the layer keeps for an execution environment, as a new one would start."""
     from trading import cache, observability, secrets, settings
-    from trading.edge import gate
+    from trading.edge import gate, visitors
     from trading.store import connection, instruments
 
     if connection.database.cache_info().currsize:
@@ -116,6 +116,7 @@ def forget() -> None:
         cache.cache,
         gate.authenticator,
         gate.limiter,
+        visitors.guard,
         instruments.instrument_catalogue,
         settings.settings,
         observability.logger,

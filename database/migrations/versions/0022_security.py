@@ -126,8 +126,9 @@ def _rules_and_findings() -> None:
         rule, measure, subject, event_type, reasons_ignored, threshold, window_seconds, severity, response,
         response_seconds
     ) VALUES
-    -- A token that was good and has run out is no attempt to guess one.
-    ('brute_force', 'events', 'address', 'authentication_failure', '{{expired}}', 10, 300, 'high', 'ip_block', 3600),
+    -- A token that was good and has run out, or none at all, is no attempt to guess one.
+    ('brute_force', 'events', 'address', 'authentication_failure', '{{expired,bearer_token_required}}', 10, 300, 'high',
+        'ip_block', 3600),
     ('rapid_orders', 'orders', 'user', NULL, '{{}}', 50, 3600, 'medium', NULL, NULL),
     ('symbol_diversity', 'symbols', 'user', NULL, '{{}}', 20, 3600, 'medium', NULL, NULL),
     ('rate_limit_of_address', 'events', 'address', 'rate_limit_exceeded', '{{}}', 100, 300, 'medium', NULL, NULL),

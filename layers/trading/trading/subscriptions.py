@@ -38,6 +38,7 @@ CLOSE_UNKNOWN = 4404
 CLOSE_UNAUTHENTICATED = 4401
 CLOSE_EXPIRED = 4403
 CLOSE_AGED = 4408
+CLOSE_BLOCKED = 4423
 
 _CLOSINGS: Mapping[str, tuple[int, str]] = {
     "unknown": (CLOSE_UNKNOWN, "This connection is not known any more. Connect again and subscribe since=N."),
@@ -46,6 +47,7 @@ _CLOSINGS: Mapping[str, tuple[int, str]] = {
         f'No {{"type":"auth","token":"..."}} came within {AUTHENTICATION_SECONDS_MAX} seconds. Connect again.',
     ),
     "expired": (CLOSE_EXPIRED, "Your access token has expired. Connect again with a new one."),
+    "blocked": (CLOSE_BLOCKED, "Your address is blocked. If that is a mistake, ask support."),
     "aged": (CLOSE_AGED, "This connection is too old. Connect again and subscribe since=N."),
 }
 
@@ -195,6 +197,10 @@ class Connections:
         """Close a connection that has shown no token in time; safe to repeat."""
         if self._store.drop_unauthenticated(connection_id):
             self._sockets.close(connection_id, *_CLOSINGS["unauthenticated"])
+
+    def cut(self, connection_id: str) -> None:
+        """Close the connection of an address that is blocked, at no cost of the database; $disconnect forgets it."""
+        self._sockets.close(connection_id, *_CLOSINGS["blocked"])
 
     def answer(self, connection_id: str, message: Mapping[str, object]) -> None:
         """Send one message; a connection that is gone is forgotten."""

@@ -1,9 +1,10 @@
-"""The gate of every HTTP request: address limit, token, user limit, CSRF, permission, in this order of outcomes."""
+"""The gate of every HTTP request, by its outcomes in order: blocked address, address limit, token, user limit,
+maintenance, CSRF, permission and role."""
 
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from trading.edge.rate_limit import (
     exceeded,
     user_key,
 )
+from trading.edge.visitors import check_blocked, check_maintenance, guard, note, visitor_of
 from trading.errors import ErrorCode, TradingError
 from trading.observability import MetricUnit, logger, metrics
 from trading.secrets import csrf_secret, jwt_secret
@@ -49,35 +51,45 @@ class Caller:
     relay_awake: bool
 
 
-def admit(request: Request, *, route_group: str, state_changing: bool, permission: str | None) -> Caller:
+def admit(
+    request: Request,
+    *,
+    route_group: str,
+    state_changing: bool,
+    permission: str | None,
+    roles: tuple[str, ...] = (),
+    in_maintenance: bool = False,
+) -> Caller:
     """The caller of `request`, once it may go on; `permission` None asks for nothing but a valid token.
 
-    Raises RATE_LIMIT_EXCEEDED, UNAUTHENTICATED, CSRF_FAILED, FORBIDDEN, or DATABASE_UNAVAILABLE when nothing can count.
-    The token is verified first, because that needs no round trip; then one script counts the address and the user
-    together.
-    """
-    identity: Identity | None = None
-    refusal: TradingError | None = None
-    try:
-        identity = authenticator().identify(request.headers.get("authorization"))
-    except TradingError as error:
-        refusal = error
+    With `roles` the token must name one of them too, and who has not got what such a route needs is noted as trying to
+    gain it. `in_maintenance` lets a change through while there is maintenance, which is how that ends.
 
+    Raises IP_BLOCKED, RATE_LIMIT_EXCEEDED, UNAUTHENTICATED, MAINTENANCE, CSRF_FAILED, FORBIDDEN, or
+    DATABASE_UNAVAILABLE when nothing can count. What the request alone shows is judged first, because that needs no
+    round trip; then one script looks for a block, counts the address and the user together, and counts the offence.
+    """
+    identity, refusal = _identified(request)
+    barred = _barred(request, identity, state_changing=state_changing, permission=permission, roles=roles)
+    visitor = visitor_of(request, identity, refusal or barred, guarded=bool(roles))
     limits = [address_limit(request.source_ip)]
     user_limit = LIMIT_BY_TIER[identity.tier] if identity else None
     if identity is not None and user_limit is not None:
         limits.append(Limit(user_key(identity.user_id, route_group), user_limit))
-    taken = limiter().take(limits)
+    taken = limiter().take(limits, visitor)
 
+    standing = guard().settle(taken.guard, visitor.address)
+    check_blocked(standing)
     _check_address(request, taken)
     if refusal is not None or identity is None:
         raise refusal or TradingError(ErrorCode.UNAUTHENTICATED, "Sign in.")
     logger().append_keys(user_id=str(identity.user_id))
     rate_limit = _check_user(request, taken) if user_limit is not None else None
-    if state_changing:
-        _check_csrf(request, identity)
-    if permission is not None:
-        check_permission(identity.permissions, permission)
+    if state_changing and not in_maintenance:
+        check_maintenance(standing)
+    if barred is not None:
+        raise barred
+    request.when_not_found.append(partial(note, visitor, "data_access|not_found"))
     return _caller(identity, rate_limit, relay_awake=taken.relay_awake)
 
 
@@ -91,24 +103,30 @@ def check_permission(permissions: frozenset[str], needed: str) -> None:
         )
 
 
-def check_role(role: str, needed: str) -> None:
-    """Raise FORBIDDEN, which names the role that is `needed`, when `role` is another."""
-    if role != needed:
+def check_role(role: str, *needed: str) -> None:
+    """Raise FORBIDDEN, which names the roles that are `needed`, when `role` is none of them."""
+    if role not in needed:
+        named = " or ".join(needed)
         raise TradingError(
             ErrorCode.FORBIDDEN,
-            f"Only the role {needed} may do this. Sign in with an account that has it.",
-            {"field": "role", "value": None, "constraint": needed},
+            f"Only the role {named} may do this. Sign in with an account that has it.",
+            {"field": "role", "value": None, "constraint": named},
         )
 
 
 def admit_address(request: Request) -> None:
-    """Count a request that needs no token against its address; RATE_LIMIT_EXCEEDED."""
-    _check_address(request, limiter().take([address_limit(request.source_ip)]))
+    """Count a request that needs no token against its address; IP_BLOCKED, RATE_LIMIT_EXCEEDED.
+
+    What it may do is not worth a look into the database when there is no copy of who is blocked.
+    """
+    taken = limiter().take([address_limit(request.source_ip)], visitor_of(request))
+    check_blocked(taken.guard)
+    _check_address(request, taken)
 
 
 def address_limit(source_ip: str) -> Limit:
     """The limit of an address, over HTTP and the WebSocket together."""
-    return Limit(address_key(source_ip), settings().ip_requests_per_minute)
+    return Limit(address_key(source_ip), settings().ip_requests_per_minute, "address")
 
 
 @lru_cache(maxsize=1)
@@ -135,7 +153,7 @@ def limiter() -> RateLimiter:
     """The limiter on this environment's Redis, with its database to fall back on."""
     return RateLimiter(
         cache(),
-        lambda limits, seconds: take_rate_limits(database(), limits, seconds),
+        lambda limits, seconds, visitor: take_rate_limits(database(), limits, seconds, visitor),
         on_fallback=_note_fallback,
     )
 
@@ -150,6 +168,31 @@ def _shared_key() -> Any:
     if len(secret.encode()) < JWT_SECRET_BYTES_MIN:
         raise ConfigurationError(f"JWT_SECRET must have at least {JWT_SECRET_BYTES_MIN} bytes")
     return secret
+
+
+def _identified(request: Request) -> tuple[Identity | None, TradingError | None]:
+    try:
+        return authenticator().identify(request.headers.get("authorization")), None
+    except TradingError as error:
+        return None, error
+
+
+def _barred(
+    request: Request, identity: Identity | None, *, state_changing: bool, permission: str | None, roles: tuple[str, ...]
+) -> TradingError | None:
+    """Why the holder of a good token may not do this; None when they may, or when there is none."""
+    if identity is None:
+        return None
+    try:
+        if state_changing:
+            _check_csrf(request, identity)
+        if permission is not None:
+            check_permission(identity.permissions, permission)
+        if roles:
+            check_role(identity.role, *roles)
+    except TradingError as error:
+        return error
+    return None
 
 
 def _check_address(request: Request, taken: Taken) -> None:

@@ -24,7 +24,8 @@ _UNKNOWN_ROUTE = "unknown"
 class Request:
     """One HTTP request; header names are in lower case.
 
-    `answer_headers` collects what a step wants on the answer, whether that becomes a success or an error.
+    `answer_headers` collects what a step wants on the answer, whether that becomes a success or an error;
+    `when_not_found` what is to be done when what it names does not exist.
     """
 
     route_key: str
@@ -39,6 +40,7 @@ class Request:
     request_id: str
     started_at: float
     answer_headers: dict[str, str] = field(default_factory=dict[str, str])
+    when_not_found: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
 
     def json(self) -> dict[str, Any]:
         """The body as an object with exact numbers; VALIDATION_FAILED or PAYLOAD_TOO_LARGE."""
@@ -104,13 +106,23 @@ def _answer(
         if route is None:
             raise TradingError(ErrorCode.NOT_FOUND, "There is nothing at this address.")
         response = route(request)
+        if response.error is not None:
+            _note(request, response.error)
     except TradingError as error:
         response = _refusal(error)
+        if request is not None:
+            _note(request, error)
     except Exception:  # noqa: BLE001
         # The one place that may catch everything: the caller must get an answer that leaks nothing.
         logger().exception("unexpected error")
         response = _refusal(_internal_error())
     return response, request.answer_headers if request else {}
+
+
+def _note(request: Request, error: TradingError) -> None:
+    if error.code is ErrorCode.NOT_FOUND:
+        for action in request.when_not_found:
+            action()
 
 
 def _internal_error() -> TradingError:

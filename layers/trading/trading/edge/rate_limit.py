@@ -1,18 +1,21 @@
-"""Sliding-window limits per address and per user, counted atomically in Redis, or in PostgreSQL without it."""
+"""Sliding-window limits per address and per user, counted atomically in Redis, or in PostgreSQL without it.
 
-import ipaddress
+The same round trip tells who is blocked and whether there is maintenance, and counts what a request is refused for.
+"""
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from trading.cache import Cache, CacheUnavailableError, Script
 from trading.errors import ErrorCode, TradingError
+from trading.guarding.counted_events import AGENTS_KEY, COUNT_EVENT, COUNTED_KEY, NOBODY, Visitor
+from trading.guarding.guard_copy import GUARD_KEY, Standing, blockable_address, standing_at
 
 WINDOW_SECONDS = 60
 RELAY_AWAKE_KEY = "relay:awake"
-ADDRESSES_REMEMBERED_MAX = 1024
+BLOCKED = "suspicious_activity|blocked"
 
 # Requests a minute; None is not limited (tooling, and only where ALLOW_UNMETERED_TIER honours it).
 LIMIT_BY_TIER: Mapping[str, int | None] = {
@@ -24,17 +27,30 @@ LIMIT_BY_TIER: Mapping[str, int | None] = {
 }
 
 # The log of a key is a list of the times of its counted requests, oldest first. A refused request is not added, and
-# the keys after the refusing one are not touched. Redis has the only clock, so that workers cannot disagree.
-# KEYS: relay state, then the limited keys in their order. ARGV: window in µs, then a limit per limited key.
-# Answer: relay state, now in µs, index of the refusing key (0: none), then used and oldest in µs for each key seen; one
-# text with spaces between them, which is read in half the time that a list takes.
-TAKE = Script("""
+# the keys after the refusing one are not touched. Redis has the only clock, so that workers cannot disagree. An address
+# that is blocked ends it before anything is counted but that it came.
+# KEYS: relay state, the guard's copy, counted events, their agents, then the limited keys in their order. ARGV: window
+# in µs, address, subject, agent, offence or '', then limit and what is limited for each limited key.
+# Answer: relay state, now in µs, index of the refusing key (0: none), whether there is a copy, the ends of a block and
+# of maintenance in µs (0: none), then used and oldest in µs for each key seen; one text with spaces between them, which
+# is read in half the time that a list takes.
+TAKE = Script(
+    COUNT_EVENT
+    + f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local window = tonumber(ARGV[1])
-local answer = {redis.call('EXISTS', KEYS[1]), string.format('%.0f', now), 0}
-for i = 2, #KEYS do
-    local key, limit = KEYS[i], tonumber(ARGV[i])
+local guard = redis.call('HMGET', KEYS[2], 'version', 'ip:' .. ARGV[2], 'maintenance')
+local answer = {{
+    redis.call('EXISTS', KEYS[1]), string.format('%.0f', now), 0, guard[1] and 1 or 0, guard[2] or 0, guard[3] or 0
+}}
+if tonumber(guard[2] or '0') > now then
+    count_event(KEYS[3], KEYS[4], now, '{BLOCKED}', ARGV[3], ARGV[4])
+    return table.concat(answer, ' ')
+end
+local offence = ARGV[5]
+for i = 5, #KEYS do
+    local key, limit = KEYS[i], tonumber(ARGV[2 * i - 4])
     local oldest = redis.call('LINDEX', key, 0)
     while oldest and tonumber(oldest) <= now - window do
         redis.call('LPOP', key)
@@ -42,7 +58,8 @@ for i = 2, #KEYS do
     end
     local used = redis.call('LLEN', key)
     if used >= limit then
-        answer[3] = i - 1
+        answer[3] = i - 4
+        offence = 'rate_limit_exceeded|' .. ARGV[2 * i - 3]
     else
         redis.call('RPUSH', key, string.format('%.0f', now))
         redis.call('PEXPIRE', key, window / 1000)
@@ -54,16 +71,21 @@ for i = 2, #KEYS do
         break
     end
 end
+if offence ~= '' then
+    count_event(KEYS[3], KEYS[4], now, offence, ARGV[3], ARGV[4])
+end
 return table.concat(answer, ' ')
-""")
+"""
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most `limit` counted requests of `key` in any WINDOW_SECONDS."""
+    """At most `limit` counted requests of `key` in any WINDOW_SECONDS; `of` says what is limited."""
 
     key: str
     limit: int
+    of: str = "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +114,16 @@ class Taken:
     """The outcome of counting one request against several limits, in their order.
 
     `refused` is the index of the limit that refused it; limits after that one were not looked at. `standings` has
-    one entry for each limit seen.
+    one entry for each limit seen: none for an address that is blocked.
     """
 
     refused: int | None
     standings: tuple[RateLimit, ...]
     relay_awake: bool
+    guard: Standing
 
 
-type Fallback = Callable[[Sequence[Limit], int], Mapping[str, Any]]
+type Fallback = Callable[[Sequence[Limit], int, Visitor], Mapping[str, Any]]
 
 
 class RateLimiter:
@@ -113,29 +136,20 @@ class RateLimiter:
         self._fallback = fallback
         self._on_fallback = on_fallback
 
-    def take(self, limits: Sequence[Limit]) -> Taken:
+    def take(self, limits: Sequence[Limit], visitor: Visitor = NOBODY) -> Taken:
         """Count one request. TradingError DATABASE_UNAVAILABLE when neither store can: nothing passes uncounted."""
         try:
-            keys = [RELAY_AWAKE_KEY, *(limit.key for limit in limits)]
-            arguments = [WINDOW_SECONDS * 1_000_000, *(limit.limit for limit in limits)]
-            answer = self._cache.run_script(TAKE, keys, arguments)
+            answer = self._cache.run_script(TAKE, _keys(limits), _arguments(limits, visitor))
         except CacheUnavailableError as error:
             if self._on_fallback is not None:
                 self._on_fallback(error)
-            return _from_database(limits, self._fallback(limits, WINDOW_SECONDS))
+            return _from_database(limits, self._fallback(limits, WINDOW_SECONDS, visitor))
         return _from_redis(limits, answer)
 
 
-@lru_cache(maxsize=ADDRESSES_REMEMBERED_MAX)
 def address_key(source_ip: str) -> str:
-    """The key of an address; a host with IPv6 usually has a whole /64, so that counts as one."""
-    try:
-        address = ipaddress.ip_address(source_ip)
-    except ValueError:
-        return f"rate_limit:ip:{source_ip[:64]}"
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        address = ipaddress.ip_network((address, 64), strict=False).network_address
-    return f"rate_limit:ip:{address}"
+    """The key of an address."""
+    return f"rate_limit:ip:{blockable_address(source_ip) or source_ip[:64]}"
 
 
 def user_key(user_id: object, route_group: str) -> str:
@@ -158,12 +172,25 @@ def exceeded(standing: RateLimit, who: str) -> TradingError:
     )
 
 
+def _keys(limits: Sequence[Limit]) -> list[str]:
+    return [RELAY_AWAKE_KEY, GUARD_KEY, COUNTED_KEY, AGENTS_KEY, *(limit.key for limit in limits)]
+
+
+def _arguments(limits: Sequence[Limit], visitor: Visitor) -> list[str | int]:
+    arguments: list[str | int] = [WINDOW_SECONDS * 1_000_000, visitor.address, visitor.subject, visitor.agent]
+    arguments.append(visitor.offence or "")
+    for limit in limits:
+        arguments += (limit.limit, limit.of)
+    return arguments
+
+
 def _from_redis(limits: Sequence[Limit], answer: str) -> Taken:
-    awake, now, refused, *seen = map(int, answer.split())
+    awake, now, refused, copied, blocked_until, maintenance_until, *seen = map(int, answer.split())
     standings = tuple(
         _standing(limit, used, oldest, now) for limit, used, oldest in zip(limits, seen[::2], seen[1::2], strict=False)
     )
-    return Taken(refused - 1 if refused else None, standings, relay_awake=awake == 1)
+    guard = standing_at(now, blocked_until, maintenance_until) if copied else Standing(known=False)
+    return Taken(refused - 1 if refused else None, standings, relay_awake=awake == 1, guard=guard)
 
 
 def _from_database(limits: Sequence[Limit], answer: Mapping[str, Any]) -> Taken:
@@ -172,7 +199,8 @@ def _from_database(limits: Sequence[Limit], answer: Mapping[str, Any]) -> Taken:
         _standing(limit, int(seen["used"]), int(seen["oldest_us"]), now)
         for limit, seen in zip(limits, answer["seen"], strict=False)
     )
-    return Taken(answer["refused"], standings, relay_awake=False)
+    guard = standing_at(now, answer["blocked_until_us"], answer["maintenance_until_us"])
+    return Taken(answer["refused"], standings, relay_awake=False, guard=guard)
 
 
 def _standing(limit: Limit, used: int, oldest_us: int, now_us: int) -> RateLimit:

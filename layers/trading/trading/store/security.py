@@ -1,0 +1,107 @@
+"""The procedures of the watch over security, and of steps that are taken for a while."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from trading.guarding.counted_events import CountedEvents, Visitor
+from trading.guarding.guard_copy import Truth
+from trading.store.database import Database
+
+REQUEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DueResponse:
+    """A finding whose response is yet to be made; `target` is an address or an account, None where there is none."""
+
+    finding_id: str
+    rule: str
+    severity: str
+    observed: int
+    window_seconds: int
+    response: str
+    seconds: int
+    target: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How many findings were opened and ended, and what is due."""
+
+    opened: int
+    ended: int
+    due: tuple[DueResponse, ...]
+
+
+def read_guard(database: Database) -> Truth:
+    """Who is blocked, and whether there is maintenance; DATABASE_UNAVAILABLE."""
+    row = database.fetch_one("SELECT read_edge_guard() AS answer")
+    assert row is not None
+    answer = row["answer"]
+    until = answer["maintenance_until_us"]
+    return Truth(
+        int(answer["version"]),
+        None if until is None else int(until),
+        {address: int(until_us) for address, until_us in answer["blocks"].items()},
+    )
+
+
+def count_event(database: Database, visitor: Visitor, event: str) -> None:
+    """Count an event in the database, while Redis is gone."""
+    database.call("count_security_event", {"version": REQUEST_VERSION, "event": event} | visitor.as_request())
+
+
+class SecurityStore:
+    """Calls as function_security or function_officer; the procedures say what each may, takes, answers and raises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, events: CountedEvents) -> dict[str, Any]:
+        """Make rows of counted events, and of those that the database counted: {recorded, lost}."""
+        return self._call(
+            "record_security_events",
+            {"batch_id": events.batch_id, "counts": events.counts, "agents": events.agents, "lost": events.lost},
+        )
+
+    def evaluate(self) -> Evaluation:
+        """Hold what happened against the rules."""
+        answer = self._call("evaluate_security", {})
+        return Evaluation(answer["opened"], answer["ended"], tuple(DueResponse(**due) for due in answer["due"]))
+
+    def note_response(self, finding_id: str, note: str) -> None:
+        """Keep why a finding's response was not made."""
+        self._call("note_security_response", {"finding_id": finding_id, "note": note})
+
+    def start(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """Start an intervention: {outcome: started or already_active, replayed, intervention}."""
+        return self._call("start_intervention", request)
+
+    def undo(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """Take one back: {outcome: undone or already_over, replayed, intervention}."""
+        return self._call("undo_intervention", request)
+
+    def interventions(self, request: Mapping[str, object]) -> list[dict[str, Any]]:
+        """Those that a filter lets through, the newest first."""
+        return self._call("list_interventions", request)["interventions"]
+
+    def events(self, request: Mapping[str, object]) -> list[dict[str, Any]]:
+        """Events that a filter lets through, the newest first."""
+        return self._call("list_security_events", request)["events"]
+
+    def erase_old(self) -> dict[str, Any]:
+        """Erase personal data and events past their days: {erased, kept, events_removed}."""
+        return self._call("erase_security_data", {})
+
+    def guard(self) -> Truth:
+        """Who is blocked, and whether there is maintenance."""
+        return read_guard(self._database)
+
+    def expired(self, limit: int) -> list[UUID]:
+        """Interventions past their time that nobody has taken back."""
+        return [UUID(found["id"]) for found in self.interventions({"filter": "expired", "limit": limit})]
+
+    def _call(self, procedure: str, request: Mapping[str, object]) -> Any:
+        return self._database.call(procedure, {"version": REQUEST_VERSION, **request})
