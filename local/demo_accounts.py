@@ -23,9 +23,24 @@ UNMETERED = "unmetered"
 
 PERMISSIONS = {
     "trader": ("orders:read", "orders:write", "positions:read", "account:read"),
-    "risk_officer": ("orders:read", "positions:read", "account:read", "risk:write"),
+    "risk_officer": (
+        "orders:read",
+        "positions:read",
+        "account:read",
+        "risk:write",
+        "interventions:write",
+        "security:read",
+    ),
     "compliance": ("orders:read", "positions:read", "account:read", "audit:read"),
-    "operator": ("orders:read", "positions:read", "account:read", "accounts:write", "platform:write"),
+    "operator": (
+        "orders:read",
+        "positions:read",
+        "account:read",
+        "accounts:write",
+        "platform:write",
+        "interventions:write",
+        "security:read",
+    ),
 }
 
 

@@ -37,6 +37,8 @@ ROLE_OF_SECRET = {
     "RouterDatabaseSecret": "function_router",
     "OperatorDatabaseSecret": "function_operator",
     "TriggersDatabaseSecret": "function_triggers",
+    "SecurityDatabaseSecret": "function_security",
+    "OfficerDatabaseSecret": "function_officer",
 }
 
 # Variable -> parameter of template.yaml.
@@ -177,6 +179,18 @@ def grant_logins(state: State, owner_url: str) -> dict[str, str]:
     with psycopg.connect(owner_url, autocommit=True) as connection:
         set_role_passwords(connection, passwords)
     return {role: role_url(owner_url, role, password) for role, password in passwords.items()}
+
+
+def never_block_this_machine(connection: psycopg.Connection[Any]) -> None:
+    """Let no failed sign-in block the address that all callers share here; another of 127.0.0.0/8 may be blocked."""
+    request = {
+        "version": 1,
+        "action": "add",
+        "network": f"{HOST}/32",
+        "actor": "local system",
+        "reason": "callers on this machine share it",
+    }
+    connection.execute("SELECT change_never_blocked(%s)", (Jsonb(request),))
 
 
 def set_trade_always(connection: psycopg.Connection[Any], wanted: bool) -> None:

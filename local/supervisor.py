@@ -181,6 +181,7 @@ class Supervisor:
             apply(owner_url)
             with psycopg.connect(owner_url, autocommit=True) as connection:
                 environment.set_trade_always(connection, self._variables.get("TRADE_ALWAYS", "1") != "0")
+                environment.never_block_this_machine(connection)
                 load_demo_accounts(connection)
                 if "DATABASE_URL" not in self._variables:
                     # The feed of a run that was killed is dead for sure: nobody has to wait for its lease to run out.

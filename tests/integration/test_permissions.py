@@ -57,6 +57,10 @@ NEEDED: Mapping[str, str | None] = {
     "GET /api/v1/accounts/{id}/ledger-entries": "accounts:write",
     "POST /api/v1/accounts/{id}/ledger-entries": "accounts:write",
     "PATCH /api/v1/accounts/{id}": "accounts:write",
+    "POST /api/v1/risk/interventions": "interventions:write",
+    "GET /api/v1/risk/interventions": "interventions:write",
+    "DELETE /api/v1/risk/interventions/{id}": "interventions:write",
+    "GET /api/v1/risk/security-events": "security:read",
     "GET /functions/v1/get-stock-price": None,
     "POST /functions/v1/get-stock-price": None,
     "GET /api/v1/prices": None,
@@ -71,7 +75,7 @@ CREATING = {
     route
     for route, needed in NEEDED.items()
     if needed == "orders:write" and route.startswith("POST /api/v1/orders") and not route.endswith("/cancel-all")
-}
+} | {"POST /api/v1/risk/interventions"}
 BODIES: Mapping[str, Mapping[str, object]] = {
     "POST /functions/v1/execute-order": ORDER,
     "POST /api/v1/orders": ORDER,
@@ -90,13 +94,18 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "POST /api/v1/positions/{id}/close-by": {"opposite_position_id": str(uuid.UUID(int=0))},
     "POST /api/v1/positions/{id}/close-by/preview": {"opposite_position_id": str(uuid.UUID(int=0))},
     "PATCH /api/v1/accounts/{id}": {"leverage": 30, "reason": "a test"},
+    "POST /api/v1/risk/interventions": {"kind": "maintenance", "seconds": 60, "reason": "a test"},
 }
 QUERIES: Mapping[str, dict[str, str]] = {
     "GET /functions/v1/get-stock-price": {"symbols": "EURUSD"},
     "GET /api/v1/prices": {"symbols": "EURUSD"},
     "GET /api/v1/accounts": {"email": "somebody@example.com"},
 }
-OPERATORS = "manage_accounts"
+# Folder -> its login role, and the roles of callers that it is for.
+STAFF: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "manage_accounts": ("function_operator", ("operator",)),
+    "manage_risk": ("function_officer", ("risk_officer", "operator")),
+}
 
 
 def routes_of_the_template() -> dict[str, str]:
@@ -127,7 +136,7 @@ def environment(
         connection.execute("UPDATE platform_settings SET trade_always = true")
     set_quote(database, "EURUSD", "1.1000", "1.1002")
     route = request.node.callspec.params.get("route", "") if hasattr(request.node, "callspec") else ""
-    role = "function_operator" if ROUTES.get(route) == OPERATORS else "function_trader"
+    role, _ = STAFF.get(ROUTES.get(route, ""), ("function_trader", ()))
     with function_environment(monkeypatch, tmp_path, database=database, redis_url=redis_url, role=role):
         yield
 
@@ -139,7 +148,8 @@ def trader(database: ScratchDatabase) -> User:
 
 def ask(route: str, user: User | uuid.UUID, headers: Mapping[str, str] | None = None, **claims: Any) -> Answer:
     """The answer to a request that lacks nothing but perhaps a permission."""
-    given = {"tier": "unmetered"} | ({"role": "operator"} if ROUTES[route] == OPERATORS else {}) | claims
+    _, roles = STAFF.get(ROUTES[route], ("", ()))
+    given = {"tier": "unmetered"} | ({"role": roles[-1]} if roles else {}) | claims
     event = http_event(
         route,
         path_parameters={"id": str(uuid.uuid4())} if "{id}" in route else None,
@@ -182,7 +192,7 @@ def test_with_its_permission_alone_a_route_serves(route: str, trader: User) -> N
     answer = ask(route, trader, permissions=[NEEDED[route]])
 
     # the order, position or account that is asked for does not exist
-    assert answer.status == (404 if "{id}" in route else 201 if route in CREATING else 200)
+    assert answer.status == (404 if "{id}" in route else 201 if route in CREATING else 200), answer.text
 
 
 @pytest.mark.parametrize("route", [route for route, needed in NEEDED.items() if needed is None])
@@ -192,14 +202,18 @@ def test_the_other_routes_need_a_token_alone(route: str, trader: User) -> None:
     assert answer.status == 200
 
 
-@pytest.mark.parametrize("route", [route for route, folder in ROUTES.items() if folder == OPERATORS])
+@pytest.mark.parametrize("route", [route for route, folder in ROUTES.items() if folder in STAFF])
 @pytest.mark.parametrize("role", ["trader", "compliance", "risk_officer", "Operator"])
-def test_what_operators_do_needs_their_role_as_well(route: str, role: str, trader: User) -> None:
+def test_what_staff_do_needs_their_role_as_well(route: str, role: str, trader: User) -> None:
+    _, roles = STAFF[ROUTES[route]]
     answer = ask(route, trader, permissions=sorted(EVERY_PERMISSION), role=role)
 
+    if role in roles:
+        assert answer.status != 403
+        return
     error = error_of(answer)
     assert (answer.status, error["code"]) == (403, "FORBIDDEN")
-    assert error["details"] == {"field": "role", "value": None, "constraint": "operator"}
+    assert error["details"] == {"field": "role", "value": None, "constraint": " or ".join(roles)}
 
 
 class TestAudit:
@@ -244,3 +258,4 @@ def test_the_demo_roles_read_and_traders_alone_order(role: str) -> None:
     assert ("orders:write" in given) == (role == "trader")
     assert ("audit:read" in given) == (role == "compliance")
     assert ("accounts:write" in given) == (role == "operator")
+    assert ({"interventions:write", "security:read"} <= given) == (role in {"risk_officer", "operator"})

@@ -14,7 +14,9 @@ from trading.edge.gate import check_permission
 from trading.edge.order_faults import EXAMPLES as GOOD_VALUES
 from trading.edge.order_faults import TAKEN
 from trading.edge.rate_limit import LIMIT_BY_TIER, RateLimit, exceeded
+from trading.edge.visitors import check_blocked, check_maintenance
 from trading.errors import ECHO_CHARACTERS_MAX, ErrorCode, TradingError, validation_failed
+from trading.guarding.guard_copy import Standing
 
 REQUEST_ID = "my-first-order"
 ORDER_ID = "01a1fc5d-1d64-7e88-9637-cfcbef0b90a9"
@@ -221,9 +223,7 @@ EXAMPLES: Mapping[ErrorCode, TradingError] = {
         "halted/active/active",
         "active",
     ),
-    ErrorCode.IP_BLOCKED: _refused(
-        ErrorCode.IP_BLOCKED, "Your address is blocked. Contact support.", "address", None, "an address that may call"
-    ),
+    ErrorCode.IP_BLOCKED: _raised(lambda: check_blocked(Standing(known=True, blocked_seconds=1800))),
     ErrorCode.NOT_FOUND: _refused(
         ErrorCode.NOT_FOUND,
         "You have no order with this id. GET /api/v1/orders lists yours.",
@@ -282,7 +282,5 @@ EXAMPLES: Mapping[ErrorCode, TradingError] = {
         {"field": None, "value": None, "constraint": "a venue that answers"},
         retry_after=1,
     ),
-    ErrorCode.MAINTENANCE: TradingError(
-        ErrorCode.MAINTENANCE, "Sign-in cannot be checked at the moment. Try again shortly.", retry_after=30
-    ),
+    ErrorCode.MAINTENANCE: _raised(lambda: check_maintenance(Standing(known=True, maintenance_seconds=900))),
 }

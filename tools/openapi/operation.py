@@ -76,8 +76,9 @@ class Operation:
 
     def codes(self) -> frozenset[ErrorCode]:
         """Every code that this route may answer."""
-        found = set(self.errors) | {ErrorCode.RATE_LIMIT_EXCEEDED, ErrorCode.INTERNAL_ERROR}
+        found = set(self.errors) | {ErrorCode.IP_BLOCKED, ErrorCode.RATE_LIMIT_EXCEEDED, ErrorCode.INTERNAL_ERROR}
         if self.needs_token:
+            # Maintenance is also what a token gets that cannot be checked at the moment.
             found |= {ErrorCode.UNAUTHENTICATED, ErrorCode.DATABASE_UNAVAILABLE, ErrorCode.MAINTENANCE}
         if self.permission is not None:
             found.add(ErrorCode.FORBIDDEN)

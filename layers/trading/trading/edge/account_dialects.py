@@ -4,18 +4,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
-
-from pydantic import BaseModel, ValidationError
 
 from trading.account_requests import REASON_CHARACTERS_MAX, AccountChange, MoneyMovement
 from trading.accounts import round_money
 from trading.edge.envelope import timestamp
 from trading.edge.http import Request
-from trading.edge.idempotency import sent_key
+from trading.edge.members import read_members
 from trading.edge.order_faults import TAKEN as TAKEN_BY_ORDERS
 from trading.edge.reading_dialects import Facts, account_body
-from trading.errors import ECHO_CHARACTERS_MAX, TradingError, validation_failed
+from trading.errors import validation_failed
 from trading.json_text import shortest
 from trading.order_entry import DIGITS_MAX
 
@@ -37,12 +34,12 @@ TAKEN: Mapping[str, str] = {
 
 def money_movement(request: Request, body: Mapping[str, Any]) -> MoneyMovement:
     """The movement that `body` asks for; VALIDATION_FAILED names the first field that does not fit."""
-    return _read(MoneyMovement, request, body)
+    return read_members(MoneyMovement, request, body, TAKEN)
 
 
 def account_change(request: Request, body: Mapping[str, Any]) -> AccountChange:
     """The change that `body` asks for; VALIDATION_FAILED names the first field that does not fit."""
-    return _read(AccountChange, request, body)
+    return read_members(AccountChange, request, body, TAKEN)
 
 
 def sought_email(query: Mapping[str, str]) -> str:
@@ -88,28 +85,6 @@ def accounts_body(accounts: Sequence[Facts]) -> dict[str, Any]:
         "data": [account_body(account) | {"email": account["email"]} | _terms(account) for account in accounts],
         "total": len(accounts),
     }
-
-
-def _read[T: BaseModel](model: type[T], request: Request, body: Mapping[str, Any]) -> T:
-    """A null member counts as left out; without a key one is made, so that our own repeats are safe."""
-    given = {name: value for name, value in body.items() if value is not None}
-    key = sent_key(request, given)
-    try:
-        return model.model_validate(given | {"idempotency_key": str(uuid4()) if key is None else key})
-    except ValidationError as error:
-        raise _fault(error, body) from None
-
-
-def _fault(error: ValidationError, body: Mapping[str, Any]) -> TradingError:
-    fault = error.errors(include_url=False)[0]
-    # The name of an unknown field is the caller's own, and of any length.
-    field = str(fault["loc"][0])[:ECHO_CHARACTERS_MAX]
-    if fault["type"] == "extra_forbidden":
-        return validation_failed(field, fault["input"], "unknown", f"Leave {field} out: nothing here has such a field.")
-    message = f"Send {field} as {TAKEN[field]}."
-    if fault["type"] == "missing":
-        return validation_failed(field, None, "required", message)
-    return validation_failed(field, body.get(field, fault["input"]), TAKEN[field], message)
 
 
 def _terms(facts: Facts) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def order_query(query: Mapping[str, str], *, closed_only: bool = False) -> tuple
         created_to=_moment(query, "to"),
         client_order_id=_client_order_id(query.get("client_order_id")),
     )
-    return filters, _page(query)
+    return filters, read_page(query)
 
 
 def position_query(query: Mapping[str, str]) -> PositionQuery:
@@ -94,8 +94,13 @@ def position_query(query: Mapping[str, str]) -> PositionQuery:
                 raise validation_failed(
                     field, query[field], constraint, f"Open positions come whole: send {field} {constraint}."
                 )
-    page = None if status == "open" else _page(query)
+    page = None if status == "open" else read_page(query)
     return PositionQuery(optional_id(query, "account_id"), with_open=status != "closed", page=page)
+
+
+def read_page(query: Mapping[str, str]) -> Page:
+    """The page that `query` asks for by limit and cursor, the next_cursor of the page before; VALIDATION_FAILED."""
+    return Page(before=optional_id(query, "cursor"), limit=_limit(query.get("limit")))
 
 
 def ledger_page(query: Mapping[str, str]) -> LedgerPage:
@@ -289,10 +294,6 @@ def account_body(account: Facts) -> dict[str, Any]:
         "sequence": account["sequence"],
         "created_at": _time(account["created_at"]),
     }
-
-
-def _page(query: Mapping[str, str]) -> Page:
-    return Page(before=optional_id(query, "cursor"), limit=_limit(query.get("limit")))
 
 
 def _limit(text: str | None) -> int:
