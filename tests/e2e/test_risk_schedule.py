@@ -1,6 +1,6 @@
 """The scheduled risk function: a margin call is told once when it begins and once when it ends, a stop-out as it is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -11,26 +11,13 @@ from tests.kit.local_system import LocalSystem
 from tests.kit.processes import gateway_of
 from tests.kit.traders import Message, Stream, Trader, Traders, exact, execute, of_type
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("prices_flow_again")]
 
 SYMBOL = "AUDUSD"
 BID, ASK = Decimal("0.66"), Decimal("0.6602")
 LOWER_BID = Decimal("0.6525")
 LOWEST_BID = Decimal("0.6510")
 RUN_SECONDS_MAX = 90
-
-
-@pytest.fixture(autouse=True)
-def prices_flow_again(local_system: LocalSystem) -> Iterator[None]:
-    """A killed gateway takes the price feed with it. On a busy machine quotes may be too old before the next copy has
-    begun, and whoever trades in that moment is refused. So the tests that come after wait for a quote of the new copy.
-    """
-    yield
-    (now,) = execute(local_system, "SELECT clock_timestamp() AS at")
-    newest = "SELECT received_at FROM quotes WHERE symbol = 'EURUSD'"
-    eventually(
-        lambda: execute(local_system, newest)[0]["received_at"] > now["at"], seconds=RUN_SECONDS_MAX, what="a new quote"
-    )
 
 
 def run_the_schedule(system: LocalSystem) -> None:

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from psycopg.types.json import Jsonb
 
 from tests.kit.builders import User, make_user, set_quote
 from tests.kit.functions import (
@@ -28,8 +30,11 @@ from trading import queue, settings, sockets
 from trading.edge.gate import admit_address
 from trading.edge.http import Response, http_handler
 from trading.edge.socket_gate import CONNECTION_MESSAGES_PER_MINUTE
+from trading.guarding.counted_events import take_events
+from trading.guarding.guard_copy import GuardCopy
 from trading.messages import MESSAGE_BYTES_MAX, SYMBOLS_MAX
 from trading.store.connections import ConnectionStore
+from trading.store.security import read_guard
 from trading.subscriptions import CONNECTIONS_PER_USER_MAX
 
 type Message = dict[str, Any]
@@ -798,6 +803,49 @@ def test_an_address_connects_within_its_limit(world: Realtime, trader: User) -> 
     assert [answer["statusCode"] for answer in answers] == [200, 200, 429, 429]
     assert elsewhere == {"statusCode": 200}
     assert world.value("SELECT count(*) FROM connections") == 3
+
+
+@pytest.mark.parametrize("redis_gone", [False, True])
+def test_a_blocked_address_neither_connects_nor_goes_on(
+    world: Realtime, trader: User, tmp_path: Path, *, redis_gone: bool
+) -> None:
+    # given a connection whose address is blocked then
+    if redis_gone:
+        (tmp_path / "secret-redis").write_text("redis://127.0.0.1:9/0")
+    socket = authenticated(world, trader)
+    with world.database.connect() as owner:
+        owner.execute(
+            "SELECT start_intervention(%s)",
+            (
+                Jsonb(
+                    {"version": 1, "kind": "ip_block", "target": SOURCE_IP, "seconds": 60, "reason": "x", "actor": "y"}
+                ),
+            ),
+        )
+    if not redis_gone:
+        GuardCopy(world.cache(), lambda: read_guard(world.relay_database)).renew()
+    socket.heard()
+    # when it sends, then it is told why and cut, and what it sent is not looked at
+    told = socket.send({"type": "subscribe", "channels": ["orders"]})
+    assert [(message["type"], message["code"]) for message in told] == [("closing", 4423)]
+    assert world.value("SELECT cardinality(channels) FROM connections") == 0
+    # and no other is opened from there
+    assert world.socket("c2").open(token=make_token(trader))["statusCode"] == 403
+    assert world.socket("c3").open(source_ip="203.0.113.8")["statusCode"] == 200
+
+
+def test_bad_tokens_are_counted_by_address(world: Realtime) -> None:
+    # when one is shown while connecting, and one after it
+    assert world.socket("c1").open(token="nonsense")["statusCode"] == 401
+    socket = world.socket("c2")
+    socket.open()
+    socket.send({"type": "auth", "token": "nonsense"})
+    socket.send({"type": "subscribe", "channels": ["orders"]})
+    # then both are counted, and that somebody did not authenticate yet is not
+    taken = take_events(world.cache(), uuid4())
+    assert taken is not None
+    counts = {field.partition("|")[2]: count for field, count in taken.counts.items()}
+    assert counts == {f"authentication_failure|signature|{SOURCE_IP}|": 2}
 
 
 @pytest.mark.usefixtures("counted")
