@@ -5,8 +5,7 @@ from typing import Any
 from trading.cache import cache
 from trading.edge.gate import Caller, admit
 from trading.edge.http import Request, Response, http_handler
-from trading.edge.reading_dialects import parse_id
-from trading.edge.risk_dialects import (
+from trading.edge.intervention_dialects import (
     events_body,
     events_query,
     intervention_body,
@@ -15,6 +14,7 @@ from trading.edge.risk_dialects import (
     interventions_query,
     undo_reason,
 )
+from trading.edge.reading_dialects import parse_id
 from trading.execution import hash_of_request
 from trading.guarding.guard_copy import GuardCopy
 from trading.store.connection import database

@@ -11,7 +11,7 @@ from typing import Any
 from trading.cache import Cache, CacheUnavailableError, Script
 from trading.errors import ErrorCode, TradingError
 from trading.guarding.counted_events import AGENTS_KEY, COUNT_EVENT, COUNTED_KEY, NOBODY, Visitor
-from trading.guarding.guard_copy import GUARD_KEY, Standing, blockable_address, standing_at
+from trading.guarding.guard_copy import GUARD_KEY, Standing, block_field, blockable_address, standing_at
 
 WINDOW_SECONDS = 60
 RELAY_AWAKE_KEY = "relay:awake"
@@ -30,7 +30,7 @@ LIMIT_BY_TIER: Mapping[str, int | None] = {
 # the keys after the refusing one are not touched. Redis has the only clock, so that workers cannot disagree. An address
 # that is blocked ends it before anything is counted but that it came.
 # KEYS: relay state, the guard's copy, counted events, their agents, then the limited keys in their order. ARGV: window
-# in µs, address, subject, agent, offence or '', then limit and what is limited for each limited key.
+# in µs, the address's field of the copy, subject, agent, offence or '', then limit and what is limited for each limited key.
 # Answer: relay state, now in µs, index of the refusing key (0: none), whether there is a copy, the ends of a block and
 # of maintenance in µs (0: none), then used and oldest in µs for each key seen; one text with spaces between them, which
 # is read in half the time that a list takes.
@@ -40,7 +40,7 @@ TAKE = Script(
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local window = tonumber(ARGV[1])
-local guard = redis.call('HMGET', KEYS[2], 'version', 'ip:' .. ARGV[2], 'maintenance')
+local guard = redis.call('HMGET', KEYS[2], 'version', ARGV[2], 'maintenance')
 local answer = {{
     redis.call('EXISTS', KEYS[1]), string.format('%.0f', now), 0, guard[1] and 1 or 0, guard[2] or 0, guard[3] or 0
 }}
@@ -177,8 +177,14 @@ def _keys(limits: Sequence[Limit]) -> list[str]:
 
 
 def _arguments(limits: Sequence[Limit], visitor: Visitor) -> list[str | int]:
-    arguments: list[str | int] = [WINDOW_SECONDS * 1_000_000, visitor.address, visitor.subject, visitor.agent]
-    arguments.append(visitor.offence or "")
+    field = block_field(visitor.address)
+    arguments: list[str | int] = [
+        WINDOW_SECONDS * 1_000_000,
+        field,
+        visitor.subject,
+        visitor.agent,
+        visitor.offence or "",
+    ]
     for limit in limits:
         arguments += (limit.limit, limit.of)
     return arguments

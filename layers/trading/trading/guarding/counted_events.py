@@ -90,8 +90,10 @@ class Visitor:
     @property
     def agent(self) -> str:
         """The user agent in printable ASCII, cut to what is kept."""
-        text = self.user_agent[:AGENT_CHARACTERS_MAX].encode("ascii", "replace").decode()
-        return "".join(character if character.isprintable() else "?" for character in text)
+        text = self.user_agent[:AGENT_CHARACTERS_MAX]
+        if text.isascii() and text.isprintable():
+            return text
+        return "".join(each if each.isascii() and each.isprintable() else "?" for each in text)
 
     def as_request(self) -> dict[str, object]:
         """What the database's procedures take of it."""

@@ -75,6 +75,11 @@ def blockable_address(source_ip: str) -> str:
     return str(address)
 
 
+def block_field(address: str) -> str:
+    """The field of the copy that holds the end of an address's block."""
+    return f"ip:{address}"
+
+
 def standing_at(now_us: int, blocked_until_us: int | None, maintenance_until_us: int | None) -> Standing:
     """How it stands at `now_us` by the ends of a block and of maintenance; None or a past one for none."""
     return Standing(True, _seconds_left(blocked_until_us, now_us), _seconds_left(maintenance_until_us, now_us))
@@ -124,7 +129,7 @@ class GuardCopy:
         if truth.maintenance_until_us is not None:
             fields += ["maintenance", truth.maintenance_until_us]
         for address, until_us in truth.blocks.items():
-            fields += [f"ip:{address}", until_us]
+            fields += [block_field(address), until_us]
         # Without Redis each request asks the database itself.
         with contextlib.suppress(CacheUnavailableError):
             self._cache.run_script(_COPY, [GUARD_KEY], fields)

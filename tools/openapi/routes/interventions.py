@@ -9,8 +9,7 @@ from tools.openapi.operation import Answer, Operation, Parameter
 from tools.openapi.order_body import keyed_body
 from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id
 from trading.account_requests import REASON_CHARACTERS_MAX
-from trading.edge.reading_dialects import Page
-from trading.edge.risk_dialects import (
+from trading.edge.intervention_dialects import (
     EVENT_TYPES,
     KINDS,
     SEVERITIES,
@@ -20,6 +19,7 @@ from trading.edge.risk_dialects import (
     intervention_body,
     interventions_body,
 )
+from trading.edge.reading_dialects import Page
 from trading.errors import ErrorCode
 from trading.intervention_requests import PARAMETERS_MAX, SECONDS_MAX, TARGET_CHARACTERS_MAX
 
@@ -134,7 +134,7 @@ PAGE = Page(None, 50)
 PAGED = (PAGE_LIMIT, CURSOR)
 ROLE = "For the roles risk_officer and operator; another is FORBIDDEN whatever its permissions."
 
-RISK = (
+INTERVENTIONS = (
     Operation(
         route="POST /api/v1/risk/interventions",
         operation_id="startIntervention",

@@ -23,7 +23,7 @@ from tests.kit.functions import (
     make_token,
 )
 from tests.kit.security import OFFICER_ID, STRANGER, Watch
-from trading.edge.risk_dialects import EVENT_TYPES, KINDS
+from trading.edge.intervention_dialects import EVENT_TYPES, KINDS
 
 INTERVENTIONS = "/api/v1/risk/interventions"
 CLAIMS: dict[str, Any] = {
