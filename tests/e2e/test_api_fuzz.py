@@ -58,6 +58,9 @@ class Caller:
             "opposite_position_id": self.ids["opposite positions"],
             "cursor": self.ids["orders"],
             "email": [self.trader.email],
+            # One that changes nothing for the tests beside these.
+            "kind": ["reserved_concurrency"],
+            "target": ["no-function"],
         } | ({"id": self.ids[found[1]]} if found else {})
 
     def send(self, sent: Sent, **claims: object) -> httpx.Response:
@@ -80,7 +83,11 @@ def new_caller(traders: Traders) -> Caller:
         "opposite positions": [opposite["position_id"]],
         "accounts": [str(traders.new().account_id)],
     }
-    return Caller(trader, token_of(trader), ids)
+    caller = Caller(trader, token_of(trader), ids)
+    kept = {"kind": "reserved_concurrency", "target": f"of-{trader.user_id}", "seconds": 3600, "reason": "a test"}
+    started = caller.send(Sent("POST", "/api/v1/risk/interventions", (), {}, json.dumps(kept).encode()))
+    ids["interventions"] = [exact(started)["id"]]
+    return caller
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,9 @@ LIMIT_BY_TIER: Mapping[str, int | None] = {
 # The log of a key is a list of the times of its counted requests, oldest first. A refused request is not added, and
 # the keys after the refusing one are not touched. Redis has the only clock, so that workers cannot disagree. An address
 # that is blocked ends it before anything is counted but that it came.
-# KEYS: relay state, the guard's copy, counted events, their agents, then the limited keys in their order. ARGV: window
-# in µs, the address's field of the copy, subject, agent, offence or '', then limit and what is limited for each limited key.
+# KEYS: relay state, the guard's copy, counted events, their agents, then the limited keys in their order.
+# ARGV: window in µs, the address's field of the copy, subject, agent, offence or '', then limit and what is limited for
+# each limited key.
 # Answer: relay state, now in µs, index of the refusing key (0: none), whether there is a copy, the ends of a block and
 # of maintenance in µs (0: none), then used and oldest in µs for each key seen; one text with spaces between them, which
 # is read in half the time that a list takes.
