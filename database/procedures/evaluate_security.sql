@@ -8,27 +8,20 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_settings security_settings;
     v_at timestamptz;
-    v_found record;
-    v_opened bigint := 0;
+    v_opened bigint;
     v_ended bigint;
 BEGIN
     PERFORM check_request_version(request);
     -- Two runs at once would both open a finding.
     SELECT * INTO v_settings FROM security_settings FOR NO KEY UPDATE;
     v_at := clock_timestamp();
-    FOR v_found IN
-        SELECT m.* FROM security_measures(v_at) AS m ORDER BY m.observed DESC LIMIT v_settings.findings_per_run_max
-    LOOP
-        v_opened := v_opened + note_found(v_found.rule, v_found.user_id, v_found.ip_address, v_found.observed, NULL, v_at);
-    END LOOP;
+    v_opened := note_findings(
+        (SELECT jsonb_agg(to_jsonb(m)) FROM security_measures(v_at) AS m), v_settings.findings_per_run_max, v_at
+    );
     -- After them, because it counts them.
-    FOR v_found IN
-        SELECT c.* FROM security_correlations(v_at) AS c ORDER BY c.observed DESC LIMIT v_settings.findings_per_run_max
-    LOOP
-        v_opened := v_opened + note_found(
-            v_found.rule, v_found.user_id, v_found.ip_address, v_found.observed, v_found.severity, v_at
-        );
-    END LOOP;
+    v_opened := v_opened + note_findings(
+        (SELECT jsonb_agg(to_jsonb(c)) FROM security_correlations(v_at) AS c), v_settings.findings_per_run_max, v_at
+    );
     UPDATE security_findings SET ended_at = v_at
     WHERE ended_at IS NULL AND last_seen_at < v_at - window_seconds * interval '1 second';
     GET DIAGNOSTICS v_ended = ROW_COUNT;
@@ -98,48 +91,64 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT (severities())[least(p_position + 1, cardinality(severities()))]
 $$;
 
--- Goes on with the subject's open finding, or opens one and tells of it. 1 for a new one, else 0. p_severity NULL: the
--- rule's.
-CREATE OR REPLACE FUNCTION note_found(
-    p_rule text, p_user_id uuid, p_ip inet, p_observed bigint, p_severity text, p_at timestamptz
-) RETURNS integer
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_rule security_rules;
-    v_id uuid := uuidv7();
-BEGIN
-    SELECT * INTO v_rule FROM security_rules WHERE rule = p_rule;
-    UPDATE security_findings AS f SET
-        last_seen_at = p_at,
-        observed = greatest(f.observed::bigint, p_observed),
-        severity = (severities())[greatest(
-            array_position(severities(), f.severity), array_position(severities(), p_severity)
-        )]
-    WHERE f.rule = p_rule AND f.ended_at IS NULL AND (f.user_id = p_user_id OR f.id IN (
-        SELECT p.row_id FROM security_pii AS p WHERE p.ip_address = p_ip
-    ));
-    IF FOUND THEN
-        RETURN 0;
-    END IF;
-    INSERT INTO security_findings (
-        id, rule, user_id, severity, observed, threshold, window_seconds, started_at, last_seen_at
-    ) VALUES (
-        v_id, p_rule, p_user_id, coalesce(p_severity, v_rule.severity), p_observed, v_rule.threshold,
-        v_rule.window_seconds, p_at, p_at
-    );
-    -- The event has the finding's id: its personal data is one row with the finding's.
-    INSERT INTO security_events (
-        id, event_type, severity, reason, user_id, details, occurrences, occurred_at, batch_id, batch_place
-    ) VALUES (
-        v_id, 'suspicious_activity', coalesce(p_severity, v_rule.severity), p_rule, p_user_id, jsonb_build_object(
-            'observed', p_observed, 'threshold', v_rule.threshold, 'window_seconds', v_rule.window_seconds
-        ), 1, p_at, v_id, 0
-    );
-    IF p_ip IS NOT NULL THEN
-        INSERT INTO security_pii (row_id, ip_address) VALUES (v_id, p_ip);
-    END IF;
-    RETURN 1;
-END
+-- Goes on with the open findings of all who are found now, and opens one for each of the others, at most p_limit, those
+-- first who did most; it is told as an event under the finding's id, whose personal data is then one row for both.
+-- p_found: [{rule, user_id, ip_address, observed, severity? (the rule's)}, ...], NULL for none. -> how many are new.
+CREATE OR REPLACE FUNCTION note_findings(p_found jsonb, p_limit integer, p_at timestamptz) RETURNS bigint
+LANGUAGE sql AS $$
+    WITH found AS MATERIALIZED (
+        SELECT
+            m.rule, m.user_id, m.ip_address, m.observed, coalesce(m.severity, r.severity) AS severity, r.threshold,
+            r.window_seconds, coalesce(m.user_id::text, host(m.ip_address)) AS subject
+        FROM jsonb_to_recordset(p_found) AS m (
+            rule text, user_id uuid, ip_address inet, observed bigint, severity text
+        )
+        INNER JOIN security_rules AS r ON m.rule = r.rule
+    ),
+    known AS MATERIALIZED (
+        SELECT f.id, f.rule, coalesce(f.user_id::text, host(p.ip_address)) AS subject
+        FROM security_findings AS f
+        LEFT JOIN security_pii AS p ON f.id = p.row_id
+        WHERE f.ended_at IS NULL
+    ),
+    extended AS (
+        UPDATE security_findings AS f SET
+            last_seen_at = p_at,
+            observed = greatest(f.observed::bigint, n.observed),
+            severity = (severities())[greatest(
+                array_position(severities(), f.severity), array_position(severities(), n.severity)
+            )]
+        FROM found AS n INNER JOIN known AS k ON n.rule = k.rule AND n.subject = k.subject
+        WHERE f.id = k.id
+    ),
+    fresh AS MATERIALIZED (
+        SELECT uuidv7() AS id, n.* FROM found AS n
+        LEFT JOIN known AS k ON n.rule = k.rule AND n.subject = k.subject
+        WHERE k.id IS NULL
+        ORDER BY n.observed DESC, n.subject
+        LIMIT p_limit
+    ),
+    opened AS (
+        INSERT INTO security_findings (
+            id, rule, user_id, severity, observed, threshold, window_seconds, started_at, last_seen_at
+        )
+        SELECT n.id, n.rule, n.user_id, n.severity, n.observed, n.threshold, n.window_seconds, p_at, p_at
+        FROM fresh AS n
+    ),
+    told AS (
+        INSERT INTO security_events (
+            id, event_type, severity, reason, user_id, details, occurrences, occurred_at, batch_id, batch_place
+        )
+        SELECT n.id, 'suspicious_activity', n.severity, n.rule, n.user_id, jsonb_build_object(
+            'observed', n.observed, 'threshold', n.threshold, 'window_seconds', n.window_seconds
+        ), 1, p_at, n.id, 0
+        FROM fresh AS n
+    ),
+    personal AS (
+        INSERT INTO security_pii (row_id, ip_address)
+        SELECT n.id, n.ip_address FROM fresh AS n WHERE n.ip_address IS NOT NULL
+    )
+    SELECT count(*) FROM fresh
 $$;
 
 CREATE OR REPLACE FUNCTION due_responses(p_limit integer) RETURNS jsonb
@@ -183,7 +192,7 @@ BEGIN
         'security_correlations(timestamptz)',
         'severities()',
         'severity_above(integer)',
-        'note_found(text, uuid, inet, bigint, text, timestamptz)',
+        'note_findings(jsonb, integer, timestamptz)',
         'due_responses(integer)',
         'note_security_response(jsonb)'
     ]::regprocedure [] LOOP

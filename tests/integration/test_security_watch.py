@@ -135,6 +135,16 @@ class TestEpisodes:
         watch.happened(FORGED, 10)
         assert watch.found() == [("brute_force", "high")]
 
+    def test_what_one_run_has_no_room_for_the_next_one_finds(self, watch: Watch) -> None:
+        # given five attackers, and room for two a run
+        for number in range(5):
+            watch.happened(FORGED, 10 + number, address=f"198.51.100.{number}")
+        watch.market.execute("UPDATE security_settings SET findings_per_run_max = 2")
+        opened = [watch.run("evaluate_security")["opened"] for _ in range(4)]
+        watch.market.execute("UPDATE security_settings SET findings_per_run_max = 500")
+
+        assert opened == [2, 2, 1, 0]
+
     def test_several_kinds_of_one_subject_are_one_step_worse(self, watch: Watch) -> None:
         # given two users with one kind each
         user, other = watch.market.user(), watch.market.user()
