@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 from database.load_reference_data import load
 
 HERE = Path(__file__).parent
-FUNCTION_OWNERS = sql.SQL("trading_procedures, trading_readers")
+FUNCTION_OWNERS = sql.SQL("trading_procedures, trading_readers, trading_watchers")
 # Held while a release is applied, so that two deployments at once queue up.
 APPLY_LOCK = 7_246_001
 
@@ -82,7 +82,8 @@ def drop_procedures(url: str) -> None:
     with psycopg.connect(url) as connection:
         rows = connection.execute(
             "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner "
-            "WHERE p.pronamespace = 'public'::regnamespace AND r.rolname IN ('trading_procedures', 'trading_readers')"
+            "WHERE p.pronamespace = 'public'::regnamespace AND "
+            "r.rolname IN ('trading_procedures', 'trading_readers', 'trading_watchers')"
         ).fetchall()
         for (signature,) in rows:
             connection.execute(f"DROP FUNCTION {signature}".encode())

@@ -1,8 +1,9 @@
-"""Load instruments, market calendars and sessions from database/data. Running it again changes nothing.
+"""Load instruments, market sessions and the rules of alerts from database/data. Running it again changes nothing.
 
     DATABASE_URL=postgresql://... python -m database.load_reference_data
 
-What operators set by hand, an instrument's trading_state and is_active, is taken from the file only for a new symbol.
+What operators set by hand (an instrument's trading_state and is_active, whether a rule is enabled) is taken from the
+file only for a new row.
 """
 
 import os
@@ -36,6 +37,10 @@ class File:
 CALENDARS = File("market_calendars", ("name",))
 SESSIONS = File("market_sessions", ("calendar", "opens_at"))
 INSTRUMENTS = File("instruments", ("symbol",), kept=("trading_state", "is_active"), stamped=True)
+ALERT_CHANNELS = File("alert_channels", ("name",))
+ALERT_RULES = File("alert_rules", ("name",), kept=("enabled",))
+ALERT_ESCALATIONS = File("alert_escalations", ("policy", "level"))
+FILES = (CALENDARS, SESSIONS, INSTRUMENTS, ALERT_CHANNELS, ALERT_RULES, ALERT_ESCALATIONS)
 
 
 def load(target: str | psycopg.Connection) -> dict[str, int]:
@@ -47,7 +52,7 @@ def load(target: str | psycopg.Connection) -> dict[str, int]:
         with psycopg.connect(target) as connection:
             return load(connection)
     with target.transaction(), target.cursor() as cursor:
-        changed = {file.table: _upsert(cursor, file) for file in (CALENDARS, SESSIONS, INSTRUMENTS)}
+        changed = {file.table: _upsert(cursor, file) for file in FILES}
         changed[SESSIONS.table] += _withdraw_sessions(cursor)
         return changed
 

@@ -39,6 +39,7 @@ ROLE_OF_SECRET = {
     "TriggersDatabaseSecret": "function_triggers",
     "SecurityDatabaseSecret": "function_security",
     "OfficerDatabaseSecret": "function_officer",
+    "AlertsDatabaseSecret": "function_alerts",
 }
 
 # Variable -> parameter of template.yaml.
@@ -265,6 +266,8 @@ def write_gateway_file(
         "IpRequestsPerMinute": str(ip_requests_per_minute),
         "Venues": "paper:paper,mock:mock",
         "AllowMockVenue": "true",
+        "AlertSink": "log",
+        "AlertCloudWatch": "false",
         **(overrides or {}),
     }
     content = {"host": HOST, "port": port, "secrets": references, "parameters": parameters, "workers_max": workers}

@@ -30,6 +30,7 @@ LOGIN_ROLES = (
     "function_triggers",
     "function_security",
     "function_officer",
+    "function_alerts",
     "compliance",
     "backup",
 )

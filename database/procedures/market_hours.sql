@@ -32,5 +32,6 @@ ALTER FUNCTION market_is_open(text, timestamptz) OWNER TO trading_readers;
 ALTER FUNCTION next_open(text, timestamptz) OWNER TO trading_readers;
 REVOKE ALL ON FUNCTION market_is_open(text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION next_open(text, timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION market_is_open(text, timestamptz) TO trading_procedures, trading_readers;
+GRANT EXECUTE ON FUNCTION market_is_open(text, timestamptz)
+TO trading_procedures, trading_readers, trading_watchers;
 GRANT EXECUTE ON FUNCTION next_open(text, timestamptz) TO trading_procedures, trading_readers;

@@ -107,3 +107,5 @@ REVOKE ALL ON FUNCTION replayed_answer(uuid, uuid, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION keep_answer(accounts, text, text, jsonb, integer, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION resolve_account(uuid, uuid) TO trading_readers;
 GRANT EXECUTE ON FUNCTION refuse_value(text, text, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_request_version(jsonb) TO trading_watchers;
+GRANT EXECUTE ON FUNCTION refuse_value(text, text, text) TO trading_watchers;

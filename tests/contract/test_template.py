@@ -24,7 +24,9 @@ STAGES: Mapping[str, Any] = tomllib.loads((ROOT / "samconfig.toml").read_text())
 GATEWAY_SECONDS_MAX = 29
 CONCURRENCY_SUFFIX = "Concurrency"
 # AWS knows no narrower resource for the actions of these statements.
-UNBOUND_STATEMENTS = {"Traces", "NetworkInterfaces"}
+UNBOUND_STATEMENTS = {"RuntimePolicy": {"Traces", "NetworkInterfaces"}, "MetricsPolicy": {"Metrics"}}
+# Who asks CloudWatch.
+METRICS_READERS = {"EvaluateAlertsFunction"}
 FRONT_END_HEADERS = {"Authorization", "Content-Type", "X-CSRF-Token", "X-Request-ID", "Idempotency-Key"}
 EXPOSED_HEADERS = {
     "Retry-After",
@@ -177,7 +179,8 @@ class TestRoles:
     def test_no_two_functions_share_a_role(self, name: str) -> None:
         users = [other for other in FUNCTIONS if FUNCTIONS[other]["Role"] == FUNCTIONS[name]["Role"]]
         assert users == [name]
-        assert role_of(name)["ManagedPolicyArns"] == [{"Ref": "RuntimePolicy"}]
+        policies = ["RuntimePolicy", *(["MetricsPolicy"] if name in METRICS_READERS else [])]
+        assert role_of(name)["ManagedPolicyArns"] == [{"Ref": policy} for policy in policies]
 
     @every_function
     def test_its_role_names_actions_and_resources(self, name: str) -> None:
@@ -189,13 +192,17 @@ class TestRoles:
                 # A connection has no name before it is there: below this API and stage each one may be meant.
                 assert "*" not in text.removesuffix("/@connections/*")
 
-    def test_what_names_no_resource_stands_in_one_policy_by_name(self) -> None:
-        (policy,) = resources_of("AWS::IAM::ManagedPolicy").values()
-        statements = [
-            statement["Fn::If"][1] if "Fn::If" in statement else statement
-            for statement in policy["PolicyDocument"]["Statement"]
-        ]
-        assert {statement["Sid"] for statement in statements} == UNBOUND_STATEMENTS
+    def test_what_names_no_resource_stands_in_policies_of_its_own_by_name(self) -> None:
+        found = {
+            name: [
+                statement["Fn::If"][1] if "Fn::If" in statement else statement
+                for statement in policy["PolicyDocument"]["Statement"]
+            ]
+            for name, policy in resources_of("AWS::IAM::ManagedPolicy").items()
+        }
+        named = {name: {statement["Sid"] for statement in statements} for name, statements in found.items()}
+        assert named == UNBOUND_STATEMENTS
+        statements = [statement for each in found.values() for statement in each]
         assert all("*" not in action for statement in statements for action in listed(statement["Action"]))
 
     @every_function
@@ -293,7 +300,10 @@ class TestLimits:
         # One connection an execution environment.
         values = values_of(stage)
         needed = sum(int(values[reference["Ref"]]) for reference in concurrency_of_functions())
-        assert needed <= int(values["DatabaseConnectionsMax"])
+        # An alert may raise it for a while.
+        raised = int(values["AlertConcurrencyMax"]) - int(values["ExecuteOrderConcurrency"])
+        assert raised > 0
+        assert needed + raised <= int(values["DatabaseConnectionsMax"])
 
     @pytest.mark.parametrize("stage", ["default", "dev", "staging", "prod"])
     @every_function
@@ -338,8 +348,18 @@ READ_BY = {
     "cache": REDIS,
     "csrf_secret": {"CSRF_SECRET"},
     "database": DATABASE,
+    "channel": {
+        "ALERT_SINK",
+        "ALERT_SLACK_WEBHOOK_SECRET",
+        "ALERT_PAGER_WEBHOOK_SECRET",
+        "ALERT_EMAIL_FROM",
+        "ALERT_EMAIL_TO",
+        "ALERT_TOPICS",
+    },
+    "outage_memory": REDIS,
     "make_provider": {
         "QUOTE_PROVIDER",
+        "QUOTE_STANDBY_PROVIDER",
         "QUOTE_REPLAY_FILE",
         "QUOTE_REPLAY_SPEED",
         "QUOTE_REPLAY_START",
@@ -424,7 +444,7 @@ class TestEnvironment:
 
     def test_secrets_are_references(self) -> None:
         secrets = {name: value for name, value in PARAMETERS.items() if name.endswith("Secret")}
-        assert len(secrets) == 12
+        assert len(secrets) == 15
         assert all("secretsmanager" in value["AllowedPattern"] for value in secrets.values())
 
 
@@ -527,6 +547,7 @@ class TestStages:
             "ReleaseVersion",
             "AllowUnmeteredTier",
             "AllowMockVenue",
+            "AlertSink",
         }
 
 

@@ -46,16 +46,22 @@ class VenueWorld:
     @contextmanager
     def opened(cls, database: ScratchDatabase) -> Iterator[Self]:
         """The world on `database`."""
-        with Market.opened(database) as market:
-            make_venue_instrument(market.owner, STOCK)
-            make_venue_instrument(market.owner, PAIR, like="EURUSD")
-            market.quote(STOCK, "149.98", "150.00")
-            market.quote(PAIR, "1.1000", "1.1002")
-            router = Database(lambda: database.url_for("function_router"))
-            try:
-                yield cls(market, router, VenueStore(router, uuid4(), lease_ms=LEASE_MS))
-            finally:
-                router.close()
+        with Market.opened(database) as market, cls.joined(market) as world:
+            yield world
+
+    @classmethod
+    @contextmanager
+    def joined(cls, market: Market) -> Iterator[Self]:
+        """The world on a market that is there."""
+        make_venue_instrument(market.owner, STOCK)
+        make_venue_instrument(market.owner, PAIR, like="EURUSD")
+        market.quote(STOCK, "149.98", "150.00")
+        market.quote(PAIR, "1.1000", "1.1002")
+        router = Database(lambda: market.database.url_for("function_router"))
+        try:
+            yield cls(market, router, VenueStore(router, uuid4(), lease_ms=LEASE_MS))
+        finally:
+            router.close()
 
     def another_store(self, router: Database | None = None) -> VenueStore:
         """The store of another copy of the router, on the same connection unless given one."""

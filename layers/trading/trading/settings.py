@@ -16,6 +16,9 @@ type Algorithm = Literal["HS256", "RS256", "ES256"]
 # Of calls to AWS. botocore otherwise puts one together anew for each, in a quarter of the time that a call takes.
 AWS_USER_AGENT = "trading"
 
+# The log, or a webhook on this machine.
+ALERT_SINK_FORM = r"^(log|http://(127\.0\.0\.1|\[::1\]):.+)$"
+
 PROVIDERS = ("paper", "mock")
 CLAIMS = ("sub", "email", "role", "tier", "permissions", "sid", "client_id")
 
@@ -58,7 +61,17 @@ def _venues(value: object) -> object:
     return named
 
 
+def _pairs(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    pairs = [entry.strip().partition("=") for entry in value.split(",") if entry.strip()]
+    if not all(name and named for name, _, named in pairs):
+        raise ValueError("must be name=value with commas between")
+    return {name: named for name, _, named in pairs}
+
+
 type Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+type Pairs = Annotated[Mapping[str, str], BeforeValidator(_pairs)]
 
 
 class Settings(BaseModel):
@@ -100,6 +113,22 @@ class Settings(BaseModel):
     mock_latency_ms: Annotated[int, Field(alias="MOCK_LATENCY_MS", ge=0, le=5_000)] = 50
     mock_failure_percent: Annotated[int, Field(alias="MOCK_FAILURE_PERCENT", ge=0, le=100)] = 0
 
+    # Where alerts are told (see channels.registry), and what CloudWatch is asked about (see collectors).
+    alert_sink: Annotated[str | None, Field(alias="ALERT_SINK", pattern=ALERT_SINK_FORM)] = None
+    alert_slack_webhook_secret: Annotated[str | None, Field(alias="ALERT_SLACK_WEBHOOK_SECRET")] = None
+    alert_pager_webhook_secret: Annotated[str | None, Field(alias="ALERT_PAGER_WEBHOOK_SECRET")] = None
+    alert_email_from: Annotated[str | None, Field(alias="ALERT_EMAIL_FROM")] = None
+    alert_email_to: Annotated[Names, Field(alias="ALERT_EMAIL_TO")] = ()
+    # Channel name -> ARN of its topic.
+    alert_topics: Annotated[Pairs, Field(alias="ALERT_TOPICS")] = {}
+    alert_cloudwatch: Annotated[bool, Field(alias="ALERT_CLOUDWATCH")] = False
+    # Our name of each function -> the one that it is deployed under.
+    alert_functions: Annotated[Pairs, Field(alias="ALERT_FUNCTIONS")] = {}
+    alert_dead_letter_queues: Annotated[Names, Field(alias="ALERT_DEAD_LETTER_QUEUES")] = ()
+    alert_database_id: Annotated[str | None, Field(alias="ALERT_DATABASE_ID")] = None
+    alert_database_memory_mb: Annotated[int | None, Field(alias="ALERT_DATABASE_MEMORY_MB", ge=1)] = None
+    alert_concurrency_max: Annotated[int | None, Field(alias="ALERT_CONCURRENCY_MAX", ge=1)] = None
+
     route_queue_url: Annotated[str | None, Field(alias="ROUTE_QUEUE_URL")] = None
     trigger_queue_url: Annotated[str | None, Field(alias="TRIGGER_QUEUE_URL")] = None
     relay_queue_url: Annotated[str | None, Field(alias="RELAY_QUEUE_URL")] = None
@@ -112,6 +141,7 @@ class Settings(BaseModel):
     idempotency_key_days: Annotated[int, Field(alias="IDEMPOTENCY_KEY_DAYS", ge=1, le=3_650)] = 30
     relay_linger_seconds: Annotated[int, Field(alias="RELAY_LINGER_SECONDS", ge=0, le=60)] = 5
     quote_provider: Annotated[str, Field(alias="QUOTE_PROVIDER")] = "simulated"
+    quote_standby_provider: Annotated[str | None, Field(alias="QUOTE_STANDBY_PROVIDER")] = None
     quote_replay_file: Annotated[str | None, Field(alias="QUOTE_REPLAY_FILE")] = None
     quote_replay_speed: Annotated[Decimal, Field(alias="QUOTE_REPLAY_SPEED", ge=Decimal("0.001"), le=10_000)] = Decimal(
         1

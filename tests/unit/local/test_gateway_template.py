@@ -22,6 +22,7 @@ SECRETS = {
         "RouterDatabaseSecret",
         "OperatorDatabaseSecret",
         "TriggersDatabaseSecret",
+        "AlertsDatabaseSecret",
         "SecurityDatabaseSecret",
         "OfficerDatabaseSecret",
         "RedisSecret",

@@ -1,0 +1,231 @@
+-- The figures that alert rules are about, counted from rows by a role that may only read what it counts. Each procedure
+-- is one collector, so that one that fails takes no other's figures with it.
+--
+-- request {version: 1, at?, windows: [seconds]}; `at` is the database's clock unless it is given.
+-- answer  [{figure, subject, window_seconds, value, samples}]; window_seconds 0 where a figure is of the moment.
+-- `value` is NULL where there were no observations (samples 0): a rate of nothing is no rate.
+
+-- Orders that came to an outcome in each window, by the audit, which finds them by time:
+--   order_failure_percent   of those that passed our checks, how many the platform or a venue failed
+--   order_refusal_percent   of all, how many were refused for what they asked
+--   order_latency_*_ms      average, p50, p95, p99 of market orders, from the account's lock to the last fill
+--   slow_order_percent      of those, how many took over a second
+--   performance_score       percent that were filled, market orders within 400 ms
+--   orders_executed         how many had a fill
+CREATE OR REPLACE FUNCTION collect_order_figures(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+    v_windows integer [] := ARRAY(SELECT jsonb_array_elements_text(request -> 'windows')::integer);
+BEGIN
+    PERFORM check_request_version(request);
+    RETURN (
+        WITH steps AS MATERIALIZED (
+            SELECT l.user_id, l.order_id, l.created_at,
+                l.action = 'FILLED' AS is_fill,
+                l.action = 'REJECTED' AND l.status = 'rejected'
+                AND NOT order_was_refused(l.details ->> 'code') AS is_failure,
+                greatest(l.created_at, uuid_extract_timestamp(l.id)) AS written_at
+            FROM order_audit_log AS l
+            WHERE l.created_at > v_at - (SELECT max(w) FROM unnest(v_windows) AS w) * interval '1 second'
+                AND l.created_at <= v_at AND l.action IN ('FILLED', 'REJECTED')
+        ), outcomes AS (
+            SELECT s.user_id, s.order_id, w.seconds, bool_or(s.is_fill) AS filled, bool_or(s.is_failure) AS failed,
+                max(s.written_at) FILTER (WHERE s.is_fill) AS filled_at
+            FROM steps AS s
+            INNER JOIN unnest(v_windows) AS w (seconds) ON s.created_at > v_at - w.seconds * interval '1 second'
+            GROUP BY s.user_id, s.order_id, w.seconds
+        ), timed AS (
+            SELECT o.*, l.took_ms
+            FROM outcomes AS o
+            LEFT JOIN LATERAL (
+                SELECT (extract(EPOCH FROM o.filled_at - l.created_at) * 1000)::numeric AS took_ms
+                FROM order_audit_log AS l
+                WHERE l.user_id = o.user_id AND l.order_id = o.order_id AND l.action = 'SUBMITTED'
+                    AND l.details ->> 'order_type' = 'market'
+                    AND coalesce(l.details ->> 'time_in_force', '') NOT IN ('opg', 'cls')
+                ORDER BY l.created_at
+                LIMIT 1
+            ) AS l ON o.filled
+        ), counted AS (
+            SELECT w.seconds,
+                count(t.order_id) AS ended,
+                count(*) FILTER (WHERE t.filled) AS filled,
+                count(*) FILTER (WHERE t.failed AND NOT t.filled) AS failed,
+                count(*) FILTER (WHERE NOT t.filled AND NOT t.failed) AS refused,
+                count(*) FILTER (WHERE t.filled AND coalesce(t.took_ms, 0) <= 400) AS good,
+                count(t.took_ms) AS timed,
+                count(*) FILTER (WHERE t.took_ms > 1000) AS slow,
+                avg(t.took_ms) AS average,
+                percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY t.took_ms) AS percentiles
+            FROM unnest(v_windows) AS w (seconds)
+            LEFT JOIN timed AS t ON w.seconds = t.seconds
+            GROUP BY w.seconds
+        )
+        SELECT jsonb_agg(jsonb_build_object(
+            'figure', f.figure, 'subject', '', 'window_seconds', c.seconds, 'value', round(f.value, 3),
+            'samples', f.samples
+        ))
+        FROM counted AS c
+        CROSS JOIN LATERAL (VALUES
+            ('order_failure_percent', 100.0 * c.failed / nullif(c.filled + c.failed, 0), c.filled + c.failed),
+            ('order_refusal_percent', 100.0 * c.refused / nullif(c.ended, 0), c.ended),
+            ('performance_score', 100.0 * c.good / nullif(c.filled + c.failed, 0), c.filled + c.failed),
+            ('orders_executed', c.filled::numeric, 1),
+            ('slow_order_percent', 100.0 * c.slow / nullif(c.timed, 0), c.timed),
+            ('order_latency_average_ms', c.average, c.timed),
+            ('order_latency_p50_ms', c.percentiles[1]::numeric, c.timed),
+            ('order_latency_p95_ms', c.percentiles[2]::numeric, c.timed),
+            ('order_latency_p99_ms', c.percentiles[3]::numeric, c.timed)
+        ) AS f (figure, value, samples)
+    );
+END
+$$;
+
+-- Whether an order that came to nothing was refused for what it asked, by its code: no fault of the platform's.
+CREATE OR REPLACE FUNCTION order_was_refused(p_code text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(p_code, '') IN (
+        'KYC_REQUIRED', 'ACCOUNT_NOT_ACTIVE', 'TRADING_HALTED', 'MARKET_CLOSED', 'RISK_LIMIT_VIOLATION',
+        'SLIPPAGE_EXCEEDED', 'INSUFFICIENT_MARGIN', 'INSUFFICIENT_FUNDS', 'INSUFFICIENT_POSITION'
+    )
+$$;
+
+-- How long the oldest piece of work has waited, in seconds: what prices have touched, events that nobody has pushed,
+-- and of each venue the oldest submission whose outcome is not known.
+CREATE OR REPLACE FUNCTION collect_queue_figures(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+BEGIN
+    PERFORM check_request_version(request);
+    RETURN (
+        SELECT jsonb_agg(jsonb_build_object(
+            'figure', f.figure, 'subject', f.subject, 'window_seconds', 0, 'samples', 1,
+            'value', round(greatest(coalesce(extract(EPOCH FROM v_at - f.since), 0), 0), 3)
+        ))
+        FROM (
+            SELECT 'trigger_oldest_seconds' AS figure, '' AS subject, min(q.touched_at) AS since
+            FROM trigger_queue AS q
+            UNION ALL
+            SELECT 'relay_oldest_seconds', '', min(e.created_at)
+            FROM accounts AS a
+            LEFT JOIN event_streams AS s ON a.id = s.account_id
+            INNER JOIN events AS e
+                ON a.user_id = e.user_id AND a.id = e.account_id AND e.sequence = coalesce(s.pushed_sequence, 0) + 1
+            WHERE a.last_sequence > coalesce(s.pushed_sequence, 0)
+            UNION ALL
+            SELECT 'venue_unknown_seconds', v.venue, min(coalesce(r.submitted_at, r.updated_at))
+            FROM (SELECT DISTINCT i.venue FROM instruments AS i WHERE i.venue <> 'internal') AS v
+            LEFT JOIN venue_routes AS r ON v.venue = r.venue AND r.state = 'unknown'
+            GROUP BY v.venue
+        ) AS f
+    );
+END
+$$;
+
+-- price_stale_percent: of the active symbols whose market is open (samples), how many have no quote within its age
+-- limit.
+CREATE OR REPLACE FUNCTION collect_price_figures(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+BEGIN
+    PERFORM check_request_version(request);
+    RETURN (
+        SELECT jsonb_build_array(jsonb_build_object(
+            'figure', 'price_stale_percent', 'subject', '', 'window_seconds', 0, 'samples', count(*),
+            'value', round(100.0 * count(*) FILTER (
+                WHERE q.symbol IS NULL
+                    OR v_at - least(q.quoted_at, q.received_at) > i.quote_age_ms_max * interval '1 millisecond'
+            ) / nullif(count(*), 0), 3)
+        ))
+        FROM market_calendars AS c
+        INNER JOIN instruments AS i ON c.name = i.calendar
+        LEFT JOIN quotes AS q ON i.symbol = q.symbol
+        WHERE i.is_active AND c.name = ANY (ARRAY(
+            SELECT o.name FROM market_calendars AS o WHERE market_is_open(o.name, v_at)
+        ))
+    );
+END
+$$;
+
+-- The server itself: that it answers (database_up), percent of its connections in use, and how long ago the watch over
+-- margin last came by.
+CREATE OR REPLACE FUNCTION collect_server_figures(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+BEGIN
+    PERFORM check_request_version(request);
+    RETURN (
+        SELECT jsonb_agg(jsonb_build_object(
+            'figure', f.figure, 'subject', '', 'window_seconds', 0, 'samples', 1, 'value', round(f.value, 3)
+        ))
+        FROM (
+            SELECT 'database_up' AS figure, 1::numeric AS value
+            UNION ALL
+            SELECT 'connection_percent', 100 * sum(d.numbackends) / current_setting('max_connections')::numeric
+            FROM pg_stat_database AS d
+            UNION ALL
+            SELECT 'margin_scan_age_seconds', greatest(extract(EPOCH FROM v_at - m.updated_at), 0) FROM margin_scan AS m
+        ) AS f
+    );
+END
+$$;
+
+-- What compares with the past: performance_gain_percent, the score of the last day against the day before it, from the
+-- minutes that were kept; release_age_seconds of each release that was first seen in the last two days.
+CREATE OR REPLACE FUNCTION collect_history_figures(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+BEGIN
+    PERFORM check_request_version(request);
+    RETURN (
+        WITH days AS (
+            SELECT s.observed_at > v_at - interval '1 day' AS is_last,
+                sum(s.value * s.samples) / sum(s.samples) AS score, sum(s.samples) AS samples
+            FROM figure_samples AS s
+            WHERE s.figure = 'performance_score' AND s.observed_at <= v_at
+                AND s.observed_at > v_at - interval '2 days'
+            GROUP BY 1
+        )
+        SELECT jsonb_agg(jsonb_build_object(
+            'figure', f.figure, 'subject', f.subject, 'window_seconds', f.seconds, 'samples', f.samples,
+            'value', round(f.value, 3)
+        ))
+        FROM (
+            SELECT 'performance_gain_percent' AS figure, '' AS subject, 86400 AS seconds,
+                100 * (n.score / nullif(b.score, 0) - 1) AS value,
+                CASE WHEN b.score > 0 THEN least(n.samples, b.samples) ELSE 0 END AS samples
+            FROM (VALUES (true)) AS o (ne)
+            LEFT JOIN days AS n ON n.is_last
+            LEFT JOIN days AS b ON NOT b.is_last
+            UNION ALL
+            SELECT 'release_age_seconds', r.version, 0, greatest(extract(EPOCH FROM v_at - r.first_seen_at), 0), 1
+            FROM releases AS r
+            WHERE r.first_seen_at > v_at - interval '2 days'
+        ) AS f
+    );
+END
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'collect_order_figures(jsonb)', 'order_was_refused(text)', 'collect_queue_figures(jsonb)',
+        'collect_price_figures(jsonb)', 'collect_server_figures(jsonb)', 'collect_history_figures(jsonb)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_watchers', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;
+GRANT EXECUTE ON FUNCTION collect_order_figures(jsonb) TO function_alerts;
+GRANT EXECUTE ON FUNCTION collect_queue_figures(jsonb) TO function_alerts;
+GRANT EXECUTE ON FUNCTION collect_price_figures(jsonb) TO function_alerts;
+GRANT EXECUTE ON FUNCTION collect_server_figures(jsonb) TO function_alerts;
+GRANT EXECUTE ON FUNCTION collect_history_figures(jsonb) TO function_alerts;
