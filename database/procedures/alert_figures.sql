@@ -211,13 +211,40 @@ BEGIN
 END
 $$;
 
+-- security_score, 100 less what the findings that go on weigh (low 1, medium 3, high 10, critical 25), not below 0;
+-- active_threats, how many of them are high or critical.
+CREATE OR REPLACE FUNCTION collect_security_figures(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    PERFORM check_request_version(request);
+    RETURN (
+        SELECT jsonb_agg(jsonb_build_object(
+            'figure', x.figure, 'subject', '', 'window_seconds', 0, 'samples', 1, 'value', x.value
+        ))
+        FROM (
+            SELECT
+                greatest(100 - coalesce(sum(
+                    CASE f.severity WHEN 'low' THEN 1 WHEN 'medium' THEN 3 WHEN 'high' THEN 10 ELSE 25 END
+                ), 0), 0) AS score,
+                count(*) FILTER (WHERE f.severity IN ('high', 'critical')) AS threats
+            FROM security_findings AS f
+            WHERE f.ended_at IS NULL
+        ) AS s
+        CROSS JOIN LATERAL (VALUES
+            ('security_score', s.score::numeric), ('active_threats', s.threats::numeric)
+        ) AS x (figure, value)
+    );
+END
+$$;
+
 DO $$
 DECLARE
     v_function regprocedure;
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'collect_order_figures(jsonb)', 'order_was_refused(text)', 'collect_queue_figures(jsonb)',
-        'collect_price_figures(jsonb)', 'collect_server_figures(jsonb)', 'collect_history_figures(jsonb)'
+        'collect_price_figures(jsonb)', 'collect_server_figures(jsonb)', 'collect_history_figures(jsonb)',
+        'collect_security_figures(jsonb)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_watchers', v_function);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
@@ -229,3 +256,4 @@ GRANT EXECUTE ON FUNCTION collect_queue_figures(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION collect_price_figures(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION collect_server_figures(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION collect_history_figures(jsonb) TO function_alerts;
+GRANT EXECUTE ON FUNCTION collect_security_figures(jsonb) TO function_alerts;

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from trading.cache import cache
@@ -34,7 +35,7 @@ def _feed(lease: Lease, clock: Clock) -> dict[str, object]:
     try:
         instruments = list_feed_instruments(database())
         feed = Feed(
-            make_provider(settings(), instruments),
+            partial(make_provider, settings(), instruments),
             instruments,
             database=database(),
             cache=cache(),

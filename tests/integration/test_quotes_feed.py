@@ -28,6 +28,7 @@ from trading.quotes.feed import (
     wait_for_lease,
 )
 from trading.quotes.provider import FeedInstrument, Quote
+from trading.settings import ConfigurationError
 from trading.sockets import Outcome
 from trading.store.database import Database
 from trading.store.quotes import (
@@ -90,6 +91,9 @@ class World:
     provider: ScriptedProvider
     time: Time
     database_url: str = ""
+    standby: ScriptedProvider = field(
+        default_factory=lambda: ScriptedProvider({"EURUSD": ("1.20000", "1.20020")}, "replay")
+    )
     posts: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     started: list[None] = field(default_factory=list[None])
     watches: list[int] = field(default_factory=list[int])
@@ -109,7 +113,7 @@ class World:
         fan_out._pool = _Inline()  # pyright: ignore[reportAttributeAccessIssue]
         self.opened.append(cache)
         return Feed(
-            self.provider,
+            self.provide,
             list_feed_instruments(database),
             database=database,
             cache=cache,
@@ -119,6 +123,17 @@ class World:
             clock=self.time.clock(),
             quotes_per_second=quotes_per_second,
         )
+
+    def provide(self, wanted: str | None) -> ScriptedProvider:
+        if wanted not in {None, self.standby.name}:
+            raise ConfigurationError("not configured")
+        return self.standby if wanted else self.provider
+
+    def ask(self, procedure: str, **request: object) -> Any:
+        """The answer of a procedure to an officer."""
+        said = {"version": 1, "actor": "tests", "parameters": {"provider": "replay"}, **request}
+        with self.scratch.connect("function_officer") as connection:
+            return connection.execute(f"SELECT {procedure}(%s)".encode(), (Jsonb(said),)).fetchall()[0][0]
 
     def post(self, connection_id: str, text: str) -> Outcome:
         self.posts.append((connection_id, json.loads(text, parse_float=Decimal)["data"]))
@@ -262,6 +277,38 @@ def test_a_price_set_by_hand_stands_everywhere(world: World, lease: Lease) -> No
     }
     assert ("EURUSD", Decimal("1.2")) in [(data["symbol"], data["bid"]) for _, data in world.posts]
     assert world.provider.by_hand == [("EURUSD", Decimal("1.2"), Decimal("1.2002"))]
+
+
+def test_an_intervention_switches_the_provider_of_a_running_feed_and_gives_it_back(world: World, lease: Lease) -> None:
+    feed = world.feed(world.database())
+    sources: list[str] = []
+
+    def steps() -> None:
+        for _ in range(2):
+            world.time.seconds += 0.6
+            world.time.now += timedelta(milliseconds=100)
+            feed.step(lease)
+        stored = world.stored("EURUSD")
+        assert stored is not None
+        sources.append(stored.source)
+
+    # given a feed that runs
+    steps()
+    # when the standby is asked for, then it gives the prices within a second
+    started = world.ask("start_intervention", kind="price_provider", target=LEASE_NAME, seconds=60, reason="a test")
+    steps()
+    # and a provider that is not configured changes nothing
+    world.owner('UPDATE interventions SET parameters = \'{"provider": "none"}\'')
+    steps()
+    world.owner('UPDATE interventions SET parameters = \'{"provider": "replay"}\'')
+    steps()
+    # when it is undone, then the feed's own gives them again
+    world.ask("undo_intervention", id=started["intervention"]["id"])
+    steps()
+    steps()
+
+    assert sources == ["simulated", "replay", "replay", "replay", "simulated", "simulated"]
+    assert world.owner("SELECT carried_out_at IS NULL, reverted_at IS NULL FROM interventions") == [(False, False)]
 
 
 def test_a_refused_quote_goes_nowhere_and_the_others_go_on(world: World, lease: Lease) -> None:

@@ -6,7 +6,7 @@ from database.migrations.policies import secure
 from database.migrations.roles import create_role, limit_role
 
 revision = "0027"
-down_revision = "0019"
+down_revision = "0026"
 
 LOGIN = "function_alerts"
 # Below the time that the function gives the database, so that a slow figure fails and not the run.
@@ -25,6 +25,7 @@ COUNTED = {
     "order_audit_log": "user_id, id, order_id, action, status, details, created_at",
     "quotes": "symbol, quoted_at, received_at",
     "releases": "version, first_seen_at",
+    "security_findings": "severity, ended_at",
     "trigger_queue": "user_id, subject_id, touched_at",
     "venue_routes": "user_id, order_id, venue, state, submitted_at, updated_at",
 }

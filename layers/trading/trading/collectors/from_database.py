@@ -17,6 +17,7 @@ PROCEDURES: Mapping[str, str] = {
     "prices": "collect_price_figures",
     "server": "collect_server_figures",
     "history": "collect_history_figures",
+    "security": "collect_security_figures",
 }
 
 

@@ -11,6 +11,7 @@ from trading.observability import logger
 from trading.quotes.fan_out import ROUND_SECONDS, FanOut
 from trading.quotes.provider import FeedInstrument, Quote, QuoteProvider
 from trading.quotes.quote_cache import write_quotes
+from trading.settings import ConfigurationError
 from trading.store.connections import ConnectionStore
 from trading.store.database import Database
 from trading.store.price_outages import watch_prices
@@ -18,6 +19,7 @@ from trading.store.quotes import (
     Lease,
     Recorded,
     acquire_lease,
+    feed_provider,
     lease_is_awaited,
     list_market_data_connections,
     record_quotes,
@@ -56,12 +58,13 @@ class Clock:
 class Feed:
     """One provider's quotes on their way into the database, the cache and the listeners.
 
+    `provide` makes the provider of a name, and of None the one that is configured.
     `steps` and `interruptions` count what was done, and how often the database did not answer.
     """
 
     def __init__(
         self,
-        provider: QuoteProvider,
+        provide: Callable[[str | None], QuoteProvider],
         instruments: Sequence[FeedInstrument],
         *,
         database: Database,
@@ -72,7 +75,10 @@ class Feed:
         clock: Clock,
         quotes_per_second: int,
     ) -> None:
-        self._provider = provider
+        self._provide = provide
+        self._provider = provide(None)
+        # The provider that an intervention wants; None: the feed's own.
+        self._wanted: str | None = None
         self._symbols = [each.symbol for each in instruments]
         self._age_ms_max = {each.symbol: each.age_ms_max for each in instruments}
         self._database = database
@@ -112,6 +118,9 @@ class Feed:
 
     def step(self, lease: Lease) -> None:
         """Pull, record, start what was touched, cache, hand on. TradingError CONFLICT when the lease is lost."""
+        looks_around = self._clock.seconds() - self._looked_around_at >= LOOK_AROUND_SECONDS
+        if looks_around:
+            self._take_wanted_provider()
         now = self._clock.now()
         offered = self._provider.quotes(self._symbols, now)
         recorded = record_quotes(self._database, self._provider.name, offered, lease)
@@ -121,7 +130,8 @@ class Feed:
         self._newest |= {quote.symbol: quote for quote in standing}
         self._keep(standing, now)
         self.steps += 1
-        self._look_around(lease)
+        if looks_around:
+            self._look_around(lease)
         if self.steps % self._steps_a_round == 0:
             self._fan_out.publish(self._newest)
 
@@ -149,8 +159,6 @@ class Feed:
 
     def _look_around(self, lease: Lease) -> None:
         """Who wants prices, whether another copy waits, and whether any prices are stale."""
-        if self._clock.seconds() - self._looked_around_at < LOOK_AROUND_SECONDS:
-            return
         if gone := self._fan_out.take_gone():
             ConnectionStore(self._database).drop(gone)
         self._fan_out.subscribe(list_market_data_connections(self._database, CONNECTIONS_MAX))
@@ -165,6 +173,19 @@ class Feed:
         if self._clock.seconds() - self._watch_ordered_at >= WATCH_EVERY_SECONDS:
             self._order_watch(WATCH_AFTER_SECONDS)
             self._watch_ordered_at = self._clock.seconds()
+
+    def _take_wanted_provider(self) -> None:
+        """Switch to the provider that an intervention names, or back when it is over."""
+        wanted = feed_provider(self._database, LEASE_NAME, self._wanted)
+        if wanted == self._wanted:
+            return
+        try:
+            self._provider = self._provide(wanted)
+        except ConfigurationError as error:
+            logger().error("the provider cannot be switched", extra={"provider": wanted, "cause": str(error)})
+            return
+        self._wanted = wanted
+        logger().warning("the feed's provider is switched", extra={"provider": self._provider.name})
 
     def _note_interruption(self, error: TradingError) -> None:
         self.interruptions += 1

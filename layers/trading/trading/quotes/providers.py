@@ -10,9 +10,15 @@ from trading.settings import ConfigurationError, Settings, required
 type Maker = Callable[[Settings, Sequence[FeedInstrument]], QuoteProvider]
 
 
-def make_provider(given: Settings, instruments: Sequence[FeedInstrument]) -> QuoteProvider:
-    """The provider that QUOTE_PROVIDER names, for `instruments`; ConfigurationError says what it lacks."""
-    maker = PROVIDERS.get(given.quote_provider)
+def make_provider(given: Settings, instruments: Sequence[FeedInstrument], name: str | None = None) -> QuoteProvider:
+    """The provider called `name`, by default the one that QUOTE_PROVIDER names, for `instruments`.
+
+    ConfigurationError says what it lacks, or that it is neither that one nor the one that stands by.
+    """
+    wanted = name or given.quote_provider
+    if wanted not in {given.quote_provider, given.quote_standby_provider}:
+        raise ConfigurationError("the environment is wrong: QUOTE_STANDBY_PROVIDER does not name the provider wanted")
+    maker = PROVIDERS.get(wanted)
     if maker is None:
         known = ", ".join(PROVIDERS)
         raise ConfigurationError(f"the environment is wrong: QUOTE_PROVIDER knows {known}")

@@ -97,6 +97,12 @@ def lease_is_awaited(database: Database, lease: Lease) -> bool:
     return database.call("feed_lease_awaited", {"version": REQUEST_VERSION, "name": lease.name})["awaited"]
 
 
+def feed_provider(database: Database, feed: str, running: str | None) -> str | None:
+    """The provider that an intervention wants `feed` to take, None for its own; `running` is what it took before."""
+    request = {"version": REQUEST_VERSION, "feed": feed, "running": running}
+    return database.call("get_feed_provider", request)["provider"]
+
+
 def release_lease(database: Database, lease: Lease) -> None:
     """Give `lease` back at once; nothing happens when another copy has it already."""
     request = {"version": REQUEST_VERSION, "name": lease.name, "fence": lease.fence}

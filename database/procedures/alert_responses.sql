@@ -1,0 +1,66 @@
+-- What automatic responses look up: whom a threat comes from, and which provider the feed is to take.
+
+-- Subjects of high and critical findings that go on and that nobody has stopped: addresses to block, or accounts of
+-- users whom several rules have found (one alone suspends nobody).
+-- request {version: 1, kind: ip_block or account_suspension, limit} -> [{finding_id, target}]
+CREATE OR REPLACE FUNCTION list_suspects(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    PERFORM check_request_version(request);
+    RETURN (
+        SELECT coalesce(jsonb_agg(jsonb_build_object('finding_id', s.id, 'target', s.target) ORDER BY s.id), '[]')
+        FROM (
+            SELECT f.id, CASE request ->> 'kind'
+                WHEN 'ip_block' THEN host(p.ip_address)
+                WHEN 'account_suspension' THEN (
+                    SELECT a.id::text FROM accounts AS a
+                    WHERE a.user_id = f.user_id AND r.measure = 'findings'
+                    ORDER BY a.id
+                    LIMIT 1
+                )
+            END AS target
+            FROM security_findings AS f
+            INNER JOIN security_rules AS r ON f.rule = r.rule
+            LEFT JOIN security_pii AS p ON f.id = p.row_id
+            WHERE f.ended_at IS NULL AND f.intervention_id IS NULL AND f.severity IN ('high', 'critical')
+        ) AS s
+        WHERE s.target IS NOT NULL
+        LIMIT (request ->> 'limit')::integer
+    );
+END
+$$;
+
+-- Which provider a feed is to take: the one that an intervention in force names, NULL for its own. `running` is the one
+-- that it has now, so that the intervention is known to be carried out, and after it, to be taken back.
+-- request {version: 1, feed, running} -> {provider}
+CREATE OR REPLACE FUNCTION get_feed_provider(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_at timestamptz := clock_timestamp();
+    v_wanted text;
+BEGIN
+    PERFORM check_request_version(request);
+    SELECT i.parameters ->> 'provider' INTO v_wanted
+    FROM interventions AS i
+    WHERE i.kind = 'price_provider' AND i.target = request ->> 'feed' AND i.undone_at IS NULL AND i.expires_at > v_at;
+    -- Asked each second; only the first answer after a change writes.
+    UPDATE interventions AS i SET
+        carried_out_at = coalesce(i.carried_out_at, v_at),
+        reverted_at = CASE WHEN i.undone_at IS NOT NULL OR i.expires_at <= v_at THEN v_at END
+    WHERE i.kind = 'price_provider' AND i.target = request ->> 'feed' AND i.reverted_at IS NULL
+        AND CASE
+            WHEN i.undone_at IS NULL AND i.expires_at > v_at
+                THEN i.carried_out_at IS NULL AND i.parameters ->> 'provider' = request ->> 'running'
+            ELSE i.carried_out_at IS NOT NULL
+                AND request ->> 'running' IS DISTINCT FROM i.parameters ->> 'provider'
+        END;
+    RETURN jsonb_build_object('provider', v_wanted);
+END
+$$;
+
+ALTER FUNCTION list_suspects(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION get_feed_provider(jsonb) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION list_suspects(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION get_feed_provider(jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION list_suspects(jsonb) TO function_alerts;
+GRANT EXECUTE ON FUNCTION get_feed_provider(jsonb) TO function_prices;
