@@ -30,7 +30,9 @@ PERMISSIONS = {
         "risk:write",
         "interventions:write",
         "security:read",
+        "alerts:write",
     ),
+    "on_call": ("orders:read", "positions:read", "account:read", "alerts:write"),
     "compliance": ("orders:read", "positions:read", "account:read", "audit:read"),
     "operator": (
         "orders:read",
@@ -40,6 +42,7 @@ PERMISSIONS = {
         "platform:write",
         "interventions:write",
         "security:read",
+        "alerts:write",
     ),
 }
 
@@ -81,6 +84,7 @@ DEMO_USERS = (
     DemoUser("risk@example.com", role="risk_officer", balance=Decimal(0)),
     DemoUser("compliance@example.com", role="compliance", balance=Decimal(0)),
     DemoUser("operator@example.com", role="operator", balance=Decimal(0)),
+    DemoUser("oncall@example.com", role="on_call", balance=Decimal(0)),
 )
 DEMO_BY_EMAIL = {user.email: user for user in DEMO_USERS}
 

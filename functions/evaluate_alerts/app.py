@@ -5,10 +5,12 @@ from functools import partial
 from typing import Any
 
 from trading.alerting import AlertReport, Evaluation
+from trading.cache import cache
 from trading.capacity import LambdaCapacity
 from trading.channels.registry import channel
 from trading.collectors.from_database import database_collectors
 from trading.collectors.protocol import Collectors
+from trading.guarding.guard_copy import GuardCopy
 from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
 from trading.outage import outage_memory
 from trading.responses import Limits, Responses, carry_out
@@ -16,6 +18,7 @@ from trading.settings import settings
 from trading.store.alerts import AlertStore
 from trading.store.connection import database
 from trading.store.interventions import InterventionStore
+from trading.store.security import read_guard
 
 # Whose concurrency may be raised.
 ORDERS_FUNCTION = "execute_order"
@@ -37,6 +40,9 @@ def evaluate(_event: dict[str, Any], context: Any) -> dict[str, object]:
     ).run()
     if not report.silent:
         carry_out(interventions, LambdaCapacity(settings().alert_functions), limits=_limits())
+    if report.responses:
+        # So that the edge knows at once; the watch over security does it within a minute anyway.
+        GuardCopy(cache(), partial(read_guard, database())).renew()
     _measure(report)
     logger().info("alerts evaluated", extra=asdict(report))
     return asdict(report)

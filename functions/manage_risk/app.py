@@ -1,8 +1,16 @@
-"""What officers do against dangers: steps that are taken for a while and taken back, and what was noted at the edge."""
+"""What officers do against dangers: steps that are taken for a while, alerts, and what was noted at the edge."""
 
 from typing import Any
 
 from trading.cache import cache
+from trading.edge.alert_dialects import (
+    acknowledgement,
+    alert_body,
+    alerts_body,
+    alerts_query,
+    incident_body,
+    resolution,
+)
 from trading.edge.gate import Caller, admit
 from trading.edge.http import Request, Response, http_handler
 from trading.edge.intervention_dialects import (
@@ -17,10 +25,14 @@ from trading.edge.intervention_dialects import (
 from trading.edge.reading_dialects import parse_id
 from trading.execution import hash_of_request
 from trading.guarding.guard_copy import GuardCopy
+from trading.settings import settings
+from trading.store.alerts import AlertDesk
 from trading.store.connection import database
 from trading.store.security import SecurityStore
 
 ROLES = ("risk_officer", "operator")
+# Who is on call sees to alerts, and stops nobody.
+ALERT_ROLES = (*ROLES, "on_call")
 
 
 def start_intervention(request: Request) -> Response:
@@ -61,13 +73,58 @@ def list_security_events(request: Request) -> Response:
     return Response(body=events_body(_store().events(asked.as_request()), asked.page))
 
 
-def _admit(request: Request, permission: str, *, state_changing: bool) -> Caller:
+def list_alerts(request: Request) -> Response:
+    """GET /api/v1/risk/alerts."""
+    _admit(request, "alerts:write", state_changing=False, roles=ALERT_ROLES)
+    filters, page = alerts_query(request.query)
+    return Response(body=alerts_body(AlertDesk(database()).alerts(filters, before=page.before, limit=page.limit)))
+
+
+def acknowledge_alert(request: Request) -> Response:
+    """POST /api/v1/risk/alerts/{id}/acknowledge: the alert, which escalates no further."""
+    caller = _admit(request, "alerts:write", state_changing=True, roles=ALERT_ROLES)
+    body = request.json_if_any()
+    asked = acknowledgement(request, body)
+    return _acted(request, AlertDesk(database()).acknowledge(asked.model_dump() | _act(request, caller, body)))
+
+
+def resolve_alert(request: Request) -> Response:
+    """POST /api/v1/risk/alerts/{id}/resolve: the alert, which has ended."""
+    caller = _admit(request, "alerts:write", state_changing=True, roles=ALERT_ROLES)
+    body = request.json()
+    asked = resolution(request, body)
+    return _acted(request, AlertDesk(database()).resolve(asked.model_dump() | _act(request, caller, body)))
+
+
+def get_incident(request: Request) -> Response:
+    """GET /api/v1/risk/incidents/{id}."""
+    _admit(request, "alerts:write", state_changing=False, roles=ALERT_ROLES)
+    return Response(body=incident_body(AlertDesk(database()).incident(parse_id(request.path_parameters["id"], "id"))))
+
+
+def _act(request: Request, caller: Caller, body: dict[str, Any]) -> dict[str, object]:
+    alert_id = parse_id(request.path_parameters["id"], "id")
+    return {
+        "alert_id": alert_id,
+        "actor": str(caller.user_id),
+        "request_hash": hash_of_request(f"{request.route_key} {alert_id}", body),
+        "idempotency_key_days": settings().idempotency_key_days,
+    }
+
+
+def _acted(request: Request, answer: dict[str, Any]) -> Response:
+    if answer["replayed"]:
+        request.answer_headers["Idempotency-Replayed"] = "true"
+    return Response(body=alert_body(answer))
+
+
+def _admit(request: Request, permission: str, *, state_changing: bool, roles: tuple[str, ...] = ROLES) -> Caller:
     return admit(
         request,
         route_group="risk",
         state_changing=state_changing,
         permission=permission,
-        roles=ROLES,
+        roles=roles,
         in_maintenance=True,
     )
 
@@ -99,5 +156,9 @@ handler = http_handler(
         "GET /api/v1/risk/interventions": list_interventions,
         "DELETE /api/v1/risk/interventions/{id}": undo_intervention,
         "GET /api/v1/risk/security-events": list_security_events,
+        "GET /api/v1/risk/alerts": list_alerts,
+        "POST /api/v1/risk/alerts/{id}/acknowledge": acknowledge_alert,
+        "POST /api/v1/risk/alerts/{id}/resolve": resolve_alert,
+        "GET /api/v1/risk/incidents/{id}": get_incident,
     }
 )

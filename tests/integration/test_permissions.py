@@ -61,6 +61,10 @@ NEEDED: Mapping[str, str | None] = {
     "GET /api/v1/risk/interventions": "interventions:write",
     "DELETE /api/v1/risk/interventions/{id}": "interventions:write",
     "GET /api/v1/risk/security-events": "security:read",
+    "GET /api/v1/risk/alerts": "alerts:write",
+    "POST /api/v1/risk/alerts/{id}/acknowledge": "alerts:write",
+    "POST /api/v1/risk/alerts/{id}/resolve": "alerts:write",
+    "GET /api/v1/risk/incidents/{id}": "alerts:write",
     "GET /functions/v1/get-stock-price": None,
     "POST /functions/v1/get-stock-price": None,
     "GET /api/v1/prices": None,
@@ -94,6 +98,7 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "POST /api/v1/positions/{id}/close-by": {"opposite_position_id": str(uuid.UUID(int=0))},
     "POST /api/v1/positions/{id}/close-by/preview": {"opposite_position_id": str(uuid.UUID(int=0))},
     "PATCH /api/v1/accounts/{id}": {"leverage": 30, "reason": "a test"},
+    "POST /api/v1/risk/alerts/{id}/resolve": {"note": "a test"},
     "POST /api/v1/risk/interventions": {"kind": "maintenance", "seconds": 60, "reason": "a test"},
 }
 QUERIES: Mapping[str, dict[str, str]] = {
@@ -106,6 +111,8 @@ STAFF: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "manage_accounts": ("function_operator", ("operator",)),
     "manage_risk": ("function_officer", ("risk_officer", "operator")),
 }
+# Who is on call besides.
+ON_CALL = {route for route, needed in NEEDED.items() if needed == "alerts:write"}
 
 
 def routes_of_the_template() -> dict[str, str]:
@@ -203,9 +210,9 @@ def test_the_other_routes_need_a_token_alone(route: str, trader: User) -> None:
 
 
 @pytest.mark.parametrize("route", [route for route, folder in ROUTES.items() if folder in STAFF])
-@pytest.mark.parametrize("role", ["trader", "compliance", "risk_officer", "Operator"])
+@pytest.mark.parametrize("role", ["trader", "compliance", "risk_officer", "on_call", "Operator"])
 def test_what_staff_do_needs_their_role_as_well(route: str, role: str, trader: User) -> None:
-    _, roles = STAFF[ROUTES[route]]
+    roles = (*STAFF[ROUTES[route]][1], *(["on_call"] if route in ON_CALL else []))
     answer = ask(route, trader, permissions=sorted(EVERY_PERMISSION), role=role)
 
     if role in roles:
@@ -259,3 +266,4 @@ def test_the_demo_roles_read_and_traders_alone_order(role: str) -> None:
     assert ("audit:read" in given) == (role == "compliance")
     assert ("accounts:write" in given) == (role == "operator")
     assert ({"interventions:write", "security:read"} <= given) == (role in {"risk_officer", "operator"})
+    assert ("alerts:write" in given) == (role in {"risk_officer", "operator", "on_call"})

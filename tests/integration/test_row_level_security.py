@@ -22,9 +22,10 @@ FUNCTION_ROLES = (
     "function_triggers",
     "function_security",
     "function_officer",
+    "function_alerts",
 )
-OWNERS = ("trading_owner", "trading_procedures", "trading_readers")
-APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
+OWNERS = ("trading_owner", "trading_procedures", "trading_readers", "trading_watchers")
+APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills", "incident_events")
 # What the migrations keep for themselves; no role of ours may see it.
 BOOKKEEPING = {"schema_version", "applied_procedures"}
 VIEWS = {"order_terms"}
@@ -94,6 +95,7 @@ EXECUTE_GRANTS = {
         "acquire_feed_lease(jsonb)",
         "drop_connections(jsonb)",
         "feed_lease_awaited(jsonb)",
+        "get_feed_provider(jsonb)",
         "list_feed_instruments()",
         "list_market_data_connections(jsonb)",
         "list_quotes(text[])",
@@ -136,13 +138,37 @@ EXECUTE_GRANTS = {
         "start_intervention(jsonb)",
         "undo_intervention(jsonb)",
     },
+    "function_alerts": {
+        "claim_notifications(jsonb)",
+        "claim_responses(jsonb)",
+        "collect_history_figures(jsonb)",
+        "collect_order_figures(jsonb)",
+        "collect_price_figures(jsonb)",
+        "collect_queue_figures(jsonb)",
+        "collect_security_figures(jsonb)",
+        "collect_server_figures(jsonb)",
+        "list_alert_rules()",
+        "list_interventions(jsonb)",
+        "list_suspects(jsonb)",
+        "note_intervention(jsonb)",
+        "read_edge_guard()",
+        "record_outage(jsonb)",
+        "record_readings(jsonb)",
+        "report_notification(jsonb)",
+        "report_response(jsonb)",
+        "start_intervention(jsonb)",
+    },
     "function_officer": {
+        "acknowledge_alert(jsonb)",
         "change_never_blocked(jsonb)",
         "count_security_event(jsonb)",
         "erase_security_data(jsonb)",
+        "get_incident(jsonb)",
+        "list_alerts(jsonb)",
         "list_interventions(jsonb)",
         "list_security_events(jsonb)",
         "read_edge_guard()",
+        "resolve_alert(jsonb)",
         "start_intervention(jsonb)",
         "take_rate_limits(jsonb)",
         "undo_intervention(jsonb)",
@@ -285,7 +311,7 @@ class TestFunctions:
             "WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef"
         )
 
-        assert set(owners) == {("trading_procedures", False), ("trading_readers", False)}
+        assert set(owners) == {(owner, False) for owner in OWNERS if owner != "trading_owner"}
 
     @pytest.mark.parametrize("role", FUNCTION_ROLES)
     def test_a_function_cannot_call_what_procedures_are_made_of(self, market: Market, role: str) -> None:
@@ -406,6 +432,14 @@ class TestRowSecurity:
         with raises_sqlstate("TR001"):
             ask("SELECT get_account(%s, NULL)", uuid.uuid4())
 
+    def test_who_counts_reads_no_money_and_nothing_personal(self, market: Market, trader: User) -> None:
+        for statement in ("SELECT balance FROM accounts", "SELECT email FROM profiles", "SELECT FROM ledger_entries"):
+            with market.owner.transaction(force_rollback=True):
+                market.execute("SET LOCAL ROLE trading_watchers")
+                assert market.execute("SELECT count(last_sequence) > 0 FROM accounts") == [(True,)]
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    market.execute(statement)
+
     def test_the_user_is_forgotten_with_the_call(self, market: Market, trader: User) -> None:
         market.trader.execute("SELECT get_account(%s, NULL)", (trader.user_id,))
 
@@ -425,7 +459,11 @@ class TestAppendOnly:
     ) -> None:
         market.execute('SELECT set_trade_always(\'{"version": 1, "trade_always": true, "actor": "tests"}\')')
         market.execute('SELECT set_trade_always(\'{"version": 1, "trade_always": false, "actor": "tests"}\')')
-        column = "version" if "audit" in table else "order_id"
+        market.execute(
+            'SELECT record_readings(\'{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT", '
+            '"subject": "", "verdict": "breached", "value": 400, "samples": 1}]}\')'
+        )
+        column = "version" if "audit" in table else "place" if "incident" in table else "order_id"
         statement = {
             "UPDATE": f"UPDATE {table} SET {column} = {column}",
             "DELETE": f"DELETE FROM {table}",

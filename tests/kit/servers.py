@@ -54,7 +54,7 @@ class ScratchDatabase:
 
     `url` is the owner's. Roles are those of the migrations: function_trader, function_relay, function_prices,
     function_risk, function_router, function_operator, function_triggers, function_security, function_officer,
-    compliance, backup.
+    function_alerts, compliance, backup.
     """
 
     postgres: Postgres

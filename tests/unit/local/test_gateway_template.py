@@ -96,6 +96,7 @@ def test_the_projects_queues_and_schedules_are_found(project: Stack) -> None:
         ("ProcessUpdatesFunction", 60.0),
         ("RiskMonitoringFunction", 60.0),
         ("SecurityWatchFunction", 60.0),
+        ("EvaluateAlertsFunction", 60.0),
         ("RouteOrdersFunction", 60.0),
         ("TriggerOrdersFunction", 60.0),
         ("StreamPricesFunction", 60.0),

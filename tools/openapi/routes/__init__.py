@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tools.openapi.forms import Schema
 from tools.openapi.operation import Operation
-from tools.openapi.routes import account, health, interventions, operators, orders, positions, prices, sessions
+from tools.openapi.routes import account, alerts, health, interventions, operators, orders, positions, prices, sessions
 
 OPERATIONS: tuple[Operation, ...] = (
     *orders.ORDERS,
@@ -12,6 +12,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *account.ACCOUNT,
     *operators.OPERATORS,
     *interventions.INTERVENTIONS,
+    *alerts.ALERTS,
     *prices.PRICES,
     *sessions.SESSIONS,
     *health.HEALTH,
@@ -23,6 +24,7 @@ SCHEMAS: Mapping[str, Schema] = {
     **account.SCHEMAS,
     **operators.SCHEMAS,
     **interventions.SCHEMAS,
+    **alerts.SCHEMAS,
     **prices.SCHEMAS,
     **health.SCHEMAS,
 }

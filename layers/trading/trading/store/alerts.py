@@ -171,3 +171,32 @@ def _notice(row: Mapping[str, Any]) -> Notice:
         runbook=alert["runbook"],
         incident_id=UUID(alert["incident_id"]) if alert["incident_id"] else None,
     )
+
+
+class AlertDesk:
+    """Calls as the role function_officer: what people see and do of alerts.
+
+    Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, CONFLICT for an alert that has ended, and DATABASE_UNAVAILABLE.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def alerts(self, filters: Mapping[str, object], *, before: UUID | None, limit: int) -> dict[str, Any]:
+        """A page of alerts, the newest first: {alerts, next}."""
+        return self._call("list_alerts", {**filters, "before": before, "limit": limit})
+
+    def incident(self, incident_id: UUID) -> dict[str, Any] | None:
+        """An incident with its alert, timeline and responses."""
+        return self._call("get_incident", {"incident_id": incident_id})
+
+    def acknowledge(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """Take an alert on; it with `replayed`."""
+        return self._call("acknowledge_alert", request)
+
+    def resolve(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """End an alert; it with `replayed`."""
+        return self._call("resolve_alert", request)
+
+    def _call(self, procedure: str, request: Mapping[str, object]) -> Any:
+        return self._database.call(procedure, {"version": REQUEST_VERSION, **request})

@@ -8,7 +8,6 @@ from uuid import UUID
 from trading.store.database import Database
 
 REQUEST_VERSION = 1
-ACTOR = "platform"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class InterventionStore:
                 reason=reason,
                 rule=rule,
                 finding_id=finding_id,
-                actor=ACTOR,
+                actor=f"rule:{rule}",
                 idempotency_key=key,
                 request_hash=key,
                 request_id=self._request_id,
