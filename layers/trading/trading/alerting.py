@@ -141,7 +141,9 @@ class Evaluation:
                 details, done = self.responder.begin(response), True
             except Exception as error:  # noqa: BLE001 - whatever it was, people are told and the next one is begun
                 logger().exception("an automatic response failed", extra={"kind": response.kind})
-                details, done = {"error": type(error).__name__}, False
+                # Our own words name nothing secret; anybody else's might.
+                words = error.message if isinstance(error, TradingError) else type(error).__name__
+                details, done = {"error": words}, False
             self.store.report_response(response, done=done, details=details)
             self.report.responses += done
 

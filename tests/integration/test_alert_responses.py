@@ -1,0 +1,237 @@
+"""Automatic responses: begun once by a critical alert, bounded, and undone by one call."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from tests.kit import MigratedTemplate, TestServers
+from tests.kit.alerts import ROLE, AlertWorld
+from tests.kit.functions import Context, function_environment, load_function
+from tests.kit.security import OFFICER_ID, STRANGER, Watch
+from trading.capacity import LambdaCapacity
+from trading.errors import ErrorCode, TradingError
+from trading.responses import Limits, Responses, carry_out
+from trading.store.interventions import InterventionStore
+
+MINUTES = timedelta(minutes=1)
+LIMITS = Limits("execute_order", concurrency_max=60, standby_provider="replay")
+
+
+@pytest.fixture
+def world(migrated: MigratedTemplate) -> Iterator[AlertWorld]:
+    with AlertWorld.opened(migrated) as world:
+        world.responder = Responses(store_of(world), LIMITS)
+        yield world
+        assert world.market.book_faults() == []
+
+
+def store_of(world: AlertWorld) -> InterventionStore:
+    return InterventionStore(world.database, "alerts-1")
+
+
+def fire(world: AlertWorld, rule: str) -> None:
+    """Let the alert of `rule` open by its own figure, and respond."""
+    figure, threshold, comparison, window = world.market.execute(
+        "SELECT figure, threshold, comparison, window_seconds FROM alert_rules WHERE name = %s", (rule,)
+    )[0]
+    from trading.alerts import Figure
+
+    value = threshold + (1 if comparison == "above" else -1)
+    world.only(rule)
+    world.market.execute("UPDATE alert_rules SET for_seconds = 0 WHERE name = %s", (rule,))
+    world.evaluate(collectors={"probe": lambda _w, _at: [Figure(figure, value, 1000, "", window)]})
+
+
+def interventions(world: AlertWorld, *columns: str) -> list[tuple[Any, ...]]:
+    return world.market.execute(f"SELECT {', '.join(columns)} FROM interventions ORDER BY kind, id")
+
+
+def undo(world: AlertWorld, kind: str) -> None:
+    """What an officer's DELETE does."""
+    for (found,) in world.market.execute("SELECT id FROM interventions WHERE kind = %s", (kind,)):
+        world.call("undo_intervention", role="function_officer", id=str(found), actor=str(OFFICER_ID))
+
+
+@dataclass
+class FakeCapacity:
+    """Functions' concurrency by name; the names in `refused` cannot be set."""
+
+    reserved_by: dict[str, int | None]
+    refused: set[str] = field(default_factory=set)
+
+    def reserved(self, function: str) -> int | None:
+        return self.reserved_by[function]
+
+    def reserve(self, function: str, concurrency: int) -> None:
+        if function in self.refused:
+            raise TradingError(ErrorCode.INTERNAL_ERROR, "refused")
+        self.reserved_by[function] = concurrency
+
+
+def test_failing_orders_raise_concurrency_and_begin_maintenance_until_undone(world: AlertWorld) -> None:
+    fire(world, "ORDER_EXECUTION_FAILURE")
+    world.evaluate()
+
+    # then each is begun once, by the rule, for a while
+    begun = interventions(world, "kind", "target", "actor", "rule", "expires_at - started_at <= interval '2 hours'")
+    who = ("rule:ORDER_EXECUTION_FAILURE", "ORDER_EXECUTION_FAILURE", True)
+    assert begun == [("maintenance", "platform", *who), ("reserved_concurrency", "execute_order", *who)]
+    kinds = [kind for kind, _ in world.timeline() if kind != "notified"]
+    assert kinds == ["opened", "response_started", "response_started"]
+
+    # when the function carries them out, then as much is reserved as is configured, and no more
+    capacity = FakeCapacity({"execute_order": 40})
+    assert carry_out(store_of(world), capacity, limits=LIMITS) == 1
+    assert carry_out(store_of(world), capacity, limits=LIMITS) == 0
+    assert capacity.reserved_by == {"execute_order": 60}
+    # when they are undone, then what was before is given back
+    undo(world, "maintenance")
+    undo(world, "reserved_concurrency")
+    assert carry_out(store_of(world), capacity, limits=LIMITS) == 1
+    assert capacity.reserved_by == {"execute_order": 40}
+    assert interventions(world, "undone_by") == [(str(OFFICER_ID),)] * 2
+
+
+@pytest.mark.parametrize(
+    ("before", "set_by_hand", "after"),
+    [(40, None, 40), (40, 50, 50), (80, None, 80), (None, None, None)],
+    ids=["given back", "changed meanwhile", "more already", "nothing reserved"],
+)
+def test_concurrency_is_never_lowered_and_never_taken_from_somebody(
+    world: AlertWorld, before: int | None, set_by_hand: int | None, after: int | None
+) -> None:
+    fire(world, "REQUEST_FAILURE")
+    capacity = FakeCapacity({"execute_order": before})
+
+    carry_out(store_of(world), capacity, limits=LIMITS)
+    raised = capacity.reserved_by["execute_order"]
+    assert raised == (60 if before == 40 else before)
+    if set_by_hand:
+        capacity.reserved_by["execute_order"] = set_by_hand
+    undo(world, "reserved_concurrency")
+    carry_out(store_of(world), capacity, limits=LIMITS)
+
+    assert capacity.reserved_by["execute_order"] == after
+
+
+def test_a_crash_between_the_change_and_its_note_does_not_lose_what_was_before(world: AlertWorld) -> None:
+    fire(world, "REQUEST_FAILURE")
+    capacity = FakeCapacity({"execute_order": 40})
+    # given a run that raised it and died before it could say so
+    (intervention,) = store_of(world).to_carry_out("reserved_concurrency")
+    store_of(world).note(intervention.id, {"previous": 40})
+    capacity.reserved_by["execute_order"] = 60
+
+    carry_out(store_of(world), capacity, limits=LIMITS)
+    undo(world, "reserved_concurrency")
+    carry_out(store_of(world), capacity, limits=LIMITS)
+
+    assert capacity.reserved_by["execute_order"] == 40
+
+
+def test_what_cannot_be_carried_out_comes_again(world: AlertWorld) -> None:
+    fire(world, "REQUEST_FAILURE")
+    capacity = FakeCapacity({"execute_order": 40}, {"execute_order"})
+
+    assert carry_out(store_of(world), capacity, limits=LIMITS) == 0
+    capacity.refused.clear()
+    assert carry_out(store_of(world), capacity, limits=LIMITS) == 1
+
+
+def test_stale_prices_ask_for_the_standby_and_say_when_there_is_none(world: AlertWorld) -> None:
+    fire(world, "PRICES_STALE")
+    assert interventions(world, "kind", "target", "parameters") == [
+        ("price_provider", "quotes", {"provider": "replay"})
+    ]
+
+    # without one, it fails three times and people read so in the incident
+    world.market.execute("UPDATE alerts SET state = 'cleared', ended_at = clock_timestamp() + interval '1 hour'")
+    world.responder = Responses(store_of(world), Limits())
+    fire(world, "PRICES_STALE")
+    for _ in range(3):
+        world.evaluate()
+    failed = world.market.execute("SELECT attempts, outcome FROM alert_responses WHERE state = 'failed'")
+    assert failed == [(3, {"error": "QUOTE_STANDBY_PROVIDER is not set."})]
+    assert [kind for kind, _ in world.timeline()].count("response_failed") == 1
+    assert len(interventions(world, "id")) == 1
+
+
+def test_a_threat_blocks_addresses_and_suspends_only_whom_several_rules_have_found(world: AlertWorld) -> None:
+    market = world.market
+    market.execute("UPDATE security_rules SET response = NULL, response_seconds = NULL")
+    with market.database.connect("function_officer") as officer, market.database.connect("function_security") as guard:
+        watch = Watch(market, officer, guard)
+        # given forged tokens from one address, a user whom one rule has found, and one whom three have
+        once, often = market.user(), market.user()
+        watch.happened("authentication_failure|signature", 10, address=STRANGER)
+        watch.happened("privilege_escalation|role", 3, user=once, address="198.51.100.10")
+        watch.happened("privilege_escalation|role", 3, user=often, address="198.51.100.11")
+        watch.happened("data_access|not_found", 20, user=often, address="198.51.100.11")
+        watch.found()
+        watch.found()
+
+    # when the alert opens
+    world.only("SECURITY_THREAT")
+    world.evaluate()
+
+    # then just these are stopped, each with an end
+    blocked = market.execute(
+        "SELECT host(p.ip_address) FROM interventions AS i INNER JOIN security_pii AS p ON p.row_id = i.id"
+    )
+    assert blocked == [(STRANGER,)]
+    assert interventions(world, "kind", "target") == [
+        ("account_suspension", str(often.account_id)),
+        ("ip_block", None),
+    ]
+    status = dict(market.execute("SELECT id, account_status FROM profiles"))
+    assert (status[once.user_id], status[often.user_id]) == ("active", "suspended")
+    # and one call gives the account back
+    undo(world, "account_suspension")
+    assert dict(market.execute("SELECT id, account_status FROM profiles"))[often.user_id] == "active"
+
+
+@mock_aws
+def test_lambda_is_told_by_the_name_that_it_knows() -> None:
+    client: Any = boto3.client("iam")
+    role = client.create_role(RoleName="r", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    functions: Any = boto3.client("lambda")
+    functions.create_function(
+        FunctionName="deployed", Role=role, Code={"ZipFile": b""}, Handler="a.b", Runtime="python3.13"
+    )
+    capacity = LambdaCapacity({"execute_order": "deployed", "gone": "nothing"})
+
+    assert capacity.reserved("execute_order") is None
+    capacity.reserve("execute_order", 60)
+    assert capacity.reserved("execute_order") == 60
+    assert functions.get_function_concurrency(FunctionName="deployed")["ReservedConcurrentExecutions"] == 60
+    for unknown in ("gone", "another"):
+        with pytest.raises(TradingError):
+            capacity.reserve(unknown, 1)
+
+
+def test_the_function_evaluates_and_tells_in_its_log(
+    world: AlertWorld,
+    servers: TestServers,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    world.market.execute("UPDATE margin_scan SET updated_at = clock_timestamp() - interval '10 minutes'")
+    world.only("MARGIN_WATCH_SILENT", "ORDER_EXECUTION_FAILURE")
+    variables = {"ALERT_SINK": "log", "ALERT_CONCURRENCY_MAX": "60", "RELEASE_VERSION": "1.2.3"}
+
+    with function_environment(
+        monkeypatch, tmp_path, database=world.market.database, redis_url=redis_url, role=ROLE, **variables
+    ):
+        answer = load_function("evaluate_alerts")({}, Context())
+
+    assert (answer["opened"], answer["sent"], answer["not_sent"], answer["failed"]) == (1, 3, 0, [])
+    assert "[CRITICAL] Nobody watches margin" in capsys.readouterr().out
+    assert world.market.execute("SELECT version FROM releases") == [("1.2.3",)]
