@@ -284,7 +284,7 @@ CREATE OR REPLACE FUNCTION books_guards() RETURNS TABLE (account_id uuid, subjec
 LANGUAGE sql STABLE AS $$
     WITH kept AS (
         SELECT c.oid, c.relname, c.relforcerowsecurity FROM pg_class AS c
-        WHERE c.relname IN ('order_audit_log', 'platform_audit_log', 'ledger_entries', 'fills')
+        WHERE c.relname IN ('order_audit_log', 'platform_audit_log', 'ledger_entries', 'fills', 'incident_events')
             AND c.relnamespace = 'public'::regnamespace
     )
     SELECT NULL::uuid, k.relname::text, format('%s may %s', r.rolname, p.privilege)
@@ -339,6 +339,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'I3', b.* FROM books_linked() AS b
     UNION ALL SELECT 'I3', b.* FROM books_conditions() AS b
     UNION ALL SELECT 'I3', b.* FROM books_interventions() AS b
+    UNION ALL SELECT 'I3', b.* FROM books_alerts() AS b
     UNION ALL SELECT 'I4', b.* FROM books_margin() AS b
     UNION ALL SELECT 'I6', b.* FROM books_guards() AS b
     UNION ALL SELECT 'I6', NULL, a.chain || ' ' || a.version, a.problem FROM verify_audit() AS a

@@ -14,6 +14,7 @@ from tests.kit import MigratedTemplate, TestServers
 from tests.kit.alerts import ROLE, AlertWorld
 from tests.kit.functions import Context, function_environment, load_function
 from tests.kit.security import OFFICER_ID, STRANGER, Watch
+from trading.alerts import Figure
 from trading.capacity import LambdaCapacity
 from trading.errors import ErrorCode, TradingError
 from trading.responses import Limits, Responses, carry_out
@@ -40,8 +41,6 @@ def fire(world: AlertWorld, rule: str) -> None:
     figure, threshold, comparison, window = world.market.execute(
         "SELECT figure, threshold, comparison, window_seconds FROM alert_rules WHERE name = %s", (rule,)
     )[0]
-    from trading.alerts import Figure
-
     value = threshold + (1 if comparison == "above" else -1)
     world.only(rule)
     world.market.execute("UPDATE alert_rules SET for_seconds = 0 WHERE name = %s", (rule,))
@@ -151,7 +150,9 @@ def test_stale_prices_ask_for_the_standby_and_say_when_there_is_none(world: Aler
     ]
 
     # without one, it fails three times and people read so in the incident
-    world.market.execute("UPDATE alerts SET state = 'cleared', ended_at = clock_timestamp() + interval '1 hour'")
+    key = {"idempotency_key": "k", "request_hash": "k", "idempotency_key_days": 1, "actor": str(OFFICER_ID)}
+    ((alert_id,),) = world.alerts("id")
+    world.call("resolve_alert", role="function_officer", alert_id=str(alert_id), note="seen", **key)
     world.responder = Responses(store_of(world), Limits())
     fire(world, "PRICES_STALE")
     for _ in range(3):

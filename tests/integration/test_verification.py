@@ -12,7 +12,7 @@ from tests.kit import MigratedTemplate, ScratchDatabase, User
 from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market
 
-APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
+APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills", "incident_events")
 
 
 @dataclass(frozen=True)
@@ -719,6 +719,42 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         ),
         "I3",
         "intervention maintenance: the audit tells of 1 starts and 0 ends",
+    ),
+    "an alert that ended without a word": (
+        (
+            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
+            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
+            "UPDATE alerts SET state = 'cleared', ended_at = clock_timestamp()",
+        ),
+        "I3",
+        "the audit tells another life of alert MARGIN_WATCH_SILENT",
+    ),
+    "an alert that nobody is told of": (
+        (
+            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
+            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
+            "DELETE FROM alert_notifications",
+        ),
+        "I3",
+        "nobody is told of alert MARGIN_WATCH_SILENT",
+    ),
+    "an incident that ended before its alert": (
+        (
+            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
+            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
+            "UPDATE incidents SET closed_at = clock_timestamp()",
+        ),
+        "I3",
+        "the incident of alert MARGIN_WATCH_SILENT is missing, or tells another life",
+    ),
+    "a line of a timeline missing": (
+        (
+            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
+            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
+            "UPDATE incident_events SET place = 2",
+        ),
+        "I3",
+        "the incident of alert MARGIN_WATCH_SILENT is missing, or tells another life",
     ),
     "another state": (
         (f"UPDATE orders SET status = 'canceled' WHERE id = {LAST_ORDER}",),

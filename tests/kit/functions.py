@@ -103,7 +103,7 @@ def function_variables(folder: Path, database_url: str | None, redis_url: str | 
 
 def forget() -> None:
     """Close and drop what the layer keeps for an execution environment, as a new one would start."""
-    from trading import cache, observability, secrets, settings
+    from trading import cache, observability, outage, secrets, settings
     from trading.edge import gate, visitors
     from trading.store import connection, instruments
 
@@ -117,6 +117,7 @@ def forget() -> None:
         gate.authenticator,
         gate.limiter,
         visitors.guard,
+        outage.outage_memory,
         instruments.instrument_catalogue,
         settings.settings,
         observability.logger,

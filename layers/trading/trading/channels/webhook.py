@@ -55,6 +55,7 @@ class WebhookChannel:
             with _opener().open(request, timeout=TIMEOUT_SECONDS):
                 return
         except urllib.error.HTTPError as error:
+            error.close()
             raise ChannelError(f"the webhook answered {error.code}") from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise ChannelError(f"the webhook failed: {type(error).__name__}") from error
