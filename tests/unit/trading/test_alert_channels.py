@@ -58,7 +58,10 @@ def receiver(status: int = 200, headers: dict[str, str] | None = None) -> Iterat
                 self.send_header(name, value)
             self.end_headers()
 
-        do_GET = do_POST
+        def do_GET(self) -> None:
+            taken.append((self.path, None, None))
+            self.send_response(status)
+            self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
             """Keep the test's output clean."""
