@@ -38,7 +38,7 @@ ROLE_OF_SECRET = {
     "OperatorDatabaseSecret": "function_operator",
     "TriggersDatabaseSecret": "function_triggers",
     "SecurityDatabaseSecret": "function_security",
-    "OfficerDatabaseSecret": "function_officer",
+    "IncidentsDatabaseSecret": "function_incidents",
     "AlertsDatabaseSecret": "function_alerts",
 }
 

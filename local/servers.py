@@ -29,7 +29,7 @@ LOGIN_ROLES = (
     "function_operator",
     "function_triggers",
     "function_security",
-    "function_officer",
+    "function_incidents",
     "function_alerts",
     "compliance",
     "backup",

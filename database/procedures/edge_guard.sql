@@ -90,5 +90,5 @@ BEGIN
 END
 $$;
 GRANT EXECUTE ON FUNCTION read_edge_guard()
-TO function_trader, function_relay, function_operator, function_officer, function_security, function_alerts;
-GRANT EXECUTE ON FUNCTION change_never_blocked(jsonb) TO function_officer;
+TO function_trader, function_relay, function_operator, function_incidents, function_security, function_alerts;
+GRANT EXECUTE ON FUNCTION change_never_blocked(jsonb) TO function_incidents;

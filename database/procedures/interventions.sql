@@ -464,7 +464,7 @@ BEGIN
     END LOOP;
 END
 $$;
-GRANT EXECUTE ON FUNCTION start_intervention(jsonb) TO function_security, function_officer, function_alerts;
-GRANT EXECUTE ON FUNCTION undo_intervention(jsonb) TO function_security, function_officer;
-GRANT EXECUTE ON FUNCTION list_interventions(jsonb) TO function_security, function_officer, function_alerts;
+GRANT EXECUTE ON FUNCTION start_intervention(jsonb) TO function_security, function_incidents, function_alerts;
+GRANT EXECUTE ON FUNCTION undo_intervention(jsonb) TO function_security, function_incidents;
+GRANT EXECUTE ON FUNCTION list_interventions(jsonb) TO function_security, function_incidents, function_alerts;
 GRANT EXECUTE ON FUNCTION note_intervention(jsonb) TO function_alerts;

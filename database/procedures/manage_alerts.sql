@@ -199,7 +199,7 @@ BEGIN
 END
 $$;
 GRANT EXECUTE ON FUNCTION readable_alert(alerts) TO trading_procedures;
-GRANT EXECUTE ON FUNCTION list_alerts(jsonb) TO function_officer;
-GRANT EXECUTE ON FUNCTION get_incident(jsonb) TO function_officer;
-GRANT EXECUTE ON FUNCTION acknowledge_alert(jsonb) TO function_officer;
-GRANT EXECUTE ON FUNCTION resolve_alert(jsonb) TO function_officer;
+GRANT EXECUTE ON FUNCTION list_alerts(jsonb) TO function_incidents;
+GRANT EXECUTE ON FUNCTION get_incident(jsonb) TO function_incidents;
+GRANT EXECUTE ON FUNCTION acknowledge_alert(jsonb) TO function_incidents;
+GRANT EXECUTE ON FUNCTION resolve_alert(jsonb) TO function_incidents;

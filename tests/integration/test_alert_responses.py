@@ -54,7 +54,7 @@ def interventions(world: AlertWorld, *columns: str) -> list[tuple[Any, ...]]:
 def undo(world: AlertWorld, kind: str) -> None:
     """What an officer's DELETE does."""
     for (found,) in world.market.execute("SELECT id FROM interventions WHERE kind = %s", (kind,)):
-        world.call("undo_intervention", role="function_officer", id=str(found), actor=str(OFFICER_ID))
+        world.call("undo_intervention", role="function_incidents", id=str(found), actor=str(OFFICER_ID))
 
 
 @dataclass
@@ -152,7 +152,7 @@ def test_stale_prices_ask_for_the_standby_and_say_when_there_is_none(world: Aler
     # without one, it fails three times and people read so in the incident
     key = {"idempotency_key": "k", "request_hash": "k", "idempotency_key_days": 1, "actor": str(OFFICER_ID)}
     ((alert_id,),) = world.alerts("id")
-    world.call("resolve_alert", role="function_officer", alert_id=str(alert_id), note="seen", **key)
+    world.call("resolve_alert", role="function_incidents", alert_id=str(alert_id), note="seen", **key)
     world.responder = Responses(store_of(world), Limits())
     fire(world, "PRICES_STALE")
     for _ in range(3):
@@ -166,7 +166,7 @@ def test_stale_prices_ask_for_the_standby_and_say_when_there_is_none(world: Aler
 def test_a_threat_blocks_addresses_and_suspends_only_whom_several_rules_have_found(world: AlertWorld) -> None:
     market = world.market
     market.execute("UPDATE security_rules SET response = NULL, response_seconds = NULL")
-    with market.database.connect("function_officer") as officer, market.database.connect("function_security") as guard:
+    with market.database.connect("function_incidents") as officer, market.database.connect("function_security") as guard:
         watch = Watch(market, officer, guard)
         # given forged tokens from one address, a user whom one rule has found, and one whom three have
         once, often = market.user(), market.user()

@@ -54,7 +54,7 @@ def act(world: AlertWorld, procedure: str, alert_id: object, **fields: object) -
     """The answer to an officer who acts on an alert, under a key of its own unless given one."""
     key = str(uuid4())
     said = {"actor": OFFICER, "idempotency_key": key, "request_hash": key, "idempotency_key_days": 30} | fields
-    return world.call(procedure, role="function_officer", alert_id=str(alert_id), **said)
+    return world.call(procedure, role="function_incidents", alert_id=str(alert_id), **said)
 
 
 def silent(world: AlertWorld) -> Any:
@@ -103,7 +103,7 @@ def test_it_opens_escalates_by_time_until_somebody_takes_it_on_and_ends(world: A
     kinds = [kind for kind, _ in world.timeline() if kind != "notified"]
     assert kinds == ["opened", "escalated", "acknowledged", "cleared"]
     ((incident_id,),) = world.market.execute("SELECT id FROM incidents WHERE closed_at IS NOT NULL")
-    incident = world.call("get_incident", role="function_officer", incident_id=str(incident_id))
+    incident = world.call("get_incident", role="function_incidents", incident_id=str(incident_id))
     assert [event["place"] for event in incident["timeline"]] == list(range(1, 15))
     assert incident["alert"]["state"] == "cleared"
     actions = [row[0] for row in world.market.execute("SELECT action FROM platform_audit_log ORDER BY version")]
@@ -149,10 +149,10 @@ def test_a_person_ends_it_and_it_opens_again_while_it_is_breached(world: AlertWo
         ("MARGIN_WATCH_SILENT", "", "resolved"),
         ("MARGIN_WATCH_SILENT", "", "open"),
     ]
-    page = world.call("list_alerts", role="function_officer", state="open", severity="critical", limit=1)
+    page = world.call("list_alerts", role="function_incidents", state="open", severity="critical", limit=1)
     assert [alert["state"] for alert in page["alerts"]] == ["open"]
-    listed = world.call("list_alerts", role="function_officer", limit=1)
-    older = world.call("list_alerts", role="function_officer", before=listed["next"], limit=1)
+    listed = world.call("list_alerts", role="function_incidents", limit=1)
+    older = world.call("list_alerts", role="function_incidents", before=listed["next"], limit=1)
     assert [alert["state"] for alert in older["alerts"]] == ["resolved"]
 
 
@@ -332,5 +332,5 @@ def test_the_timeline_is_never_changed(world: AlertWorld) -> None:
     for statement in ("UPDATE incident_events SET actor = 'me'", "DELETE FROM incident_events"):
         with raises_sqlstate("TR007"):
             world.market.execute(statement)
-    with world.market.database.connect("function_officer") as connection:
+    with world.market.database.connect("function_incidents") as connection:
         assert answer_of(connection, "get_incident", incident_id=str(uuid4())) is None

@@ -57,9 +57,9 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, migrated: MigratedTempl
         world.only("MARGIN_WATCH_SILENT", "COLLECTOR_FAILED")
         world.evaluate(collectors={"prices": _broken})
         with function_environment(
-            monkeypatch, tmp_path, database=world.market.database, redis_url=redis_url, role="function_officer"
+            monkeypatch, tmp_path, database=world.market.database, redis_url=redis_url, role="function_incidents"
         ):
-            yield Api(world, load_function("manage_risk"))
+            yield Api(world, load_function("manage_incidents"))
         assert world.market.book_faults() == []
 
 

@@ -60,7 +60,7 @@ class Api:
             headers=bearer(make_token(OFFICER_ID, **(CLAIMS | claims))) | (headers or {}),
             body=None if body is None else json.dumps(body),
         )
-        return self.call("manage_risk", "function_officer", event)
+        return self.call("manage_incidents", "function_incidents", event)
 
     def order(self, route: str, source_ip: str = SOURCE_IP) -> Answer:
         user = self.watch.market.user()

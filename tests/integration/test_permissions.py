@@ -109,7 +109,7 @@ QUERIES: Mapping[str, dict[str, str]] = {
 # Folder -> its login role, and the roles of callers that it is for.
 STAFF: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "manage_accounts": ("function_operator", ("operator",)),
-    "manage_risk": ("function_officer", ("risk_officer", "operator")),
+    "manage_incidents": ("function_incidents", ("risk_officer", "operator")),
 }
 # Who is on call besides.
 ON_CALL = {route for route, needed in NEEDED.items() if needed == "alerts:write"}

@@ -132,7 +132,7 @@ class World:
     def ask(self, procedure: str, **request: object) -> Any:
         """The answer of a procedure to an officer."""
         said = {"version": 1, "actor": "tests", "parameters": {"provider": "replay"}, **request}
-        with self.scratch.connect("function_officer") as connection:
+        with self.scratch.connect("function_incidents") as connection:
             return connection.execute(f"SELECT {procedure}(%s)".encode(), (Jsonb(said),)).fetchall()[0][0]
 
     def post(self, connection_id: str, text: str) -> Outcome:

@@ -21,7 +21,7 @@ FUNCTION_ROLES = (
     "function_operator",
     "function_triggers",
     "function_security",
-    "function_officer",
+    "function_incidents",
     "function_alerts",
 )
 OWNERS = ("trading_owner", "trading_procedures", "trading_readers", "trading_watchers")
@@ -158,7 +158,7 @@ EXECUTE_GRANTS = {
         "report_response(jsonb)",
         "start_intervention(jsonb)",
     },
-    "function_officer": {
+    "function_incidents": {
         "acknowledge_alert(jsonb)",
         "change_never_blocked(jsonb)",
         "count_security_event(jsonb)",

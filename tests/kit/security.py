@@ -32,7 +32,7 @@ class Watch:
         """One on a database of its own, whose books and audit must hold in the end."""
         with (
             Market.checked(migrated) as market,
-            market.database.connect("function_officer") as officer,
+            market.database.connect("function_incidents") as officer,
             market.database.connect("function_security") as security,
         ):
             yield cls(market, officer, security)

@@ -53,7 +53,7 @@ class ScratchDatabase:
     """A database of one test.
 
     `url` is the owner's. Roles are those of the migrations: function_trader, function_relay, function_prices,
-    function_risk, function_router, function_operator, function_triggers, function_security, function_officer,
+    function_risk, function_router, function_operator, function_triggers, function_security, function_incidents,
     function_alerts, compliance, backup.
     """
 

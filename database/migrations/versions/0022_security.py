@@ -16,7 +16,7 @@ RESPONSES = "('ip_block', 'account_suspension')"
 # Login role -> what one statement of it may take, in milliseconds.
 LOGINS = {
     "function_security": {"statement_timeout": 20000, "lock_timeout": 4000},
-    "function_officer": {"statement_timeout": 5000, "lock_timeout": 4000},
+    "function_incidents": {"statement_timeout": 5000, "lock_timeout": 4000},
 }
 
 

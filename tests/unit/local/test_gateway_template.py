@@ -24,7 +24,7 @@ SECRETS = {
         "TriggersDatabaseSecret",
         "AlertsDatabaseSecret",
         "SecurityDatabaseSecret",
-        "OfficerDatabaseSecret",
+        "IncidentsDatabaseSecret",
         "RedisSecret",
         "JwtSecret",
         "CsrfSecret",

@@ -174,7 +174,7 @@ def _notice(row: Mapping[str, Any]) -> Notice:
 
 
 class AlertDesk:
-    """Calls as the role function_officer: what people see and do of alerts.
+    """Calls as the role function_incidents: what people see and do of alerts.
 
     Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, CONFLICT for an alert that has ended, and DATABASE_UNAVAILABLE.
     """

@@ -54,7 +54,7 @@ def count_event(database: Database, visitor: Visitor, event: str) -> None:
 
 
 class SecurityStore:
-    """Calls as function_security or function_officer; the procedures say what each may, takes, answers and raises."""
+    """Calls as function_security or function_incidents; the procedures say what each may, takes, answers and raises."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
