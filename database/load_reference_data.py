@@ -36,6 +36,10 @@ class File:
 CALENDARS = File("market_calendars", ("name",))
 SESSIONS = File("market_sessions", ("calendar", "opens_at"))
 INSTRUMENTS = File("instruments", ("symbol",), kept=("trading_state", "is_active"), stamped=True)
+SCHEDULES = File("financing_schedules", ("name",))
+ROLL_DAYS = File("financing_days", ("schedule", "roll_date"))
+FINANCED = File("instrument_financing", ("symbol",))
+FILES = (CALENDARS, SESSIONS, INSTRUMENTS, SCHEDULES, ROLL_DAYS, FINANCED)
 
 
 def load(target: str | psycopg.Connection) -> dict[str, int]:
@@ -47,7 +51,7 @@ def load(target: str | psycopg.Connection) -> dict[str, int]:
         with psycopg.connect(target) as connection:
             return load(connection)
     with target.transaction(), target.cursor() as cursor:
-        changed = {file.table: _upsert(cursor, file) for file in (CALENDARS, SESSIONS, INSTRUMENTS)}
+        changed = {file.table: _upsert(cursor, file) for file in FILES}
         changed[SESSIONS.table] += _withdraw_sessions(cursor)
         return changed
 

@@ -37,6 +37,7 @@ ROLE_OF_SECRET = {
     "RouterDatabaseSecret": "function_router",
     "OperatorDatabaseSecret": "function_operator",
     "TriggersDatabaseSecret": "function_triggers",
+    "EndOfDayDatabaseSecret": "function_end_of_day",
 }
 
 # Variable -> parameter of template.yaml.

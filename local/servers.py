@@ -28,6 +28,7 @@ LOGIN_ROLES = (
     "function_router",
     "function_operator",
     "function_triggers",
+    "function_end_of_day",
     "compliance",
     "backup",
 )

@@ -127,7 +127,8 @@ BEGIN
 END
 $$;
 
--- Writes the quotes of one place that are newer than those that stand; the rows as they stand then.
+-- Writes the quotes of one place that are newer than those that stand; the rows as they stand then. One that was the
+-- last before a roll is kept for its financing (roll_quotes).
 CREATE OR REPLACE FUNCTION write_quotes(
     p_offered offered_quote[], p_place integer, p_source text, p_now timestamptz
 ) RETURNS quotes[]
@@ -158,9 +159,23 @@ BEGIN
             quoted_at = excluded.quoted_at,
             received_at = excluded.received_at
         WHERE excluded.quoted_at > kept.quoted_at
-        RETURNING kept.*
+        RETURNING WITH (OLD AS before) kept AS quote, before.bid, before.ask, before.quoted_at
+    ),
+    rolls AS MATERIALIZED (
+        SELECT DISTINCT r.rolled_at
+        FROM (SELECT min(w.quoted_at) AS first, max((w.quote).quoted_at) AS last FROM written AS w) AS w
+        CROSS JOIN LATERAL rolls_between(w.first, w.last) AS r
+    ),
+    last_before_a_roll AS (
+        INSERT INTO roll_quotes (symbol, quoted_at, bid, ask)
+        SELECT (w.quote).symbol, w.quoted_at, w.bid, w.ask
+        FROM written AS w
+        WHERE EXISTS (
+            SELECT FROM rolls AS r WHERE r.rolled_at >= w.quoted_at AND r.rolled_at < (w.quote).quoted_at
+        )
+        ON CONFLICT DO NOTHING
     )
-    SELECT coalesce(array_agg(w), '{}') INTO v_written FROM written AS w;
+    SELECT coalesce(array_agg(w.quote), '{}') INTO v_written FROM written AS w;
     RETURN v_written;
 END
 $$;

@@ -329,6 +329,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'I2', b.* FROM books_positions() AS b
     UNION ALL SELECT 'I2', b.* FROM books_rebuilt_positions() AS b
     UNION ALL SELECT 'I2', b.* FROM books_rebuilt_balances() AS b
+    UNION ALL SELECT 'I2', b.* FROM books_financing() AS b
+    UNION ALL SELECT 'I3', b.* FROM books_financing_events() AS b
     UNION ALL SELECT 'I3', b.* FROM books_fills() AS b
     UNION ALL SELECT 'I3', b.* FROM books_orders() AS b
     UNION ALL SELECT 'I3', b.* FROM books_rebuilt_orders() AS b

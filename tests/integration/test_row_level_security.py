@@ -20,6 +20,7 @@ FUNCTION_ROLES = (
     "function_router",
     "function_operator",
     "function_triggers",
+    "function_end_of_day",
 )
 OWNERS = ("trading_owner", "trading_procedures", "trading_readers")
 APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
@@ -118,6 +119,12 @@ EXECUTE_GRANTS = {
         "withdraw(jsonb)",
     },
     "function_triggers": {"claim_triggers(jsonb)", "execute_trigger(jsonb)"},
+    "function_end_of_day": {
+        "finance_account(jsonb)",
+        "find_due_financing(jsonb)",
+        "finish_rolls(jsonb)",
+        "open_rolls(jsonb)",
+    },
     "compliance": {"diagnose_margin(text)", "replay_order(uuid)", "verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},
 }
