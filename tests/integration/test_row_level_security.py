@@ -124,6 +124,7 @@ EXECUTE_GRANTS = {
         "find_due_financing(jsonb)",
         "finish_rolls(jsonb)",
         "open_rolls(jsonb)",
+        "take_equity_snapshots(jsonb)",
     },
     "compliance": {"diagnose_margin(text)", "replay_order(uuid)", "verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},

@@ -25,12 +25,13 @@ def upgrade() -> None:
     op.execute(secure("instrument_rolls", by_user=False))
     op.execute(secure("roll_quotes", by_user=False, procedures="SELECT, INSERT"))
     op.execute(secure("equity_snapshots", by_user=True, procedures="SELECT, INSERT"))
+    op.execute(secure("snapshot_scan", by_user=False, procedures="SELECT, UPDATE"))
 
 
 def downgrade() -> None:
     op.execute(f"""
-    DROP TABLE equity_snapshots, roll_quotes, instrument_rolls, financing_rates, instrument_financing, financing_days,
-        financing_schedules;
+    DROP TABLE snapshot_scan, equity_snapshots, roll_quotes, instrument_rolls, financing_rates, instrument_financing,
+        financing_days, financing_schedules;
     DROP DOMAIN financing_basis;
     DROP INDEX fills_transacted, ledger_entries_financing;
     ALTER TABLE ledger_entries DROP COLUMN roll_date;
@@ -131,6 +132,7 @@ CREATE TABLE equity_snapshots (
     account_id uuid NOT NULL,
     hour timestamptz NOT NULL CHECK (hour = date_trunc('hour', hour, 'UTC')),
     taken_at timestamptz NOT NULL,
+    ledger_version bigint NOT NULL,
     balance finite_number NOT NULL,
     equity finite_number NOT NULL,
     margin_used unsigned_number NOT NULL,
@@ -138,4 +140,14 @@ CREATE TABLE equity_snapshots (
     PRIMARY KEY (user_id, account_id, hour),
     FOREIGN KEY (user_id, account_id) REFERENCES accounts (user_id, id)
 );
+
+-- The last account that the snapshots of `hour` have come to; NULL where they came to the last.
+CREATE TABLE snapshot_scan (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    hour timestamptz NOT NULL,
+    after_user_id uuid,
+    after_account_id uuid,
+    CHECK ((after_user_id IS NULL) = (after_account_id IS NULL))
+);
+INSERT INTO snapshot_scan (hour) VALUES ('-infinity');
 """

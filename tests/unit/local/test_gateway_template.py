@@ -22,6 +22,7 @@ SECRETS = {
         "RouterDatabaseSecret",
         "OperatorDatabaseSecret",
         "TriggersDatabaseSecret",
+        "EndOfDayDatabaseSecret",
         "RedisSecret",
         "JwtSecret",
         "CsrfSecret",
@@ -92,6 +93,7 @@ def test_the_projects_queues_and_schedules_are_found(project: Stack) -> None:
     assert {(schedule.function, schedule.seconds) for schedule in project.schedules} == {
         ("ProcessUpdatesFunction", 60.0),
         ("RiskMonitoringFunction", 60.0),
+        ("EndOfDayFunction", 300.0),
         ("RouteOrdersFunction", 60.0),
         ("TriggerOrdersFunction", 60.0),
         ("StreamPricesFunction", 60.0),
