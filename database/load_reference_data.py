@@ -1,4 +1,4 @@
-"""Load instruments, market calendars and sessions from database/data. Running it again changes nothing.
+"""Load instruments, calendars, sessions and terms of financing from database/data. Running it again changes nothing.
 
     DATABASE_URL=postgresql://... python -m database.load_reference_data
 
@@ -39,7 +39,8 @@ INSTRUMENTS = File("instruments", ("symbol",), kept=("trading_state", "is_active
 SCHEDULES = File("financing_schedules", ("name",))
 ROLL_DAYS = File("financing_days", ("schedule", "roll_date"))
 FINANCED = File("instrument_financing", ("symbol",))
-FILES = (CALENDARS, SESSIONS, INSTRUMENTS, SCHEDULES, ROLL_DAYS, FINANCED)
+RATES = File("financing_rates", ("symbol", "valid_from"))
+FILES = (CALENDARS, SESSIONS, INSTRUMENTS, SCHEDULES, ROLL_DAYS, FINANCED, RATES)
 
 
 def load(target: str | psycopg.Connection) -> dict[str, int]:

@@ -12,6 +12,7 @@ NOTHING = {
     "financing_schedules": 0,
     "financing_days": 0,
     "instrument_financing": 0,
+    "financing_rates": 0,
 }
 SECONDS_MAX = 5.0
 

@@ -20,8 +20,9 @@ def upgrade() -> None:
     op.execute(_ROLLS)
     op.execute(_LEDGER)
     op.execute(_SNAPSHOTS)
-    for table in ("financing_schedules", "financing_days", "instrument_financing", "financing_rates"):
+    for table in ("financing_schedules", "financing_days", "instrument_financing"):
         op.execute(secure(table, by_user=False, procedures="SELECT"))
+    op.execute(secure("financing_rates", by_user=False))
     op.execute(secure("instrument_rolls", by_user=False))
     op.execute(secure("roll_quotes", by_user=False, procedures="SELECT, INSERT"))
     op.execute(secure("equity_snapshots", by_user=True, procedures="SELECT, INSERT"))
