@@ -15,7 +15,8 @@ LANGUAGE sql STABLE AS $$
         CASE p.side WHEN 'long' THEN r.long_rate ELSE r.short_rate END,
         r.markup, r.basis, r.days, r.finished_at IS NOT NULL
     FROM instrument_rolls AS r
-    INNER JOIN positions AS p ON r.symbol = p.symbol
+    INNER JOIN positions AS p
+        ON r.symbol = p.symbol AND r.rolled_at >= p.created_at AND (p.closed_at IS NULL OR r.rolled_at < p.closed_at)
     INNER JOIN accounts AS a ON p.user_id = a.user_id AND p.account_id = a.id AND a.kind = 'margin'
     INNER JOIN fills AS f ON p.user_id = f.user_id AND p.id = f.position_id AND f.transact_time <= r.rolled_at
     GROUP BY p.user_id, p.id, r.symbol, r.roll_date

@@ -1,7 +1,6 @@
 """The checkers turned on themselves: each thing that can be wrong with the books is found, and named."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -9,10 +8,9 @@ from psycopg.types.json import Jsonb
 
 from database import verify
 from tests.kit import MigratedTemplate, ScratchDatabase, User
+from tests.kit.mutations import tampered
 from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market
-
-APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
 
 
 @dataclass(frozen=True)
@@ -86,23 +84,6 @@ def world(migrated: MigratedTemplate) -> Iterator[World]:
             yield populate(market)
     finally:
         scratch.drop()
-
-
-@contextmanager
-def tampered(market: Market, *statements: str, **parameters: object) -> Iterator[None]:
-    """What somebody with the owner's password could do: past the guards, which stand again afterwards."""
-    with market.owner.transaction(force_rollback=True):
-        for table in APPEND_ONLY:
-            market.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-        market.execute("ALTER TABLE orders DISABLE TRIGGER USER")
-        for statement in statements:
-            cursor = market.owner.execute(statement.encode(), parameters)
-            assert cursor.rowcount > 0, f"changed nothing: {statement}"
-        for table in APPEND_ONLY:
-            for guard in ("append_only", "append_only_whole"):
-                market.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {guard}")
-        market.execute("ALTER TABLE orders ENABLE TRIGGER USER")
-        yield
 
 
 def users(world: World) -> dict[str, object]:

@@ -197,6 +197,7 @@ def _position_data(fact: Facts) -> dict[str, object]:
         "unrealized_pnl": _number(fact.get("unrealized_pnl")),
         "realized_pnl": _number(fact.get("realized_pnl")),
         "margin_used": _number(fact.get("margin_used")),
+        "financing": _number(fact.get("financing")),
         "status": fact.get("status"),
         "version": fact.get("version"),
     }
