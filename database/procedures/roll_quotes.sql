@@ -58,3 +58,4 @@ ALTER FUNCTION fraction_before(text, text, boolean, timestamptz) OWNER TO tradin
 REVOKE ALL ON FUNCTION quote_before(text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION pair_fraction_before(text, text, boolean, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION fraction_before(text, text, boolean, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quote_before(text, timestamptz) TO trading_readers;

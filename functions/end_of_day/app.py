@@ -25,7 +25,7 @@ def end_day(_event: dict[str, Any], context: Any) -> dict[str, object]:
     )
     snapshots = take_snapshots(EquityStore(database()), time_left_ms=context.get_remaining_time_in_millis)
     _measure(rollover, snapshots)
-    report = {"rollover": asdict(rollover), "snapshots": asdict(snapshots)}
+    report: dict[str, object] = {"rollover": asdict(rollover), "snapshots": asdict(snapshots)}
     logger().info("day kept", extra=report)
     return report
 

@@ -238,6 +238,13 @@ def get_account(request: Request) -> Response:
     return Response(body=account_body(_store().account(caller.user_id, optional_id(request.query, "account_id"))))
 
 
+def get_account_risk(request: Request) -> Response:
+    """GET /api/v1/account/risk: exposure, value at risk and drawdown of one's own account."""
+    caller = _reader(request, "account:read")
+    account_id = optional_id(request.query, "account_id")
+    return Response(body=_store().account_risk(caller.user_id, account_id))
+
+
 def get_profile(request: Request) -> Response:
     """GET /api/user/profile."""
     caller = _reader(request, "account:read")
@@ -343,5 +350,6 @@ handler = http_handler(
         "GET /api/v1/account": get_account,
         "GET /api/user/profile": get_profile,
         "GET /api/v1/account/ledger-entries": list_ledger_entries,
+        "GET /api/v1/account/risk": get_account_risk,
     }
 )

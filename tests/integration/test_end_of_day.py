@@ -43,7 +43,7 @@ def handler(market: Market, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, que
 
 def snapshots(market: Market) -> list[tuple[Any, ...]]:
     return market.execute(
-        "SELECT account_id, hour, balance, equity, margin_used, exposure FROM equity_snapshots ORDER BY account_id, hour"
+        "SELECT account_id, hour, balance, equity, margin_used, exposure FROM equity_snapshots ORDER BY 1, 2"
     )
 
 

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from decimal import Decimal
 from threading import Barrier
-from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from tests.kit import MigratedTemplate
@@ -21,9 +21,10 @@ from tests.kit.financing import (
     run_rollover,
     set_rate,
 )
-from tests.kit.orders import Market, deadlocks
+from tests.kit.orders import Market, deadlocks, keyed_request, send
 from tests.kit.risk import opened
 from tests.kit.ticks import Ticker
+from trading import rollover
 from trading.store.financing import FinancingStore
 
 # 100,000 x 1.1000 (the bid) x (-2.5 - 0.5) / 100 / 360 = -9.1666...
@@ -62,9 +63,7 @@ def test_a_long_pays_and_a_short_earns_what_the_rates_say_less_the_markup(
     report = run_rollover(store, announced)
 
     # then
-    assert sorted(financed(market, user)) == sorted(
-        [(long, ROLL_DATE, LONG_CHARGE), (short, ROLL_DATE, SHORT_CHARGE)]
-    )
+    assert sorted(financed(market, user)) == sorted([(long, ROLL_DATE, LONG_CHARGE), (short, ROLL_DATE, SHORT_CHARGE)])
     assert [amount for _, _, amount in financed(market, other)] == [Decimal("-4.58")]
     assert market.account(user)["balance"] == Decimal("9992.36")
     assert (report.charged, report.accounts, report.rolls_open, report.rolls_finished) == (3, 2, 1, 1)
@@ -125,8 +124,6 @@ def test_what_was_open_at_the_roll_is_charged_whatever_came_after(market: Market
 def test_positions_that_were_closed_by_each_other_are_charged_for_the_roll_before(
     market: Market, store: FinancingStore
 ) -> None:
-    from tests.kit.orders import keyed_request, send
-
     user = market.user()
     long, short = opened(market.trade(user)), opened(market.trade(user, side="sell"))
     roll(market)
@@ -136,9 +133,7 @@ def test_positions_that_were_closed_by_each_other_are_charged_for_the_roll_befor
 
     run_rollover(store)
 
-    assert sorted(financed(market, user)) == sorted(
-        [(long, ROLL_DATE, LONG_CHARGE), (short, ROLL_DATE, SHORT_CHARGE)]
-    )
+    assert sorted(financed(market, user)) == sorted([(long, ROLL_DATE, LONG_CHARGE), (short, ROLL_DATE, SHORT_CHARGE)])
 
 
 def test_the_last_quote_before_the_roll_counts_however_late_it_is_charged(
@@ -330,8 +325,6 @@ def test_a_run_without_time_begins_nothing_and_the_next_goes_on(market: Market, 
 def test_many_positions_are_charged_in_several_transactions(
     market: Market, store: FinancingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trading import rollover
-
     monkeypatch.setattr(rollover, "ENTRIES_MAX", 2)
     monkeypatch.setattr(rollover, "PAGE_ACCOUNTS_MAX", 1)
     users = [market.user() for _ in range(2)]
@@ -383,8 +376,6 @@ class TestRolls:
 
 
 def test_the_ledger_takes_no_second_entry_whoever_writes_it(market: Market, store: FinancingStore) -> None:
-    import psycopg
-
     user = market.user()
     opened(market.trade(user))
     roll(market)
@@ -392,12 +383,8 @@ def test_the_ledger_takes_no_second_entry_whoever_writes_it(market: Market, stor
 
     with pytest.raises(psycopg.errors.UniqueViolation):
         market.execute(
-            "INSERT INTO ledger_entries (user_id, account_id, entry_number, entry_type, amount, balance_after, currency, "
-            "position_id, roll_date, created_at) SELECT user_id, account_id, entry_number + 1, entry_type, amount, "
+            "INSERT INTO ledger_entries (user_id, account_id, entry_number, entry_type, amount, balance_after, "
+            "currency, position_id, roll_date, created_at) SELECT user_id, account_id, entry_number + 1, entry_type, amount, "
             "balance_after, currency, position_id, roll_date, created_at FROM ledger_entries "
             "WHERE entry_type = 'financing'"
         )
-
-
-def kept_quotes(market: Market) -> list[Any]:
-    return market.execute("SELECT symbol, bid FROM roll_quotes ORDER BY quoted_at")

@@ -87,8 +87,8 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "a charge twice": (
         (
-            "INSERT INTO ledger_entries (user_id, account_id, entry_number, entry_type, amount, balance_after, currency, "
-            "position_id, roll_date, created_at) SELECT user_id, account_id, 99, entry_type, amount, balance_after, "
+            "INSERT INTO ledger_entries (user_id, account_id, entry_number, entry_type, amount, balance_after, "
+            "currency, position_id, roll_date, created_at) SELECT user_id, account_id, 99, entry_type, amount, balance_after, "
             f"currency, position_id, roll_date, created_at FROM ledger_entries WHERE {FIRST}",
         ),
         "I2",
@@ -100,9 +100,7 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "its financing of 2026-11-25 is of 1 lots, by its fills and the roll of 0",
     ),
     "a charge of a position that was opened later": (
-        (
-            f"UPDATE ledger_entries SET position_id = (SELECT id FROM positions WHERE user_id = %(late)s) WHERE {FIRST}",
-        ),
+        (f"UPDATE ledger_entries SET position_id = (SELECT id FROM positions WHERE user_id = %(late)s) WHERE {FIRST}",),
         "I2",
         "its financing of 2026-11-25 is -9.17, by the audit none",
     ),

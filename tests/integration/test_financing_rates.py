@@ -30,7 +30,7 @@ def url(database: ScratchDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
 def written(folder: Path, *rows: dict[str, str]) -> str:
     path = folder / "rates.csv"
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter[str](file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     return str(path)

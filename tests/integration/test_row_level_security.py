@@ -41,6 +41,7 @@ EXECUTE_GRANTS = {
         "find_orders(uuid,uuid,text[],text,text,text,timestamp with time zone,timestamp with time zone,text,uuid,"
         "integer)",
         "get_account(uuid,uuid)",
+        "get_account_risk(uuid,uuid)",
         "get_order(uuid,uuid)",
         "get_order_audit(uuid,uuid)",
         "get_order_owner(uuid)",
@@ -114,6 +115,7 @@ EXECUTE_GRANTS = {
         "deposit(jsonb)",
         "find_accounts(text)",
         "get_account_owner(uuid)",
+        "get_account_risk(uuid,uuid)",
         "list_ledger_entries(uuid,uuid,bigint,integer)",
         "take_rate_limits(jsonb)",
         "withdraw(jsonb)",

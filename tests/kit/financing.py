@@ -76,9 +76,7 @@ def run_rollover(
 def financed(market: Market, user: User) -> list[tuple[Any, date, Decimal]]:
     """(position, roll date, amount) of the user's financing, in the order of the ledger."""
     rows = sorted(market.rows("ledger_entries", user), key=lambda row: row["entry_number"])
-    return [
-        (row["position_id"], row["roll_date"], row["amount"]) for row in rows if row["entry_type"] == "financing"
-    ]
+    return [(row["position_id"], row["roll_date"], row["amount"]) for row in rows if row["entry_type"] == "financing"]
 
 
 def now() -> datetime:

@@ -1,4 +1,4 @@
-"""When positions are rolled: the database's calendar and the layer's are one, also in the nights in which clocks change."""
+"""When positions are rolled: the database's calendar and the layer's are one, also in nights in which clocks change."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -34,7 +34,8 @@ def put(connection: psycopg.Connection[Any], schedule: RollSchedule) -> None:
     connection.execute("DELETE FROM financing_days")
     connection.execute("DELETE FROM financing_schedules")
     connection.execute(
-        "INSERT INTO financing_schedules (name, description, roll_time, time_zone, days) VALUES ('ANY', '', %s, %s, %s)",
+        "INSERT INTO financing_schedules (name, description, roll_time, time_zone, days) "
+        "VALUES ('ANY', '', %s, %s, %s)",
         (schedule.roll_time, schedule.time_zone.key, list(schedule.days)),
     )
     for day, days in schedule.holidays.items():

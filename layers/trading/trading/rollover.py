@@ -1,4 +1,4 @@
-"""The scheduled financing of positions: each roll charges each position once, however late and however often it runs."""
+"""The scheduled financing of positions: each roll charges each position once, however late and often it runs."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field

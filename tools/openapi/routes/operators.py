@@ -85,7 +85,10 @@ SCHEMAS: Mapping[str, Schema] = {
             "amount": {**DECIMAL, "description": "Signed: below zero it left the account."},
             "balance": {**DECIMAL, "description": "After this entry."},
             "currency": CURRENCY,
-            "reason": {**nullable(TEXT), "description": "What the operator said; null for what trading booked."},
+            "reason": {
+                **nullable(TEXT),
+                "description": "What the operator said, or which roll it is of; null for what trading booked.",
+            },
             "order_id": nullable(IDENTIFIER),
             "position_id": nullable(IDENTIFIER),
             "created_at": TIMESTAMP,

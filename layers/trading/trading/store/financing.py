@@ -45,7 +45,7 @@ class UnsettledRoll:
 
 @dataclass(frozen=True, slots=True)
 class FinancingPage:
-    """What one page of accounts has left to charge; `next_after` is where the next page begins, None behind the last."""
+    """What a page of accounts has left to charge; `next_after` is where the next page begins, None behind the last."""
 
     checked: int
     due: tuple[Holder, ...]
