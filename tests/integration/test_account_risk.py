@@ -1,5 +1,6 @@
 """An account's exposure, value at risk and drawdown, by hand and against the layer's own formulas."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from local import commands
 from tests.kit import MigratedTemplate, User
 from tests.kit.financing import ROLE, hold_schedules
 from tests.kit.functions import bearer, call, function_environment, http_event, load_function, make_token
@@ -177,6 +179,17 @@ def test_drawdown_counts_what_was_gained_not_what_came_and_went(market: Market) 
     assert risk(market, user)["drawdown"] == {
         "peak_equity": "9500.00", "current": "3000.00", "current_percent": "31.58", "max": "5000.00",
     }  # fmt: skip
+
+
+def test_compliance_prints_it(
+    market: Market, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user = market.user(balance=500)
+    monkeypatch.setenv("DATABASE_URL", market.database.url_for("compliance"))
+
+    assert commands.main(["account-risk", "--email", user.email]) == 0
+    assert json.loads(capsys.readouterr().out) == risk(market, user)
+    assert commands.main(["account-risk", "--email", "nobody@example.com"]) == 2
 
 
 def test_owners_and_operators_read_it_over_http(

@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.kit import MigratedTemplate
+from tests.kit import MigratedTemplate, User
 from tests.kit.financing import (
     ROLL_DATE,
     financed,
@@ -21,7 +21,8 @@ from tests.kit.financing import (
     run_rollover,
     set_rate,
 )
-from tests.kit.orders import Market, deadlocks, keyed_request, send
+from tests.kit.functions import ROOT
+from tests.kit.orders import QUOTES, Market, deadlocks, keyed_request, send
 from tests.kit.risk import opened
 from tests.kit.ticks import Ticker
 from trading import rollover
@@ -69,6 +70,37 @@ def test_a_long_pays_and_a_short_earns_what_the_rates_say_less_the_markup(
     assert (report.charged, report.accounts, report.rolls_open, report.rolls_finished) == (3, 2, 1, 1)
     assert report.complete
     assert set(announced) == {user.account_id, other.account_id}
+
+
+def documented() -> list[list[str]]:
+    """The rows of the table in docs/risk.md."""
+    lines = (ROOT / "docs" / "risk.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [row for row in cells if row[0].startswith(("long", "short"))]
+
+
+def test_the_table_of_the_documentation_is_what_is_booked(market: Market, store: FinancingStore) -> None:
+    # given each position on an account of its own, and the rates of both sides of each symbol
+    expected: dict[User, Decimal] = {}
+    rates: dict[str, dict[str, str]] = {}
+    for position, quote, rate, markup, basis, days, currency, amount in documented():
+        side, quantity, symbol = position.split()
+        user = market.user(currency=currency)
+        assert quote == " / ".join(QUOTES[symbol])
+        opened(market.trade(user, symbol=symbol, side={"long": "buy", "short": "sell"}[side], quantity=quantity))
+        rates.setdefault(symbol, {"markup": markup, "basis": basis, "days": days})[side] = rate
+        expected[user] = Decimal(amount)
+    for symbol, terms in rates.items():
+        sides = terms.get("long", "0"), terms.get("short", "0")
+        set_rate(market, symbol, *sides, markup=terms["markup"], basis=terms["basis"])
+        roll(market, symbol, days=int(terms["days"]))
+
+    run_rollover(store)
+
+    assert len(expected) == 6
+    assert {user: [amount for _, _, amount in financed(market, user)] for user in expected} == {
+        user: [amount] for user, amount in expected.items()
+    }
 
 
 def test_it_is_told_in_ledger_audit_and_event(market: Market, store: FinancingStore) -> None:
@@ -162,7 +194,7 @@ def test_the_last_quote_before_the_roll_counts_however_late_it_is_charged(
     assert market.execute("SELECT symbol, bid FROM roll_quotes") == [("EURUSD", Decimal("1.2000"))]
 
 
-def test_a_second_run_and_twenty_at_once_charge_nothing_twice(market: Market, store: FinancingStore) -> None:
+def test_six_runs_at_once_and_one_more_charge_nothing_twice(market: Market, store: FinancingStore) -> None:
     # given accounts with positions over two rolls
     users = [market.user() for _ in range(4)]
     for user in users:
@@ -248,38 +280,22 @@ def test_a_rate_that_is_corrected_in_between_charges_nobody_otherwise(market: Ma
     assert {amount for user in (first, second) for _, _, amount in financed(market, user)} == {LONG_CHARGE}
 
 
-def test_points_and_a_cash_account(market: Market, store: FinancingStore) -> None:
-    # given a rate in points, and a cash account that holds shares at the roll
-    user, holder = market.user(), market.user(kind="cash")
-    opened(market.trade(user, symbol="GBPUSD", quantity="2"))
+def test_who_borrows_nothing_pays_nothing(market: Market, store: FinancingStore) -> None:
+    # given a cash account that holds shares at the roll
+    holder = market.user(kind="cash")
     opened(market.trade(holder, symbol="AAPL", quantity="10"))
-    set_rate(market, "GBPUSD", "-5.47", "1", basis="points")
     set_rate(market, "AAPL", "-5", "1")
-    for symbol in ("GBPUSD", "AAPL"):
-        roll(market, symbol)
+    roll(market, "AAPL")
 
     report = run_rollover(store)
 
-    # then two lots pay 2 x 100,000 x 0.00001 x 5.47, as in the case of MT5; who borrows nothing pays nothing
-    assert [amount for _, _, amount in financed(market, user)] == [Decimal("-10.94")]
     assert financed(market, holder) == []
-    assert report.rolls_finished == 2
+    assert report.rolls_finished == 1
 
 
-@pytest.mark.parametrize(
-    ("currency", "side", "charged"),
-    [
-        # 100,000 x 150.000 x 3.6 % / 360 = 1,500 JPY: at 1 / 150.010 (the ask) into dollars, earned
-        ("USD", "buy", Decimal("10.00")),
-        # 100,000 x 150.010 x 4.32 % / 360 = 1,800.12 JPY, at 1 / 150.000 (the bid), then 1 / 1.1000 (the bid of EURUSD)
-        ("EUR", "sell", Decimal("-10.91")),
-    ],
-)
-def test_it_is_converted_at_the_quotes_of_the_roll(
-    market: Market, store: FinancingStore, currency: str, side: str, charged: Decimal
-) -> None:
-    user = market.user(currency=currency)
-    opened(market.trade(user, symbol="USDJPY", side=side))
+def test_it_is_converted_at_the_quotes_of_the_roll(market: Market, store: FinancingStore) -> None:
+    user = market.user(currency="EUR")
+    opened(market.trade(user, symbol="USDJPY", side="sell"))
     set_rate(market, "USDJPY", "3.6", "-4.32")
     with Ticker.opened(market) as ticker:
         rolled_at = roll(market, "USDJPY")
@@ -291,7 +307,8 @@ def test_it_is_converted_at_the_quotes_of_the_roll(
 
     run_rollover(store)
 
-    assert [amount for _, _, amount in financed(market, user)] == [charged]
+    # then 100,000 x 150.010 x 4.32 % / 360 = 1,800.12 JPY are paid at 1 / 150.000, then 1 / 1.1000: the bids of then
+    assert [amount for _, _, amount in financed(market, user)] == [Decimal("-10.91")]
 
 
 def test_what_cannot_be_converted_waits_and_the_rest_is_charged(market: Market, store: FinancingStore) -> None:
@@ -384,7 +401,8 @@ def test_the_ledger_takes_no_second_entry_whoever_writes_it(market: Market, stor
     with pytest.raises(psycopg.errors.UniqueViolation):
         market.execute(
             "INSERT INTO ledger_entries (user_id, account_id, entry_number, entry_type, amount, balance_after, "
-            "currency, position_id, roll_date, created_at) SELECT user_id, account_id, entry_number + 1, entry_type, amount, "
+            "currency, position_id, roll_date, created_at) SELECT user_id, account_id, entry_number + 1, entry_type, "
+            "amount, "
             "balance_after, currency, position_id, roll_date, created_at FROM ledger_entries "
             "WHERE entry_type = 'financing'"
         )

@@ -88,7 +88,8 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "a charge twice": (
         (
             "INSERT INTO ledger_entries (user_id, account_id, entry_number, entry_type, amount, balance_after, "
-            "currency, position_id, roll_date, created_at) SELECT user_id, account_id, 99, entry_type, amount, balance_after, "
+            "currency, position_id, roll_date, created_at) SELECT user_id, account_id, 99, entry_type, amount, "
+            "balance_after, "
             f"currency, position_id, roll_date, created_at FROM ledger_entries WHERE {FIRST}",
         ),
         "I2",

@@ -128,7 +128,13 @@ EXECUTE_GRANTS = {
         "open_rolls(jsonb)",
         "take_equity_snapshots(jsonb)",
     },
-    "compliance": {"diagnose_margin(text)", "replay_order(uuid)", "verify_audit()", "verify_books()"},
+    "compliance": {
+        "diagnose_margin(text)",
+        "get_account_risk(uuid,uuid)",
+        "replay_order(uuid)",
+        "verify_audit()",
+        "verify_books()",
+    },
     "backup": {"verify_audit()", "verify_books()"},
 }
 

@@ -181,6 +181,18 @@ class TestStopOut:
         assert level["stop_out_due"] is stop_out_due("margin", Decimal(50), worth.margin_level) is due
 
 
+class TestFinancing:
+    def test_points(self, market: Market) -> None:
+        # given lots whose point is worth a unit of the account's currency each
+        given, expected = worked_case("swap-points")
+        # when
+        ((booked,),) = market.execute(
+            "SELECT financing_amount(%(lots)s, 1, %(point_value)s, %(points)s, 0, 1, 'points', '{1,1}', 'USD')", given
+        )
+        # then
+        assert booked == expected["swap"]
+
+
 class TestGaps:
     @pytest.mark.parametrize("side", ["buy", "sell"])
     def test_a_limit_order_is_filled_at_the_open_beyond_it(self, market: Market, side: str) -> None:

@@ -56,9 +56,9 @@ def financing_amount(
 
     Percent: lots x contract size x closing price x rate / 100 x days / days of the year, in quote currency. Points:
     lots x contract size x tick size x rate x days. `market` and `rates` are of the last quotes before the roll.
-    Sources: MetaTrader 5 Help, "Specification of a symbol: swaps", types "in percentage terms, using current price" and
-    "in points"; the rate of a currency pair is the difference of its two interest rates, as OANDA's "Financing costs"
-    says, so that a long position in the currency of the higher rate earns.
+    Sources: MQL5 Reference, ENUM_SYMBOL_SWAP_MODE, SYMBOL_SWAP_MODE_INTEREST_CURRENT (a year of 360 days) and
+    SYMBOL_SWAP_MODE_POINTS; OANDA, "Financing fees" (size x rate x days / 365 x conversion rate). The rate of a
+    currency pair is the difference of its interest rates: a long position in the currency of the higher one earns.
     """
     points = rate.basis == "points"
     with localcontext(EXACT):

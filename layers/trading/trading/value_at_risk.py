@@ -15,8 +15,8 @@ QUANTILE_99 = Decimal("2.326348")
 def historical_var(losses: Sequence[Decimal], level: Decimal) -> Decimal | None:
     """The smallest of `losses` that at least a fraction `level` of them do not exceed, at least 0; None without any.
 
-    Historical simulation (J. Hull, "Options, Futures, and Other Derivatives", on value at risk): each day of the past is
-    a scenario, in which the positions of now lose their value times that day's return. A gain is a negative loss.
+    Historical simulation (J. Hull, "Options, Futures, and Other Derivatives", on value at risk): each day of the past
+    is a scenario, in which the positions of now lose their value times that day's return. A gain is a negative loss.
     """
     if not losses:
         return None
