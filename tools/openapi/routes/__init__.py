@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 from tools.openapi.forms import Schema
 from tools.openapi.operation import Operation
-from tools.openapi.routes import account, health, operators, orders, positions, prices, risk, sessions
+from tools.openapi.routes import account, account_risk, health, operators, orders, positions, prices, sessions
 
 OPERATIONS: tuple[Operation, ...] = (
     *orders.ORDERS,
     *positions.POSITIONS,
     *account.ACCOUNT,
     *operators.OPERATORS,
-    *risk.RISK,
+    *account_risk.RISK,
     *prices.PRICES,
     *sessions.SESSIONS,
     *health.HEALTH,
@@ -22,7 +22,7 @@ SCHEMAS: Mapping[str, Schema] = {
     **positions.SCHEMAS,
     **account.SCHEMAS,
     **operators.SCHEMAS,
-    **risk.SCHEMAS,
+    **account_risk.SCHEMAS,
     **prices.SCHEMAS,
     **health.SCHEMAS,
 }
