@@ -48,7 +48,7 @@ class Script:
 
 def page(*accounts: int, unsettled: Sequence[Mapping[str, Any]] = (), more: bool = False) -> dict[str, Any]:
     due = [{"user_id": str(UUID(int=1)), "account_id": str(UUID(int=number))} for number in accounts]
-    return {"checked": 1, "due": due, "unsettled": [{"lacks": None} | roll for roll in unsettled],
+    return {"checked": 1, "due": due, "unsettled": [{"lacks": None, **roll} for roll in unsettled],
             "next": due[-1] if more else None}  # fmt: skip
 
 
