@@ -50,11 +50,12 @@ def financing_rates(
             continue
         earned = interest[base] - interest[quote] if forex else -interest[quote]
         yield {
+            **terms,
             "symbol": row["symbol"],
             "long_rate": f"{earned}",
             "short_rate": f"{-earned}",
             "basis": "percent_365" if quote in FULL_YEAR else "percent_360",
-        } | terms
+        }
 
 
 def write_rates(rows: Iterable[Mapping[str, str]], month: str, terms: Mapping[str, str], out: TextIO) -> None:
