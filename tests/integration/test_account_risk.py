@@ -23,11 +23,20 @@ from trading.value_at_risk import QUANTILE_95, QUANTILE_99, historical_var, para
 MIDNIGHT = datetime(2025, 6, 1, tzinfo=UTC)
 
 
-@pytest.fixture
-def market(migrated: MigratedTemplate) -> Iterator[Market]:
+@pytest.fixture(scope="module")
+def shared(migrated: MigratedTemplate) -> Iterator[Market]:
     with Market.checked(migrated) as market:
         hold_schedules(market)
         yield market
+
+
+@pytest.fixture
+def market(shared: Market) -> Iterator[Market]:
+    """One market for the module; quotes are as ever, and a history is the test's own."""
+    shared.prepare()
+    yield shared
+    shared.execute("DELETE FROM roll_quotes")
+    shared.execute("DELETE FROM instrument_rolls")
 
 
 def risk(market: Market, user: User) -> dict[str, Any]:

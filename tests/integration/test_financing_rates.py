@@ -1,6 +1,7 @@
 """Rates of financing from a file: all of them or none, audited, and wrong ones by their line."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from database import financing_rates
 from database.financing_rates import COLUMNS
 from local.demo_rates import load_demo_rates
-from tests.kit import ScratchDatabase
+from tests.kit import MigratedTemplate, ScratchDatabase
 
 GOOD = {
     "symbol": "EURUSD",
@@ -22,9 +23,24 @@ GOOD = {
 }
 
 
+@pytest.fixture(scope="module")
+def database(migrated: MigratedTemplate) -> Iterator[ScratchDatabase]:
+    """One for the module: what is refused leaves nothing."""
+    scratch = migrated.clone()
+    try:
+        yield scratch
+    finally:
+        scratch.drop()
+
+
 @pytest.fixture(autouse=True)
 def url(database: ScratchDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", database.url)
+
+
+def rates_of(database: ScratchDatabase) -> list[tuple[object, ...]]:
+    with database.connect() as connection:
+        return connection.execute("SELECT * FROM financing_rates ORDER BY symbol, valid_from").fetchall()
 
 
 def written(folder: Path, *rows: dict[str, str]) -> str:
@@ -82,12 +98,14 @@ def test_a_file_is_taken_once_and_a_correction_is_audited(
 def test_one_wrong_row_keeps_all_out(
     database: ScratchDatabase, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, str], said: str
 ) -> None:
-    code = financing_rates.main([written(tmp_path, GOOD, GOOD | {"symbol": "AAPL"} | change)])
+    before = rates_of(database)
+    first = GOOD | {"symbol": "TSLA", "source": "a wrong file"}
+
+    code = financing_rates.main([written(tmp_path, first, GOOD | {"symbol": "AAPL"} | change)])
 
     assert code == 2
     assert said in capsys.readouterr().err
-    with database.connect() as connection:
-        assert connection.execute("SELECT count(*) FROM financing_rates").fetchone() == (0,)
+    assert rates_of(database) == before
 
 
 def test_another_file_and_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
