@@ -11,18 +11,12 @@ EXCEPTION WHEN SQLSTATE 'TR004' THEN
 END
 $$;
 
--- One row for each account of p_account_ids. `unpriced` names a symbol or currency pair without a usable quote; then
--- unrealized_pnl, equity and margin_level are NULL. Levels are percent; margin_level is NULL while no margin is used.
--- `due` is what the account's margin call has come to: 'entered', 'left', or NULL where nothing changes.
---   entered: no call is open and the level is below the threshold. A cash account borrows nothing and gets no call.
---   left: a call is open and the level has come up to the release level that it began with, or nothing is held.
--- `stop_out_due`: the level is at or below the stop-out level, equity at or below zero included; never a cash account.
-DROP FUNCTION IF EXISTS margin_levels(uuid[], timestamptz);
-CREATE FUNCTION margin_levels(p_account_ids uuid[], p_at timestamptz)
+-- What each of p_account_ids is worth. `unpriced` names a symbol or currency pair without a usable quote; then
+-- unrealized_pnl is NULL.
+CREATE OR REPLACE FUNCTION account_worths(p_account_ids uuid[], p_at timestamptz)
 RETURNS TABLE (
-    user_id uuid, account_id uuid, balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric,
-    margin_level numeric, unpriced text, threshold numeric, release_level numeric, episode_id uuid, breached boolean,
-    due text, stop_out_level numeric, stop_out_due boolean
+    user_id uuid, account_id uuid, balance numeric, unrealized_pnl numeric, margin_used numeric,
+    open_positions bigint, unpriced text
 )
 LANGUAGE sql STABLE AS $$
     WITH marks AS MATERIALIZED (
@@ -54,50 +48,123 @@ LANGUAGE sql STABLE AS $$
             h.user_id, h.account_id, sum(h.margin_used) AS margin_used,
             sum(CASE h.quote_currency WHEN h.currency THEN h.pnl ELSE h.pnl * r.fraction[1] / r.fraction[2] END)
                 AS unrealized_pnl,
+            count(*) AS open_positions,
             min(CASE WHEN NOT h.usable THEN h.symbol WHEN r.fraction IS NULL THEN h.quote_currency || h.currency END)
                 AS unpriced
         FROM held AS h
         LEFT JOIN rates AS r
             ON r.quote_currency = h.quote_currency AND r.currency = h.currency AND r.positive = (h.pnl > 0)
         GROUP BY h.user_id, h.account_id
-    ),
-    worth AS (
-        SELECT
-            a.user_id, a.id AS account_id, a.kind, a.balance, t.unpriced,
-            coalesce(t.margin_used, 0) AS margin_used,
-            CASE WHEN t.unpriced IS NULL THEN coalesce(t.unrealized_pnl, 0) END AS unrealized_pnl,
-            -- An account without settings is watched by the defaults of their columns.
-            coalesce(s.margin_call_threshold, 50) AS threshold,
-            coalesce(s.margin_call_threshold, 50) * coalesce(s.margin_call_release_percent, 105) / 100
-                AS settings_release_level,
-            coalesce(s.stop_out_level, 20) AS stop_out_level,
-            e.id AS episode_id, e.release_level AS episode_release_level
-        FROM accounts AS a
-        LEFT JOIN totals AS t ON t.user_id = a.user_id AND t.account_id = a.id
-        LEFT JOIN risk_settings AS s ON s.user_id = a.user_id AND s.account_id = a.id
-        LEFT JOIN margin_call_episodes AS e ON e.user_id = a.user_id AND e.account_id = a.id AND e.left_at IS NULL
-        WHERE a.id = ANY (p_account_ids)
     )
     SELECT
-        w.user_id, w.account_id, w.balance, w.unrealized_pnl, w.balance + w.unrealized_pnl, w.margin_used,
-        l.margin_level, w.unpriced, w.threshold, l.release_level, w.episode_id, l.breached,
-        CASE
-            WHEN w.unpriced IS NOT NULL THEN NULL
-            WHEN w.episode_id IS NULL THEN CASE WHEN l.breached THEN 'entered' END
-            WHEN l.margin_level IS NULL OR l.margin_level >= l.release_level THEN 'left'
-        END,
-        w.stop_out_level, w.kind = 'margin' AND coalesce(l.margin_level <= w.stop_out_level, false)
-    FROM worth AS w
-    CROSS JOIN LATERAL (
-        SELECT
-            v.margin_level,
-            coalesce(w.episode_release_level, w.settings_release_level) AS release_level,
-            w.kind = 'margin' AND coalesce(v.margin_level < w.threshold, false) AS breached
-        FROM (SELECT (w.balance + w.unrealized_pnl) * 100 / nullif(w.margin_used, 0) AS margin_level) AS v
-    ) AS l
+        a.user_id, a.id, a.balance,
+        CASE WHEN t.unpriced IS NULL THEN coalesce(t.unrealized_pnl, 0) END,
+        coalesce(t.margin_used, 0), coalesce(t.open_positions, 0), t.unpriced
+    FROM accounts AS a
+    LEFT JOIN totals AS t ON t.user_id = a.user_id AND t.account_id = a.id
+    WHERE a.id = ANY (p_account_ids)
 $$;
 
-ALTER FUNCTION fresh_conversion_fraction(text, text, boolean, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION margin_levels(uuid[], timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION fresh_conversion_fraction(text, text, boolean, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION margin_levels(uuid[], timestamptz) FROM PUBLIC;
+-- How bad a level is: by its threshold, and where two are the same, by what it does. The worst sorts first.
+CREATE OR REPLACE FUNCTION level_rank(p_action text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE p_action WHEN 'stop_out' THEN 0 WHEN 'call' THEN 1 ELSE 2 END
+$$;
+
+-- The worst level at which p_margin_level stands, all NULL above all of them. One that the account has come to is left
+-- at its release level only: p_episode, NULL outside of one, says where it stands, and that level keeps the terms by
+-- which it began.
+CREATE OR REPLACE FUNCTION standing_level(
+    p_margin_level numeric, p_profile text, p_call_threshold numeric, p_call_release_percent numeric,
+    p_stop_out_threshold numeric, p_episode margin_call_episodes,
+    OUT name text, OUT action text, OUT threshold numeric, OUT release_level numeric
+)
+LANGUAGE sql STABLE AS $$
+    SELECT l.name, l.action, l.threshold, l.release_level
+    FROM (
+        SELECT l.name, l.action, t.threshold, t.threshold * CASE l.action
+            WHEN 'call' THEN p_call_release_percent ELSE l.release_percent
+        END / 100 AS release_level
+        FROM margin_profile_levels AS l
+        CROSS JOIN LATERAL (
+            SELECT CASE l.action
+                WHEN 'call' THEN p_call_threshold WHEN 'stop_out' THEN p_stop_out_threshold ELSE l.threshold
+            END AS threshold
+        ) AS t
+        WHERE l.profile = p_profile AND l.name IS DISTINCT FROM p_episode.level_name
+        UNION ALL
+        SELECT p_episode.level_name, p_episode.level_action, p_episode.threshold, p_episode.release_level
+        WHERE p_episode.id IS NOT NULL
+    ) AS l
+    WHERE CASE l.action WHEN 'stop_out' THEN p_margin_level <= l.threshold ELSE p_margin_level < l.threshold END
+        OR (
+            (l.threshold, level_rank(l.action)) >= (p_episode.threshold, level_rank(p_episode.level_action))
+            AND p_margin_level < l.release_level
+        )
+    ORDER BY l.threshold, level_rank(l.action)
+    LIMIT 1
+$$;
+
+-- One row for each account of p_account_ids. `unpriced` names a symbol or currency pair without a usable quote; then
+-- unrealized_pnl, equity and margin_level are NULL. Levels are percent; margin_level is NULL while no margin is used.
+-- `breached`: the margin level is below a threshold. level_name, level_action, threshold and release_level are of the
+-- level that the account is to stand at, as standing_level has it; of the one that it leaves where `due` is 'left'.
+-- `due` is what the account's episode has come to, NULL where nothing changes:
+--   entered: it is in none and stands at a level now · escalated, eased: at a worse one than before, at a milder one ·
+--   left: at none any more, or nothing is held.
+-- `stop_out_due`: the level is at or below the stop-out level, equity at or below zero included. A stop-out that closes
+-- no more than it takes brings it up to stop_out_release_level.
+DROP FUNCTION IF EXISTS margin_levels(uuid[], timestamptz);
+CREATE FUNCTION margin_levels(p_account_ids uuid[], p_at timestamptz)
+RETURNS TABLE (
+    user_id uuid, account_id uuid, balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric,
+    margin_level numeric, open_positions bigint, unpriced text, episode_id uuid, breached boolean, due text,
+    level_name text, level_action text, threshold numeric, release_level numeric, stop_out_level numeric,
+    stop_out_due boolean, stop_out_release_level numeric, stop_out_policy text
+)
+LANGUAGE sql STABLE AS $$
+    SELECT
+        w.user_id, w.account_id, w.balance, w.unrealized_pnl, w.balance + w.unrealized_pnl, w.margin_used,
+        v.margin_level, w.open_positions, w.unpriced, e.id, coalesce(
+            v.margin_level < t.outermost OR v.margin_level <= t.stop_out_threshold, false
+        ),
+        CASE
+            WHEN w.unpriced IS NOT NULL OR (e.id IS NULL AND s.name IS NULL) THEN NULL
+            WHEN e.id IS NULL THEN 'entered'
+            WHEN s.name IS NULL THEN 'left'
+            WHEN s.name = e.level_name THEN NULL
+            WHEN (s.threshold, level_rank(s.action)) < (e.threshold, level_rank(e.level_action)) THEN 'escalated'
+            ELSE 'eased'
+        END,
+        coalesce(s.name, e.level_name), coalesce(s.action, e.level_action), coalesce(s.threshold, e.threshold),
+        coalesce(s.release_level, e.release_level), t.stop_out_threshold,
+        coalesce(v.margin_level <= t.stop_out_threshold, false),
+        t.stop_out_threshold * t.stop_out_release_percent / 100, t.stop_out_policy
+    FROM account_worths(p_account_ids, p_at) AS w
+    INNER JOIN margin_terms(p_account_ids) AS t USING (account_id)
+    LEFT JOIN margin_call_episodes AS e
+        ON e.user_id = w.user_id AND e.account_id = w.account_id AND e.left_at IS NULL
+    CROSS JOIN LATERAL (
+        SELECT (w.balance + w.unrealized_pnl) * 100 / nullif(w.margin_used, 0) AS margin_level
+    ) AS v
+    LEFT JOIN LATERAL standing_level(
+        v.margin_level, t.profile, t.call_threshold, t.call_release_percent, t.stop_out_threshold, e
+    ) AS s ON v.margin_level <= t.outermost OR e.id IS NOT NULL
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'fresh_conversion_fraction(text, text, boolean, timestamptz)',
+        'account_worths(uuid[], timestamptz)',
+        'level_rank(text)',
+        'standing_level(numeric, text, numeric, numeric, numeric, margin_call_episodes)',
+        'margin_levels(uuid[], timestamptz)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;

@@ -33,12 +33,15 @@ def _measure(report: MarginReport) -> None:
         "AccountsSkipped": report.skipped,
         "AccountsFailed": report.failed,
         "MarginCallsEntered": report.entered,
+        "MarginCallsEscalated": report.escalated,
+        "MarginCallsEased": report.eased,
         "MarginCallsLeft": report.left,
         "StopOuts": report.stopped_out,
         "StopOutsWaiting": report.waiting,
         "StopOutsUnfinished": report.unfinished,
         "PositionsClosed": report.positions_closed,
         "OrdersCanceled": report.orders_canceled,
+        "BalancesProtected": report.protected,
         "ScansCutShort": int(not report.complete),
     }
     for name, count in counts.items():

@@ -22,7 +22,7 @@ from tests.kit.servers import ScratchDatabase
 from trading import monitoring
 from trading.errors import ErrorCode, TradingError
 from trading.monitoring import MarginReport
-from trading.risk import MarginCallTerms, margin_call_due
+from trading.risk import LevelAction, MarginLevel, episode_change, standing_level
 from trading.store.database import Database
 from trading.store.risk import DueAccount, RiskStore
 
@@ -334,24 +334,38 @@ def test_levels_are_those_of_the_accounts_valuation(world: World) -> None:
         assert row["margin_level"] == row["one_level"]
 
 
-@pytest.mark.parametrize("called", [False, True])
-def test_the_database_decides_by_the_rules_of_the_layer(world: World, called: bool) -> None:
-    # Given accounts on 100 of margin whose equity is their level, around each limit
-    terms = MarginCallTerms.of(Decimal(50), Decimal(105))
+WARNING, CALL, STOP_OUT = LEVELS = tuple(
+    MarginLevel.of(name, action, Decimal(threshold), Decimal(105))
+    for name, action, threshold in (
+        ("warning", LevelAction.WARN, 100),
+        ("margin_call", LevelAction.CALL, 75),
+        ("stop_out", LevelAction.STOP_OUT, 50),
+    )
+)
+
+
+@pytest.mark.parametrize("at", [None, *LEVELS])
+def test_the_database_decides_by_the_rules_of_the_layer(world: World, at: MarginLevel | None) -> None:
+    # Given retail accounts on 100 of margin whose equity is their level, around each limit
     world.quote("AAPL", "200", "200")
     users = {}
-    for level in ("0.01", "49.99", "50", "50.01", "52.49", "52.5", "52.51", "400"):
-        user = make_user(world.database, balance=level)
-        make_position(world.database, user, "AAPL", "long", "1", "200", "100")
-        users[user.account_id] = Decimal(level)
-        if called:
-            world.execute(
-                "INSERT INTO margin_call_episodes (user_id, account_id, threshold, release_level, entered_at, "
-                "entered_level, entered_equity, entered_margin_used) VALUES (%s, %s, 50, 52.5, clock_timestamp(), "
-                "49, 49, 100)",
-                user.user_id,
-                user.account_id,
-            )
+    for limit in ("50", "52.5", "75", "78.75", "100", "105", "400"):
+        for step in ("-0.01", "0", "0.01"):
+            level = Decimal(limit) + Decimal(step)
+            user = make_user(world.database, balance=level)
+            make_position(world.database, user, "AAPL", "long", "1", "200", "100")
+            users[user.account_id] = level
+    world.execute("UPDATE accounts SET margin_profile = 'retail'")
+    if at is not None:
+        world.execute(
+            "INSERT INTO margin_call_episodes (user_id, account_id, level_name, level_action, threshold, "
+            "release_level, entered_at, entered_level, entered_equity, entered_margin_used, changed_at) "
+            "SELECT user_id, id, %s, %s, %s, %s, clock_timestamp(), 49, 49, 100, clock_timestamp() FROM accounts",
+            at.name,
+            at.action,
+            at.threshold,
+            at.release_level,
+        )
 
     # When
     rows = world.execute("SELECT * FROM margin_levels(%s, clock_timestamp())", list(users))
@@ -359,8 +373,15 @@ def test_the_database_decides_by_the_rules_of_the_layer(world: World, called: bo
     # Then
     assert len(rows) == len(users)
     for row in rows:
+        standing = standing_level(LEVELS, users[row["account_id"]], at)
+        named = standing or at
         assert row["margin_level"] == users[row["account_id"]]
-        assert row["due"] == margin_call_due(terms, row["margin_level"], is_open=called)
+        assert row["due"] == episode_change(at, standing)
+        assert (row["level_name"], row["threshold"], row["release_level"]) == (
+            (named.name, named.threshold, named.release_level) if named else (None, None, None)
+        )
+        assert row["breached"] == (row["margin_level"] < 100)
+        assert row["stop_out_due"] == (row["margin_level"] <= 50)
 
 
 class TestScan:
@@ -494,10 +515,10 @@ class TestDoors:
         # When / then
         with pytest.raises(psycopg.errors.UniqueViolation):
             world.execute(
-                "INSERT INTO margin_call_episodes (user_id, account_id, threshold, release_level, entered_at, "
-                "entered_level, entered_equity, entered_margin_used) SELECT user_id, account_id, threshold, "
-                "release_level, entered_at, entered_level, entered_equity, entered_margin_used "
-                "FROM margin_call_episodes"
+                "INSERT INTO margin_call_episodes (user_id, account_id, level_name, level_action, threshold, "
+                "release_level, entered_at, entered_level, entered_equity, entered_margin_used, changed_at) "
+                "SELECT user_id, account_id, level_name, level_action, threshold, release_level, entered_at, "
+                "entered_level, entered_equity, entered_margin_used, changed_at FROM margin_call_episodes"
             )
 
 

@@ -95,7 +95,14 @@ EXECUTE_GRANTS = {
         "release_feed_lease(jsonb)",
         "watch_prices(jsonb)",
     },
-    "function_risk": {"monitor_margin(jsonb)", "record_margin_call(jsonb)", "stop_out_step(jsonb)"},
+    "function_risk": {
+        "find_unprotected_balances(jsonb)",
+        "monitor_margin(jsonb)",
+        "monitor_symbols(jsonb)",
+        "protect_balance(jsonb)",
+        "record_margin_call(jsonb)",
+        "stop_out_step(jsonb)",
+    },
     "function_router": {
         "book_venue_fill(jsonb)",
         "claim_venue_orders(jsonb)",

@@ -325,7 +325,7 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
             "WHERE user_id = %(netter)s",
         ),
         "I2",
-        "money moved by hand that the audit tells otherwise",
+        "money moved without a fill that the audit tells otherwise",
     ),
     "a withdrawal of another amount": (
         (
@@ -333,7 +333,7 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
             "WHERE user_id = %(kept)s AND entry_type = 'withdrawal'",
         ),
         "I2",
-        "money moved by hand that the audit tells otherwise",
+        "money moved without a fill that the audit tells otherwise",
     ),
     "an adjustment forgotten": (
         (
@@ -342,7 +342,7 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
             "WHERE user_id = %(kept)s",
         ),
         "I2",
-        "money moved by hand that the audit tells otherwise",
+        "money moved without a fill that the audit tells otherwise",
     ),
     "a withdrawal that no event tells of": (
         (

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from trading.order_entry import DIGITS_MAX, Key, Number, lower_case
 
 REASON_CHARACTERS_MAX = 500
+PROFILE_CHARACTERS_MAX = 32
 
 
 def _said(value: str) -> str:
@@ -18,6 +19,7 @@ def _said(value: str) -> str:
 
 type Amount = Annotated[Number, Field(gt=-(Decimal(10) ** DIGITS_MAX), lt=Decimal(10) ** DIGITS_MAX)]
 type Reason = Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX), AfterValidator(_said)]
+type ProfileName = Annotated[str, Field(min_length=1, max_length=PROFILE_CHARACTERS_MAX)]
 type EntryType = Literal["deposit", "withdrawal", "adjustment"]
 
 
@@ -42,5 +44,6 @@ class AccountChange(BaseModel):
     account_tier: Annotated[Literal["bronze", "silver", "gold", "platinum"] | None, BeforeValidator(lower_case)] = None
     leverage: Annotated[Number, Field(ge=1, le=1000)] | None = None
     position_mode: Annotated[Literal["hedging", "netting"] | None, BeforeValidator(lower_case)] = None
+    margin_profile: Annotated[ProfileName | None, BeforeValidator(lower_case)] = None
     reason: Reason
     idempotency_key: Key

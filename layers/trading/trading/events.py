@@ -207,7 +207,8 @@ def _position_data(fact: Facts) -> dict[str, object]:
 
 def _account_data(fact: Facts) -> dict[str, object]:
     # Told only where an operator changed one of them.
-    terms = {name: fact.get(name) for name in ("kyc_status", "account_status", "account_tier", "position_mode")}
+    named = ("kyc_status", "account_status", "account_tier", "position_mode", "margin_profile")
+    terms = {name: fact.get(name) for name in named}
     # margin_level is null while no margin is used: its absence would read as "unchanged".
     return _present(terms | {"leverage": _number(fact.get("leverage"))}) | {
         "currency": fact["currency"],
@@ -224,6 +225,8 @@ def _risk_data(fact: Facts) -> dict[str, object]:
     data = dict(fact)
     data["margin_level"] = _number(fact.get("margin_level"))
     data["threshold"] = _number(fact.get("threshold"))
+    if "amount" in fact:
+        data["amount"] = _number(fact["amount"])
     return data
 
 
