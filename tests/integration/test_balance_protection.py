@@ -182,6 +182,6 @@ def test_the_books_find_an_entry_that_the_audit_does_not_tell(market: Market, st
 
 def test_only_risk_monitoring_may_protect(market: Market) -> None:
     for role in ("function_trader", "function_operator", "compliance"):
-        for procedure in ("protect_balance", "find_unprotected_balances", "monitor_symbols"):
+        for procedure in ("protect_balance", "find_unprotected_balances"):
             with market.database.connect(role) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"SELECT {procedure}('{{}}')".encode())
