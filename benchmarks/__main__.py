@@ -10,6 +10,7 @@ MODULE_BY_NAME = {
     "procedure": "benchmarks.order_procedure",
     "reads": "benchmarks.database_reads",
     "ticks": "benchmarks.ticks",
+    "risk": "benchmarks.risk",
     "handler": "benchmarks.handler",
     "http": "benchmarks.over_http",
     "traders": "benchmarks.traders",

@@ -11,12 +11,12 @@ EXCEPTION WHEN SQLSTATE 'TR004' THEN
 END
 $$;
 
--- What each of p_account_ids is worth. `unpriced` names a symbol or currency pair without a usable quote; then
--- unrealized_pnl is NULL.
-CREATE OR REPLACE FUNCTION account_worths(p_account_ids uuid[], p_at timestamptz)
+-- What the open positions of each of p_account_ids come to; no row for one that has none. `unpriced` names a symbol or
+-- currency pair without a usable quote; then unrealized_pnl means nothing.
+-- Marks and rates are worked out first, once each: all of them for many accounts, those that are needed for few.
+CREATE OR REPLACE FUNCTION open_worths(p_account_ids uuid[], p_at timestamptz)
 RETURNS TABLE (
-    user_id uuid, account_id uuid, balance numeric, unrealized_pnl numeric, margin_used numeric,
-    open_positions bigint, unpriced text
+    account_id uuid, margin_used numeric, unrealized_pnl numeric, open_positions bigint, unpriced text
 )
 LANGUAGE sql STABLE AS $$
     WITH marks AS MATERIALIZED (
@@ -26,43 +26,43 @@ LANGUAGE sql STABLE AS $$
             AND NOT quote_is_stale(q.quoted_at, q.received_at, i.quote_age_ms_max, i.calendar, p_at) AS usable
         FROM instruments AS i
         LEFT JOIN quotes AS q USING (symbol)
-    ),
-    held AS MATERIALIZED (
-        SELECT
-            a.user_id, a.id AS account_id, a.currency, m.symbol, m.quote_currency, m.usable, p.margin_used,
-            CASE p.side WHEN 'long' THEN m.bid - p.entry_price ELSE p.entry_price - m.ask END
-            * p.quantity * m.contract_size AS pnl
-        FROM accounts AS a
-        INNER JOIN positions AS p ON p.user_id = a.user_id AND p.account_id = a.id AND p.status = 'open'
-        INNER JOIN marks AS m USING (symbol)
-        WHERE a.id = ANY (p_account_ids)
+        WHERE cardinality(p_account_ids) > 100 OR i.symbol IN (
+            SELECT p.symbol FROM accounts AS a
+            INNER JOIN positions AS p ON a.user_id = p.user_id AND a.id = p.account_id AND p.status = 'open'
+            WHERE a.id = ANY (p_account_ids)
+        )
     ),
     rates AS MATERIALIZED (
         SELECT
             c.quote_currency, c.currency, c.positive,
-            fresh_conversion_fraction(c.quote_currency, c.currency, c.positive, p_at) AS fraction
-        FROM (SELECT DISTINCT h.quote_currency, h.currency, h.pnl > 0 AS positive FROM held AS h WHERE h.usable) AS c
-    ),
-    totals AS (
-        SELECT
-            h.user_id, h.account_id, sum(h.margin_used) AS margin_used,
-            sum(CASE h.quote_currency WHEN h.currency THEN h.pnl ELSE h.pnl * r.fraction[1] / r.fraction[2] END)
-                AS unrealized_pnl,
-            count(*) AS open_positions,
-            min(CASE WHEN NOT h.usable THEN h.symbol WHEN r.fraction IS NULL THEN h.quote_currency || h.currency END)
-                AS unpriced
-        FROM held AS h
-        LEFT JOIN rates AS r
-            ON r.quote_currency = h.quote_currency AND r.currency = h.currency AND r.positive = (h.pnl > 0)
-        GROUP BY h.user_id, h.account_id
+            CASE WHEN c.quote_currency <> c.currency THEN r.fraction[1] END AS multiplier,
+            CASE WHEN c.quote_currency <> c.currency THEN r.fraction[2] END AS divisor,
+            CASE WHEN r.fraction IS NULL THEN c.quote_currency || c.currency END AS unpriced
+        FROM (
+            SELECT m.quote_currency, a.currency, s.positive
+            FROM (SELECT DISTINCT quote_currency FROM marks WHERE usable) AS m
+            CROSS JOIN (SELECT DISTINCT currency FROM accounts WHERE id = ANY (p_account_ids)) AS a
+            CROSS JOIN (VALUES (true), (false)) AS s (positive)
+        ) AS c
+        CROSS JOIN LATERAL (
+            SELECT fresh_conversion_fraction(c.quote_currency, c.currency, c.positive, p_at) AS fraction
+        ) AS r
     )
     SELECT
-        a.user_id, a.id, a.balance,
-        CASE WHEN t.unpriced IS NULL THEN coalesce(t.unrealized_pnl, 0) END,
-        coalesce(t.margin_used, 0), coalesce(t.open_positions, 0), t.unpriced
+        a.id, sum(p.margin_used),
+        sum(CASE WHEN r.multiplier IS NULL THEN g.pnl ELSE g.pnl * r.multiplier / r.divisor END),
+        count(*), min(CASE WHEN m.usable THEN r.unpriced ELSE m.symbol END)
     FROM accounts AS a
-    LEFT JOIN totals AS t ON t.user_id = a.user_id AND t.account_id = a.id
+    INNER JOIN positions AS p ON a.user_id = p.user_id AND a.id = p.account_id AND p.status = 'open'
+    INNER JOIN marks AS m ON p.symbol = m.symbol
+    CROSS JOIN LATERAL (
+        SELECT CASE p.side WHEN 'long' THEN m.bid - p.entry_price ELSE p.entry_price - m.ask END
+            * p.quantity * m.contract_size AS pnl
+    ) AS g
+    LEFT JOIN rates AS r
+        ON m.quote_currency = r.quote_currency AND a.currency = r.currency AND r.positive = (g.pnl > 0)
     WHERE a.id = ANY (p_account_ids)
+    GROUP BY a.id
 $$;
 
 -- How bad a level is: by its threshold, and where two are the same, by what it does. The worst sorts first.
@@ -124,8 +124,8 @@ RETURNS TABLE (
 )
 LANGUAGE sql STABLE AS $$
     SELECT
-        w.user_id, w.account_id, w.balance, w.unrealized_pnl, w.balance + w.unrealized_pnl, w.margin_used,
-        v.margin_level, w.open_positions, w.unpriced, e.id, coalesce(
+        t.user_id, t.account_id, t.balance, v.unrealized_pnl, t.balance + v.unrealized_pnl,
+        coalesce(w.margin_used, 0), v.margin_level, coalesce(w.open_positions, 0), w.unpriced, e.id, coalesce(
             v.margin_level < t.outermost OR v.margin_level <= t.stop_out_threshold, false
         ),
         CASE
@@ -140,16 +140,24 @@ LANGUAGE sql STABLE AS $$
         coalesce(s.release_level, e.release_level), t.stop_out_threshold,
         coalesce(v.margin_level <= t.stop_out_threshold, false),
         t.stop_out_threshold * t.stop_out_release_percent / 100, t.stop_out_policy
-    FROM account_worths(p_account_ids, p_at) AS w
-    INNER JOIN margin_terms(p_account_ids) AS t USING (account_id)
+    FROM margin_terms(p_account_ids) AS t
+    LEFT JOIN open_worths(p_account_ids, p_at) AS w ON t.account_id = w.account_id
     LEFT JOIN margin_call_episodes AS e
-        ON e.user_id = w.user_id AND e.account_id = w.account_id AND e.left_at IS NULL
+        ON t.user_id = e.user_id AND t.account_id = e.account_id AND e.left_at IS NULL
     CROSS JOIN LATERAL (
-        SELECT (w.balance + w.unrealized_pnl) * 100 / nullif(w.margin_used, 0) AS margin_level
+        SELECT
+            u.unrealized_pnl, (t.balance + u.unrealized_pnl) * 100 / nullif(w.margin_used, 0) AS margin_level
+        FROM (SELECT CASE WHEN w.unpriced IS NULL THEN coalesce(w.unrealized_pnl, 0) END AS unrealized_pnl) AS u
     ) AS v
-    LEFT JOIN LATERAL standing_level(
-        v.margin_level, t.profile, t.call_threshold, t.call_release_percent, t.stop_out_threshold, e
-    ) AS s ON v.margin_level <= t.outermost OR e.id IS NOT NULL
+    LEFT JOIN LATERAL (
+        SELECT l.*
+        FROM standing_level(
+            v.margin_level, t.profile, t.call_threshold, t.call_release_percent, t.stop_out_threshold, e
+        ) AS l
+        WHERE v.margin_level <= t.outermost OR e.id IS NOT NULL
+        -- Kept as a query of its own, so that those who are fine are not asked.
+        OFFSET 0
+    ) AS s ON true
 $$;
 
 DO $$
@@ -158,7 +166,7 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'fresh_conversion_fraction(text, text, boolean, timestamptz)',
-        'account_worths(uuid[], timestamptz)',
+        'open_worths(uuid[], timestamptz)',
         'level_rank(text)',
         'standing_level(numeric, text, numeric, numeric, numeric, margin_call_episodes)',
         'margin_levels(uuid[], timestamptz)'

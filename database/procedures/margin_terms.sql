@@ -1,12 +1,12 @@
 -- By which margin levels accounts are watched: those of their profile, where they have set none of their own.
 
--- One row an account of p_account_ids (all for NULL). A level that its profile does not have is NULL; so is every level
--- of an account that borrows nothing. `outermost` is the highest threshold: above it nothing begins.
+-- One row an account of p_account_ids (all for NULL), with its balance. A level that its profile does not have is NULL;
+-- so is every level of an account that borrows nothing. `outermost` is the highest threshold: above it nothing begins.
 CREATE OR REPLACE FUNCTION margin_terms(p_account_ids uuid[])
 RETURNS TABLE (
-    user_id uuid, account_id uuid, profile text, stop_out_policy text, negative_balance_protection boolean,
-    call_threshold numeric, call_release_percent numeric, stop_out_threshold numeric, stop_out_release_percent numeric,
-    outermost numeric
+    user_id uuid, account_id uuid, balance numeric, profile text, stop_out_policy text,
+    negative_balance_protection boolean, call_threshold numeric, call_release_percent numeric,
+    stop_out_threshold numeric, stop_out_release_percent numeric, outermost numeric
 )
 LANGUAGE sql STABLE AS $$
     WITH levels AS MATERIALIZED (
@@ -22,7 +22,7 @@ LANGUAGE sql STABLE AS $$
         GROUP BY p.name
     )
     SELECT
-        a.user_id, a.id, l.profile, l.stop_out_policy, l.negative_balance_protection, t.call,
+        a.user_id, a.id, a.balance, l.profile, l.stop_out_policy, l.negative_balance_protection, t.call,
         coalesce(s.margin_call_release_percent, l.call_release_percent), t.stop_out,
         l.stop_out_release_percent, greatest(l.warning, t.call, t.stop_out)
     FROM accounts AS a

@@ -569,6 +569,37 @@ class TestHovering:
         assert world.execute("SELECT * FROM books_episodes()") == []
 
 
+class TestBooks:
+    @pytest.mark.parametrize(
+        ("statement", "problem"),
+        [
+            ("DELETE FROM margin_call_episodes", "the audit tells another episode"),
+            ("UPDATE margin_call_episodes SET level_name = 'warning'", "the audit tells another episode"),
+            (
+                "UPDATE margin_call_episodes SET left_at = changed_at, left_level = 60, left_equity = 60",
+                "the audit tells another episode",
+            ),
+            ("DELETE FROM events WHERE event_type = 'margin_call.entered'", "the events tell otherwise"),
+            (
+                "UPDATE events SET payload = jsonb_set(payload, '{risk,level}', '\"warning\"') "
+                "WHERE event_type LIKE 'margin_call.%%'",
+                "the events tell otherwise",
+            ),
+        ],
+    )
+    def test_they_find_an_episode_that_is_not_what_was_told(
+        self, world: World, store: RiskStore, statement: str, problem: str
+    ) -> None:
+        # Given a called account, whose episode the books find in order
+        world.long_eurusd()
+        world.quote("EURUSD", "1.0950", "1.0952")
+        run_monitoring(store)
+        assert world.execute("SELECT * FROM books_episodes()") == []
+        # When / then
+        world.execute(statement)
+        assert any(row["problem"].startswith(problem) for row in world.execute("SELECT * FROM books_episodes()"))
+
+
 class TestDoors:
     @pytest.mark.parametrize("role", ["function_trader", "function_relay", "function_prices", "compliance"])
     def test_only_risk_monitoring_may_call(self, database: ScratchDatabase, role: str) -> None:

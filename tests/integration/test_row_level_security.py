@@ -252,7 +252,7 @@ class TestFunctions:
         elsewhere = market.execute(
             "SELECT p.oid::regprocedure::text, p.proconfig FROM pg_proc AS p "
             "WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef "
-            "AND p.proconfig IS DISTINCT FROM ARRAY['search_path=public, pg_temp']"
+            "AND NOT coalesce(p.proconfig @> ARRAY['search_path=public, pg_temp'], false)"
         )
 
         assert elsewhere == []
