@@ -238,6 +238,8 @@ CREATE OR REPLACE FUNCTION end_order(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_order orders;
+    -- Of what trailed and was touched; it goes with the order.
+    v_trail jsonb := CASE WHEN p_order.stop_price IS NULL THEN '{}' ELSE trail_details(p_order) END;
     v_status text := CASE
         WHEN p_status = 'rejected' AND p_order.filled_quantity > 0 THEN 'canceled' ELSE p_status
     END;
@@ -255,7 +257,7 @@ BEGIN
     PERFORM book_order_state(unkept(request), p_account, v_order, ARRAY[ROW(
         upper(v_status), v_status, jsonb_strip_nulls(jsonb_build_object(
             'code', p_code, 'filled_quantity', v_order.filled_quantity, 'request_id', request ->> 'request_id'
-        )), p_reason, NULL
+        )) || v_trail, p_reason, NULL
     )::audit_entry], p_at);
     RETURN settle_linked(request, p_account, v_order, 0, p_at);
 END
