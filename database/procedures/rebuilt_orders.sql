@@ -35,8 +35,9 @@ RETURNS TABLE (
     user_id uuid, id uuid, account_id uuid, client_order_id text, parent_order_id uuid, replaces_order_id uuid,
     symbol text, order_type text,
     side text, quantity numeric, limit_price numeric, stop_price numeric, stop_loss numeric, take_profit numeric,
-    time_in_force text, expires_at timestamptz, active_at timestamptz, display_quantity numeric, display_variance numeric,
-    post_only boolean, trail_amount numeric, trail_percent numeric, limit_offset numeric, triggered_at timestamptz, max_slippage numeric, reduce_only boolean,
+    time_in_force text, expires_at timestamptz, active_at timestamptz, display_quantity numeric,
+    display_variance numeric, post_only boolean, trail_amount numeric, trail_percent numeric, limit_offset numeric,
+    triggered_at timestamptz, max_slippage numeric, reduce_only boolean,
     execution_instructions jsonb, strategy_id text, signal_id text, component_name text, metadata jsonb,
     idempotency_key text, request_id text,
     created_at timestamptz, status text, filled_quantity numeric, leaves_quantity numeric,
@@ -91,7 +92,8 @@ LANGUAGE sql STABLE AS $$
     )
     SELECT
         s.user_id, s.order_id, s.account_id, s.asked ->> 'client_order_id', (s.asked ->> 'parent_order_id')::uuid,
-        (s.asked ->> 'replaces_order_id')::uuid, s.asked ->> 'symbol', s.asked ->> 'order_type', s.asked ->> 'side', (s.asked ->> 'quantity')::numeric,
+        (s.asked ->> 'replaces_order_id')::uuid, s.asked ->> 'symbol', s.asked ->> 'order_type', s.asked ->> 'side',
+        (s.asked ->> 'quantity')::numeric,
         coalesce((s.asked ->> 'limit_price')::numeric, limit_of_level(
             watch_of(s.asked ->> 'order_type', s.asked ->> 'side', 'new'), s.level,
             (s.asked ->> 'limit_offset')::numeric

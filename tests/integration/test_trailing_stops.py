@@ -440,24 +440,13 @@ class TestTheRow:
             "2 + n / 10000.0, 0.5 FROM trailing_levels CROSS JOIN generate_series(1, 20000) AS n"
         )
         market.execute("ANALYZE trailing_levels")
-        before = reads(market)
+        before = ticker.reads("trailing_levels")
 
         ticker.touch(EURUSD, "1.1040", "1.1042")
-        ticker.prices.execute("SELECT pg_stat_force_next_flush()")
 
-        assert 0 < reads(market) - before < 100
+        assert 0 < ticker.reads("trailing_levels") - before < 100
         assert trail_of_order(market, user) == (Decimal("1.1040"), Decimal("1.1020"))
         market.execute("DELETE FROM trailing_levels WHERE mark > 2")
-
-
-def reads(market: Market) -> int:
-    """How many rows of trailing_levels were read so far, by scans of the table and by its indexes."""
-    market.execute("SELECT pg_stat_force_next_flush()")
-    (found,) = market.execute(
-        "SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'trailing_levels') + sum(idx_tup_read) "
-        "FROM pg_stat_user_indexes WHERE relname = 'trailing_levels'"
-    )
-    return int(found[0])
 
 
 def trail_of_order(market: Market, user: User) -> tuple[Decimal, Decimal]:

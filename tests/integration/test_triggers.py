@@ -429,6 +429,60 @@ class TestTime:
         assert day == (datetime(2026, 7, 1, 21, tzinfo=UTC), datetime(2026, 7, 2, 21, tzinfo=UTC))
 
 
+class TestWork:
+    """It follows what is touched or due, not what waits."""
+
+    OF_EACH = 2_000
+    DUE = ("active_at = clock_timestamp()", "expires_at = clock_timestamp()", "trigger_price = 1.1")
+
+    @pytest.fixture
+    def crowd(self, migrated: MigratedTemplate) -> Iterator[Market]:
+        """Many orders of each kind and positions with exits, copies of one, none of which is touched or due."""
+        scratch = migrated.clone()
+        try:
+            with Market.opened(scratch) as market:
+                user = market.user()
+                market.place(user, limit_price="1.0400", time_in_force="gtd", expires_at="2099-01-01T00:00:00Z")
+                market.place(user, limit_price=None, order_type="stop", stop_price="1.1800")
+                market.place(user, time_in_force="cls")
+                market.execute(
+                    "UPDATE orders SET active_at = '2098-12-31', expires_at = '2099-01-01' WHERE active_at > now()"
+                )
+                market.trade(user, stop_loss="1.0500", take_profit="1.1700")
+                for table in ("orders", "positions"):
+                    market.execute(
+                        f"INSERT INTO {table} SELECT (jsonb_populate_record(t, jsonb_build_object('id', uuidv7()))).* "
+                        f"FROM {table} AS t CROSS JOIN generate_series(1, %s) WHERE t.status IN ('new', 'open')",
+                        (self.OF_EACH,),
+                    )
+                market.execute("ANALYZE orders, positions")
+                yield market
+        finally:
+            scratch.drop()
+
+    def test_a_quote_reads_what_it_touches_and_what_is_due(self, crowd: Market) -> None:
+        with Ticker.opened(crowd) as ticker:
+
+            def read(bid: str, ask: str) -> tuple[int, int]:
+                before = [ticker.reads(table) for table in ("orders", "positions")]
+                ticker.touch(EURUSD, bid, ask)
+                return ticker.reads("orders") - before[0], ticker.reads("positions") - before[1]
+
+            # when a quote comes that touches nothing
+            nothing = read("1.1010", "1.1012")
+            # and one for which three orders are due: by time, by their end, by price
+            for number, due in enumerate(self.DUE):
+                crowd.execute(
+                    f"UPDATE orders SET {due} WHERE id = (SELECT id FROM orders WHERE order_type = 'limit' "
+                    f"AND {due.split()[0]} IS NOT NULL ORDER BY id DESC OFFSET {number} LIMIT 1)"
+                )
+            three = read("1.0998", "1.1000")
+
+            # then the first reads none of them, the other a few
+            assert (nothing, ticker.queued(), three[1]) == ((0, 0), len(self.DUE), 0)
+            assert three[0] < 30
+
+
 class TestWorkers:
     def test_two_workers_do_not_share_a_user(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
