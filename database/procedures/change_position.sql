@@ -61,7 +61,10 @@ BEGIN
         updated_at = p_at
     WHERE p.user_id = v_before.user_id AND p.id = v_before.id
     RETURNING p.* INTO STRICT v_after;
-    PERFORM keep_position_trail(v_after);
+    -- One that goes on trailing is the feed's.
+    IF v_levels ->> 'trailing_distance' IS NOT NULL THEN
+        PERFORM keep_position_trail(v_after);
+    END IF;
     RETURN book_position_change(request, p_account, v_before, v_after, p_at);
 END
 $$;

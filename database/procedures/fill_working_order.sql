@@ -76,9 +76,7 @@ DECLARE
     v_refusal jsonb;
 BEGIN
     IF p_order.contingency = 'bracket_exit' AND v_held = 0 THEN
-        RETURN forgo_quantity(
-            request, p_account, p_order, workable_quantity(p_order), 'Nothing is left to reduce', p_at
-        );
+        RETURN forgo_exits(request, p_account, p_order, p_at);
     END IF;
     v_fill := price_working_order(p_account, p_order, p_terms);
     IF p_order.reduce_only THEN

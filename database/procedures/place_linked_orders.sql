@@ -269,13 +269,13 @@ END
 $$;
 
 -- Fills what the quote of now touches. Children that a fill activates here wait for the next quote, as they do later.
+-- A parent at the market that could only reduce may have been cut: its children end with what it has forgone.
 CREATE OR REPLACE FUNCTION touch_group(
     request jsonb, p_account accounts, p_terms order_terms[], p_ids uuid[], p_at timestamptz
 ) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_order orders;
-    v_touched orders;
 BEGIN
     FOR v_place IN 1..cardinality(p_ids) LOOP
         EXIT WHEN v_place > 1 AND request ->> 'kind' <> 'oco';
@@ -284,9 +284,11 @@ BEGIN
         WHERE o.user_id = p_account.user_id AND o.id = p_ids[v_place]
         FOR NO KEY UPDATE;
         IF v_order.status IN ('new', 'partially_filled') AND is_touched_now(v_order, p_terms[v_place], p_at) THEN
-            v_touched := act_on_touch(
+            PERFORM act_on_touch(
                 unkept(request), account_under_lock(p_account), v_order, p_terms[v_place], p_at
             );
+        ELSIF v_order.status = 'canceled' AND v_order.contingency = 'oto_parent' THEN
+            PERFORM settle_linked(unkept(request), account_under_lock(p_account), v_order, 0, p_at);
         END IF;
     END LOOP;
 END

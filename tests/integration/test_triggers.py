@@ -494,6 +494,22 @@ class TestWorkers:
 
         assert (len(first), second) == (2, [])
 
+    def test_two_that_claim_at_once_do_not_either(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        for limit in ("1.0950", "1.0960"):
+            market.place(user, limit_price=limit)
+        ticker.touch(EURUSD, "1.0940", "1.0942")
+
+        # while one claims the first row, another one gets neither it nor the next
+        with market.database.connect("function_triggers", autocommit=False) as claiming:
+            request = {"holder": str(UUID(int=2)), "users": 1, "limit": 1, "lease_ms": 5000}
+            first = call(claiming, "claim_triggers", request)
+            assert (len(first), ticker.claim()) == (1, [])
+            claiming.commit()
+
+        # nor afterwards, as long as the lease lasts
+        assert ticker.claim() == []
+
     def test_a_lease_that_ran_out_is_taken_over_and_the_first_holder_does_nothing(
         self, market: Market, ticker: Ticker
     ) -> None:
