@@ -27,6 +27,33 @@ TOUCHES = [
 ]
 
 
+NEW_YORK, TOKYO = "America/New_York", "Asia/Tokyo"
+SESSIONS = [
+    ("FX", NEW_YORK, "2027-03-07 17:00", "2027-03-12 17:00"),
+    ("FX", NEW_YORK, "2027-03-14 17:00", "2027-03-19 17:00"),
+    ("FX", NEW_YORK, "2027-11-07 17:00", "2027-11-12 17:00"),
+    ("XTKS", TOKYO, "2027-03-11 09:00", "2027-03-11 11:30"),
+    ("XTKS", TOKYO, "2027-03-11 12:30", "2027-03-11 15:30"),
+    ("XTKS", TOKYO, "2027-03-12 09:00", "2027-03-12 11:30"),
+    ("XTKS", TOKYO, "2027-03-12 12:30", "2027-03-12 15:30"),
+]
+# calendar, zone, when an order is placed, when its day ends
+DAYS = [
+    ("FX", NEW_YORK, "2027-03-11 16:59", "03-11 17:00"),
+    ("FX", NEW_YORK, "2027-03-11 17:00", "03-12 17:00"),
+    ("FX", NEW_YORK, "2027-03-12 16:59:59", "03-12 17:00"),
+    ("FX", NEW_YORK, "2027-03-12 17:00", "03-15 17:00"),
+    ("FX", NEW_YORK, "2027-03-14 01:30", "03-15 17:00"),
+    ("FX", NEW_YORK, "2027-03-14 17:00", "03-15 17:00"),
+    ("FX", NEW_YORK, "2027-11-07 01:30", "11-08 17:00"),
+    ("XTKS", TOKYO, "2027-03-11 08:00", "03-11 15:30"),
+    ("XTKS", TOKYO, "2027-03-11 10:00", "03-11 15:30"),
+    ("XTKS", TOKYO, "2027-03-11 12:00", "03-11 15:30"),
+    ("XTKS", TOKYO, "2027-03-11 15:29", "03-11 15:30"),
+    ("XTKS", TOKYO, "2027-03-11 15:30", "03-12 15:30"),
+]
+
+
 def prices(given: dict[str, str]) -> dict[str, object]:
     return {"limit_price": None, **given}
 
@@ -427,6 +454,22 @@ class TestTime:
             (datetime(2026, 7, 1, 20, 59, tzinfo=UTC), datetime(2026, 7, 1, 21, tzinfo=UTC)),
         )
         assert day == (datetime(2026, 7, 1, 21, tzinfo=UTC), datetime(2026, 7, 2, 21, tzinfo=UTC))
+
+    def test_a_trading_day_ends_when_its_market_says_whatever_the_clocks_do(self, market: Market) -> None:
+        """FX is closed from Friday to Sunday, 17:00 in New York; Tokyo has a lunch break. Summer begins on 14 March."""
+        market.execute("DELETE FROM market_sessions WHERE calendar IN ('FX', 'XTKS')")
+        for calendar, zone, opens, closes in SESSIONS:
+            market.execute(
+                "INSERT INTO market_sessions VALUES (%s, %s::timestamptz, %s::timestamptz)",
+                (calendar, f"{opens} {zone}", f"{closes} {zone}"),
+            )
+
+        for calendar, zone, at, end in DAYS:
+            told = market.execute(
+                "SELECT to_char(trading_day_end(%s, %s::timestamptz) AT TIME ZONE %s, 'MM-DD HH24:MI')",
+                (calendar, f"{at} {zone}", zone),
+            )
+            assert told == [(end,)], (calendar, at)
 
 
 class TestWork:
