@@ -90,8 +90,8 @@ BEGIN
 END
 $$;
 
--- Which exit of a position the quote of p_touch touches, the stops before the take profit; NULL for none. One that comes
--- before what the quote has touched was set since: it waits for a price of its own time.
+-- Which exit of a position the quote of p_touch touches, the stops before the take profit; NULL for none. One that
+-- comes before what the quote has touched was set since: it waits for a price of its own time.
 CREATE OR REPLACE FUNCTION exit_of_touch(
     p_position positions, p_trail trailing_levels, p_touch trigger_queue
 ) RETURNS text

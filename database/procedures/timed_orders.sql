@@ -7,8 +7,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- When an order that is placed at p_at begins to take a quote, and when it ends without one: an opening one with the
--- first session to come that begins a day and at its end, a closing one a minute before the end of the trading day and at it. NULL for
--- the opening of a market that never closes, or whose sessions last longer than a day.
+-- first session to come that begins a day and at its end, a closing one a minute before the end of the trading day and
+-- at it. NULL for the opening of a market that never closes, or whose sessions last longer than a day.
 CREATE OR REPLACE FUNCTION time_of_order(
     p_time_in_force text, p_calendar text, p_at timestamptz, OUT active_at timestamptz, OUT ends_at timestamptz
 )
