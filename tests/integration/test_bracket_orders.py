@@ -430,20 +430,6 @@ class TestExits:
         assert [state[0] for state in states(market, user, ids)] == ["filled", "canceled", "canceled"]
         assert sum(row["quantity"] for row in market.rows("positions", user)) == left
 
-    def test_a_position_that_another_order_turns_round_leaves_them_nothing(
-        self, market: Market, ticker: Ticker
-    ) -> None:
-        user = market.user(position_mode="netting")
-        ids = placed(market, bracket_request(user, market_leg()))
-        market.trade(user, side="sell", quantity="3")
-
-        assert ticker.tick(EURUSD, *LOSS) == ["canceled"]
-
-        assert [state[0] for state in states(market, user, ids)] == ["filled", "canceled", "canceled"]
-        assert [(row["side"], row["quantity"]) for row in market.rows("positions", user) if row["quantity"]] == [
-            ("short", 2)
-        ]
-
     def test_a_stop_out_takes_them_with_the_position(self, market: Market) -> None:
         user = market.user(balance="1200", position_mode="netting")
         ids = placed(market, bracket_request(user, market_leg(), stop_loss={"stop_price": "1.0800"}))
