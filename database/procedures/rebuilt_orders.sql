@@ -56,7 +56,9 @@ LANGUAGE sql STABLE AS $$
             (array_agg(l.status ORDER BY l.version DESC))[1] AS status,
             (array_agg(l.details ORDER BY l.version DESC) FILTER (WHERE l.details ?& ARRAY['bid', 'ask']))[1] AS quote,
             (array_agg(l.details ->> 'expires_at') FILTER (WHERE l.action = 'APPROVED'))[1] AS expires_at,
-            (array_agg(l.details ->> 'active_at') FILTER (WHERE l.action = 'APPROVED'))[1] AS active_at,
+            (array_agg(l.details ->> 'active_at' ORDER BY l.version DESC) FILTER (
+                WHERE l.details ? 'active_at' AND l.action IN ('APPROVED', 'CONDITION_MET')
+            ))[1] AS active_at,
             min(l.created_at) FILTER (WHERE l.action = 'TRIGGERED') AS triggered_at,
             -- Of what waited for a price; any other slips from the one quote of its audit.
             max((l.details ->> 'slipped')::numeric) AS slipped,
@@ -65,7 +67,9 @@ LANGUAGE sql STABLE AS $$
                 WHERE l.details ? 'held_quantity'
             ))[1]::numeric AS held_quantity,
             -- Where a stop that trailed was touched.
-            (array_agg(l.details ->> 'level') FILTER (WHERE l.details ? 'level'))[1]::numeric AS level,
+            (array_agg(l.details ->> 'level') FILTER (
+                WHERE l.details ? 'level' AND l.action <> 'CONDITION_MET'
+            ))[1]::numeric AS level,
             jsonb_object_agg(l.details ->> 'place', utc_text(l.created_at)) FILTER (
                 WHERE l.action = 'CONDITION_MET' AND l.details ? 'place'
             ) AS conditions_met,

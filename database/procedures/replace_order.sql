@@ -184,7 +184,12 @@ DECLARE
     v_sequence bigint := p_account.last_sequence + 1;
     v_answer jsonb;
 BEGIN
-    UPDATE orders SET status = 'replaced', leaves_quantity = 0, version = version + 1, updated_at = p_at
+    UPDATE orders SET
+        status = 'replaced',
+        leaves_quantity = 0,
+        held_quantity = 0,
+        version = version + 1,
+        updated_at = p_at
     WHERE user_id = p_old.user_id AND id = p_old.id
     RETURNING * INTO STRICT p_old;
     p_account.audit_head := append_audit(p_account, p_old.id, ARRAY[ROW('REPLACED', 'replaced', jsonb_build_object(
