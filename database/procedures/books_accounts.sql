@@ -47,14 +47,16 @@ LANGUAGE sql STABLE AS $$
             l.user_id, l.account_id, l.id, operator_event(l.action) AS event_type, l.created_at,
             (l.details ->> 'balance_after')::numeric AS balance, l.details -> 'after' AS after
         FROM order_audit_log AS l
-        WHERE l.action IN ('DEPOSITED', 'WITHDRAWN', 'ADJUSTED', 'WITHDRAWAL_REFUSED', 'ACCOUNT_CHANGED')
+        WHERE l.action IN (
+            'DEPOSITED', 'WITHDRAWN', 'ADJUSTED', 'WITHDRAWAL_REFUSED', 'ACCOUNT_CHANGED', 'RISK_SETTINGS_CHANGED'
+        )
     ),
     told AS (
         SELECT v.user_id, v.account_id, v.id, v.event_type, v.created_at, v.payload -> 'account' AS account
         FROM events AS v
         WHERE v.event_type IN (
             'account.deposited', 'account.withdrawn', 'account.adjusted', 'account.withdrawal_refused',
-            'account.changed'
+            'account.changed', 'account.risk_settings_changed'
         )
     )
     SELECT

@@ -26,11 +26,12 @@ BEGIN
                         'max_working_orders', r.max_working_orders,
                         'daily_trade_limit', r.daily_trade_limit,
                         'max_daily_loss', money_form(r.max_daily_loss, a.currency),
-                        'margin_call_threshold', number_form(r.margin_call_threshold)
+                        'margin_call_threshold', number_form(s.margin_call_threshold)
                     ) END
                 ) ORDER BY a.id), '[]')
                 FROM accounts AS a
-                LEFT JOIN risk_settings AS r ON r.user_id = a.user_id AND r.account_id = a.id
+                LEFT JOIN risk_settings AS s ON s.user_id = a.user_id AND s.account_id = a.id
+                LEFT JOIN effective_limits AS r ON r.user_id = a.user_id AND r.account_id = a.id
                 WHERE a.user_id = u.id
             )
         )
