@@ -53,8 +53,14 @@ class Limit:
     message: str = "Your limit is"
 
 
-def lots(*quantities: str) -> Any:
-    return tuple({"quantity": quantity} for quantity in quantities)
+def three(name: str, values: tuple[object, object, object], **fields: object) -> tuple[Fields, Fields, Fields]:
+    """The same but for one value."""
+    below, at, above = ({name: value} | fields for value in values)
+    return below, at, above
+
+
+def lots(below: str, at: str, above: str) -> tuple[Fields, Fields, Fields]:
+    return three("quantity", (below, at, above))
 
 
 def times(*counts: int, **fields: object) -> Any:
@@ -75,7 +81,7 @@ LIMITS = (
     Limit(
         "max_concentration_percent",
         {"max_concentration_percent": 50},
-        tuple({"quantity": q, "limit_price": "1.25", "time_in_force": "gtc"} for q in ("0.99", "1", "1.01")),
+        three("quantity", ("0.99", "1", "1.01"), limit_price="1.25"),
         trades=[{"symbol": "GBPUSD", "quantity": "1"}],
         expected=("filled", "filled", DENIED),
     ),
@@ -84,13 +90,13 @@ LIMITS = (
     # a lot bought at 1.10026 stands at -26
     Limit(
         "max_daily_loss",
-        tuple({"max_daily_loss": loss} for loss in ("26.01", "26", "25.99")),  # type: ignore[arg-type]
+        three("max_daily_loss", ("26.01", "26", "25.99")),
         trades=[{"quantity": "1"}],
         expected=REACHED,
     ),
     Limit(
         "max_drawdown_percent",
-        tuple({"max_drawdown_percent": percent} for percent in ("0.0261", "0.026", "0.0259")),  # type: ignore[arg-type]
+        three("max_drawdown_percent", ("0.0261", "0.026", "0.0259")),
         trades=[{"quantity": "1"}],
         expected=REACHED,
     ),
@@ -104,14 +110,14 @@ LIMITS = (
     Limit(
         "stop_loss_min_percent",
         {"stop_loss_min_percent": 1},
-        tuple({"limit_price": "1.0000", "stop_loss": stop} for stop in ("0.98999", "0.99", "0.99001")),
+        three("stop_loss", ("0.98999", "0.99", "0.99001"), limit_price="1.0000"),
         field="stop_loss",
         message="Your stop loss must be at least 1 percent away",
     ),
     Limit(
         "stop_loss_max_percent",
         {"stop_loss_max_percent": 1},
-        tuple({"limit_price": "1.0000", "stop_loss": stop} for stop in ("0.99001", "0.99", "0.98999")),
+        three("stop_loss", ("0.99001", "0.99", "0.98999"), limit_price="1.0000"),
         field="stop_loss",
         message="Your stop loss may be at most 1 percent away",
     ),
@@ -119,7 +125,7 @@ LIMITS = (
     Limit(
         "price_collar_percent",
         {"price_collar_percent": 10},
-        tuple({"limit_price": price} for price in ("0.99019", "0.99018", "0.99017")),
+        three("limit_price", ("0.99019", "0.99018", "0.99017")),
         field="limit_price",
         message="The price lies 10.00 percent away from the quote",
     ),
@@ -135,9 +141,11 @@ NAMES = [limit.name for limit in LIMITS]
 
 def situation(limit: Limit, place: int) -> tuple[Fields, Fields, list[Fields], list[Fields]]:
     """Settings, order, trades and resting orders of one of the three."""
-    given = (limit.risk, limit.order, limit.trades, limit.rests)
-    chosen = [one[place] if isinstance(one, tuple) else one for one in given]
-    return tuple(chosen)  # type: ignore[return-value]
+
+    def chosen[T](one: tuple[T, T, T] | T) -> T:
+        return one[place] if isinstance(one, tuple) else one  # pyright: ignore[reportUnknownVariableType]
+
+    return chosen(limit.risk), chosen(limit.order), chosen(limit.trades), chosen(limit.rests)
 
 
 @pytest.fixture(scope="module")

@@ -206,8 +206,9 @@ def _position_data(fact: Facts) -> dict[str, object]:
 
 
 def _account_data(fact: Facts) -> dict[str, object]:
-    # Told only where an operator changed one of them.
-    terms = {name: fact.get(name) for name in ("kyc_status", "account_status", "account_tier", "position_mode")}
+    # Told only where an operator or a risk officer changed one of them.
+    told = ("kyc_status", "account_status", "account_tier", "position_mode", "limits")
+    terms = {name: fact.get(name) for name in told}
     # margin_level is null while no margin is used: its absence would read as "unchanged".
     return _present(terms | {"leverage": _number(fact.get("leverage"))}) | {
         "currency": fact["currency"],
