@@ -4,8 +4,8 @@
 -- Every procedure that locks an account does so as the first thing, so that the row is there before any business of the
 -- day; a job that calls it for all accounts, at any time after their boundary, finds the equity of that time:
 --   SELECT open_account_day(lock_account(user_id, account_id), clock_timestamp()), one transaction an account.
--- A day begins at day_start_hour in day_time_zone (effective_limits) or where the one before it ended, if that is later:
--- a changed boundary holds from the next day on. start_equity is the balance and the P&L at the last quotes, whatever
+-- A day begins at day_start_hour in day_time_zone (effective_limits), or where the one before it ended if that is
+-- later: a changed boundary holds from the next day on. start_equity is the balance and the P&L at the last quotes, whatever
 -- their age; the balance alone where something held has no quote at all. Amounts are in account currency.
 CREATE OR REPLACE FUNCTION open_account_day(p_account accounts, p_at timestamptz) RETURNS accounts
 LANGUAGE plpgsql AS $$

@@ -147,8 +147,8 @@ BEGIN
 END
 $$;
 
--- Only the platform's own orders carry a notice, only replace_order's take another one's place, and only those of a group
--- come with others.
+-- Only the platform's own orders carry a notice, only replace_order's take another one's place, and only those of a
+-- group come with others.
 CREATE OR REPLACE FUNCTION as_a_caller_may_say(request jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE AS $$
     SELECT request - ARRAY['notice', 'replaces_order_id', 'group_size', 'exit_stop_price']

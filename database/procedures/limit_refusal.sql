@@ -182,8 +182,8 @@ LANGUAGE sql STABLE AS $$
     OFFSET 0
 $$;
 
--- A new order: p_quantity lots are filled, p_added of them add to the exposure, judged at p_price. p_position is what it
--- meets, all NULL without. What the account holds, and what is in flight, is for the caller to say.
+-- A new order: p_quantity lots are filled, p_added of them add to the exposure, judged at p_price. p_position is what
+-- it meets, all NULL without. What the account holds, and what is in flight, is for the caller to say.
 CREATE OR REPLACE FUNCTION new_limit_case(
     request jsonb, p_position positions, p_quantity numeric, p_added numeric, p_price numeric
 ) RETURNS limit_case

@@ -71,8 +71,7 @@ SELECT
             THEN coalesce(r.price_collar_percent, d.price_collar_percent)
     END AS price_collar_percent,
     -- An account's own come on top of its tier's.
-    coalesce(r.restricted_symbols || d.restricted_symbols, r.restricted_symbols, d.restricted_symbols)
-    AS restricted_symbols,
+    r.restricted_symbols || d.restricted_symbols AS restricted_symbols,
     CASE
         WHEN array_position(r.unlimited, 'leverage_profile') IS NULL
             THEN coalesce(r.leverage_profile, d.leverage_profile)

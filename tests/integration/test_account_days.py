@@ -149,7 +149,7 @@ class TestWhatCounts:
         end_day(market, user)
 
         assert market.trade(user, quantity="0.01")["outcome"] == "filled"
-        market.quote("EURUSD", "1.0801", "1.0803")
+        market.quote("EURUSD", "1.0803", "1.0805")
         assert market.trade(user, quantity="0.01")["outcome"] == "filled"
         market.quote("EURUSD", "1.0798", "1.0800")
         assert market.trade(user, quantity="0.01")["details"]["limit"] == "max_daily_loss"

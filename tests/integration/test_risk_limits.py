@@ -1,7 +1,7 @@
 """Each limit: one step below it, at it and one step above; wherever an order is judged; and raced by 20 callers."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -12,7 +12,16 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.kit import MigratedTemplate, User
-from tests.kit.orders import Market, Outcome, keyed_request, resting_request, send, told_at_once
+from tests.kit.orders import (
+    Market,
+    Outcome,
+    details_of,
+    keyed_request,
+    raises_sqlstate,
+    resting_request,
+    send,
+    told_at_once,
+)
 from tests.kit.ticks import Ticker
 
 CALLERS = 20
@@ -21,17 +30,15 @@ BELOW_AT_ABOVE = (TAKEN, TAKEN, DENIED)
 # A loss that has reached its limit is a loss too many.
 REACHED = (TAKEN, DENIED, DENIED)
 # An account that nothing binds but what a test gives.
-UNBOUND: dict[str, object] = dict.fromkeys(
-    (
-        "max_order_notional",
-        "max_position_size",
-        "max_positions",
-        "max_working_orders",
-        "daily_trade_limit",
-        "max_daily_loss",
-        "price_collar_percent",
-    )
-)
+UNBOUND: dict[str, object] = {
+    "max_order_notional": None,
+    "max_position_size": None,
+    "max_positions": None,
+    "max_working_orders": None,
+    "daily_trade_limit": None,
+    "max_daily_loss": None,
+    "price_collar_percent": None,
+}
 
 type Fields = dict[str, object]
 
@@ -141,11 +148,11 @@ NAMES = [limit.name for limit in LIMITS]
 
 def situation(limit: Limit, place: int) -> tuple[Fields, Fields, list[Fields], list[Fields]]:
     """Settings, order, trades and resting orders of one of the three."""
-
-    def chosen[T](one: tuple[T, T, T] | T) -> T:
-        return one[place] if isinstance(one, tuple) else one  # pyright: ignore[reportUnknownVariableType]
-
-    return chosen(limit.risk), chosen(limit.order), chosen(limit.trades), chosen(limit.rests)
+    risk = limit.risk[place] if isinstance(limit.risk, tuple) else limit.risk
+    order = limit.order[place] if isinstance(limit.order, tuple) else limit.order
+    trades = limit.trades[place] if isinstance(limit.trades, tuple) else limit.trades
+    rests = limit.rests[place] if isinstance(limit.rests, tuple) else limit.rests
+    return risk, order, trades, rests
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +184,7 @@ def given_user(market: Market, limit: Limit, place: int, **facts: Any) -> tuple[
     return user, order
 
 
-def bind(market: Market, user: User, risk: Fields) -> None:
+def bind(market: Market, user: User, risk: Mapping[str, object]) -> None:
     """Set limits by hand, as the owner."""
     for name, value in risk.items():
         market.execute(
@@ -560,14 +567,35 @@ class TestStopLossRequired:
         assert [told(outcome) for outcome in outcomes] == [DENIED] * 2
 
 
-def test_a_limit_that_has_been_lowered_refuses_a_restless_racer(market: Market) -> None:
-    """A change holds for the next order of the account."""
-    user = market.user(risk=UNBOUND)
-    assert market.place(user, quantity="2")["outcome"] == "new"
+class TestStopLossKept:
+    """What an order has to bring, its position may not lose afterwards."""
 
-    bind(market, user, {"max_order_quantity": 1})
+    @pytest.mark.parametrize(
+        ("side", "stop_loss", "further", "closer"),
+        [("buy", "1.0900", "1.0400", "1.0950"), ("sell", "1.1100", "1.1600", "1.1050")],
+    )
+    def test_it_moves_closer_and_not_too_far_away_and_is_not_removed(
+        self, market: Market, side: str, stop_loss: str, further: str, closer: str
+    ) -> None:
+        user = market.user(risk=UNBOUND | {"stop_loss_required": True, "stop_loss_max_percent": 5})
+        position_id = market.trade(user, side=side, stop_loss=stop_loss)["position_id"]
 
-    assert market.place(user, quantity="2")["details"]["limit"] == "max_order_quantity"
+        def change(level: str | None) -> Outcome:
+            request = keyed_request(user, position_id=position_id, levels={"stop_loss": level})
+            return send(market.trader, request, "change_position")
+
+        for level, limit in ((None, "stop_loss_required"), (further, "stop_loss_max_percent")):
+            with raises_sqlstate("TR015") as caught:
+                change(level)
+            assert details_of(caught.value)["limit"] == limit
+        assert change(closer)["outcome"] == "changed"
+
+    def test_without_these_limits_it_may_go(self, market: Market) -> None:
+        user = market.user(risk=UNBOUND)
+        position_id = market.trade(user, stop_loss="1.0")["position_id"]
+        request = keyed_request(user, position_id=position_id, levels={"stop_loss": None})
+
+        assert send(market.trader, request, "change_position")["outcome"] == "changed"
 
 
 def test_what_a_database_without_limits_reads(market: Market) -> None:
