@@ -48,7 +48,7 @@ def patch_defaults(request: Request) -> Response:
     caller = _admit(request, state_changing=True)
     body = request.json()
     change = risk_change(request, body)
-    tier = request.path_parameters["tier"].lower()
+    tier = request.path_parameters["tier"]
     act = change_limits_of_tier(_store(), tier, change, _officer(request, caller), _terms(request, body))
     return Response(200, changed_body(_outcome(request, act).answer))
 

@@ -231,7 +231,7 @@ class TestATier:
         as_tier = api.market.user(tier="silver")
         own = api.market.user(tier="silver", risk={"max_order_quantity": 5})
 
-        answer = api.change_tier("Silver", {"max_order_quantity": "0.5"})
+        answer = api.change_tier("silver", {"max_order_quantity": "0.5"})
 
         assert (answer.status, answer.body["tier"]) == (200, "silver")
         assert (answer.body["before"], answer.body["after"]) == (

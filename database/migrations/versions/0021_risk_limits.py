@@ -109,10 +109,10 @@ def _defaults() -> None:
         tier, max_position_size, max_positions, max_working_orders, daily_trade_limit, max_daily_loss,
         max_order_notional, price_collar_percent, day_time_zone, day_start_hour
     ) VALUES
-    ('bronze', 100000, 10, 100, 100, 10000, 50000000, 50, 'UTC', 0),
-    ('silver', 100000, 10, 100, 100, 10000, 100000000, 50, 'UTC', 0),
-    ('gold', 100000, 10, 100, 100, 10000, 250000000, 50, 'UTC', 0),
-    ('platinum', 100000, 10, 100, 100, 10000, 500000000, 50, 'UTC', 0);
+    ('bronze', 100000, 10, 100, 100, 10000, 50000000, 80, 'UTC', 0),
+    ('silver', 100000, 10, 100, 100, 10000, 100000000, 80, 'UTC', 0),
+    ('gold', 100000, 10, 100, 100, 10000, 250000000, 80, 'UTC', 0),
+    ('platinum', 100000, 10, 100, 100, 10000, 500000000, 80, 'UTC', 0);
     """)
     op.execute(secure("risk_defaults", by_user=False, procedures="SELECT, UPDATE"))
 

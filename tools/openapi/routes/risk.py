@@ -132,7 +132,7 @@ TIER_FACTS: Mapping[str, Any] = {
     "max_working_orders": 100,
     "daily_trade_limit": 100,
     "max_daily_loss": 10000,
-    "price_collar_percent": 50,
+    "price_collar_percent": 80,
     "day_time_zone": "UTC",
     "day_start_hour": 0,
 }
@@ -162,7 +162,7 @@ SETTINGS_FACTS: Mapping[str, Any] = {
 }
 ROLE = "For the role risk_officer alone; another is FORBIDDEN whatever its permissions."
 BODY_EXAMPLE = {"limits": {"max_positions": 5, "max_exposure": "500000"}, "reason": SAID, "idempotency_key": "risk-7"}
-TIER = Parameter("tier", word(TIERS), "A tier; its case is ignored.", required=True, in_path=True)
+TIER = Parameter("tier", word(TIERS), "A tier.", required=True, in_path=True)
 
 RISK = (
     Operation(
