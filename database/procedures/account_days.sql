@@ -1,8 +1,8 @@
 -- The days of an account: what it had when each began, from which the day's loss and the drawdown are counted.
 
 -- Opens the account's day at p_at, unless it is open; the account's row as it is then. The caller holds its lock.
--- lock_account calls it, so that the row is there before any business of the day; a job that locks each account once its
--- day_ends_at has passed, in a transaction of its own, opens the day with the equity of that time.
+-- lock_account calls it, so that the row is there before any business of the day; a job that locks each account once
+-- its day_ends_at has passed, in a transaction of its own, opens the day with the equity of that time.
 -- A day begins at day_start_hour in day_time_zone (effective_limits), or where the one before it ended if that is
 -- later: a changed boundary holds from the next day on. start_equity is the balance and the P&L at the last quotes,
 -- whatever their age; the balance alone where something held has no quote at all. Amounts are in account currency.
