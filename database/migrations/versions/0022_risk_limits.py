@@ -5,8 +5,8 @@ from alembic import op
 from database.migrations.policies import secure
 from database.migrations.roles import create_role, limit_role
 
-revision = "0021"
-down_revision = "0020"
+revision = "0022"
+down_revision = "0021"
 
 ROLE = "function_risk_officer"
 LIMITS_MS = {"statement_timeout": 5000, "lock_timeout": 4000}
