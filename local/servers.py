@@ -29,6 +29,7 @@ LOGIN_ROLES = (
     "function_operator",
     "function_risk_officer",
     "function_triggers",
+    "function_risk_officer",
     "compliance",
     "backup",
 )

@@ -14,7 +14,9 @@ LANGUAGE sql STABLE AS $$
     CROSS JOIN LATERAL jsonb_each(l.details -> 'after') AS c
     WHERE l.action = 'ACCOUNT_CHANGED'
     WINDOW term AS (
-        PARTITION BY l.user_id, CASE WHEN c.key IN ('leverage', 'position_mode') THEN l.account_id END, c.key
+        PARTITION BY l.user_id, CASE
+            WHEN c.key IN ('leverage', 'position_mode', 'trading_state') THEN l.account_id
+        END, c.key
         ORDER BY l.created_at, l.version
     )
 $$;
@@ -29,7 +31,7 @@ LANGUAGE sql STABLE AS $$
     CROSS JOIN LATERAL (
         SELECT jsonb_build_object(
             'kyc_status', p.kyc_status, 'account_status', p.account_status, 'account_tier', p.account_tier,
-            'leverage', a.leverage, 'position_mode', a.position_mode
+            'leverage', a.leverage, 'position_mode', a.position_mode, 'trading_state', a.trading_state
         ) -> t.field AS value
     ) AS n
     WHERE t.is_last AND t.after IS DISTINCT FROM n.value

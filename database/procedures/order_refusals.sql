@@ -48,6 +48,13 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION is_halted(p_account accounts, p_terms order_terms) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN 'halted' IN (p_terms.platform_trading_state, p_terms.instrument_trading_state, p_account.trading_state);
+END
+$$;
+
 -- The lots of a position that an order on p_side takes from: 0 where it would add to it, and without one.
 CREATE OR REPLACE FUNCTION held_against(p_position positions, p_side text) RETURNS numeric
 LANGUAGE plpgsql IMMUTABLE AS $$
@@ -160,6 +167,7 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'refusal(text, text, text, text, text, jsonb)',
         'eligibility_refusal(accounts, order_terms, boolean, boolean, timestamptz)',
+        'is_halted(accounts, order_terms)',
         'held_against(positions, text)',
         'quantity_to_fill(jsonb, numeric)',
         'position_refusal(accounts, text, numeric, numeric, boolean)',

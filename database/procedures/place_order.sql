@@ -67,9 +67,9 @@ BEGIN
     PERFORM check_resting_prices(request, p_terms);
     PERFORM check_display(request, p_terms);
     refusal := coalesce(
-        -- A closed market fills nothing, but lets an order wait for its opening.
+        -- A closed market fills nothing, but lets an order wait for its opening. While halted nothing new rests.
         eligibility_refusal(
-            p_account, p_terms, v_reducing,
+            p_account, p_terms, v_reducing AND NOT (v_rests AND is_halted(p_account, p_terms)),
             v_rests OR market_is_open(p_terms.calendar, p_at), p_at
         ),
         position_refusal(

@@ -67,7 +67,9 @@ BEGIN
         'reduces', v_reduces,
         'refusal', coalesce(
             -- An order that rests may wait for its market to open.
-            eligibility_refusal(v_account, v_terms, v_reduces, v_open OR v_rests, v_at),
+            eligibility_refusal(
+                v_account, v_terms, v_reduces AND NOT (v_rests AND is_halted(v_account, v_terms)), v_open OR v_rests, v_at
+            ),
             -- As accept_order: another venue neither turns a position round nor cuts an order.
             CASE WHEN v_held > 0 AND NOT v_rests AND EXISTS (
                 SELECT FROM instruments AS i WHERE i.symbol = v_terms.symbol AND i.venue <> 'internal'
@@ -146,5 +148,6 @@ GRANT EXECUTE ON FUNCTION eligibility_refusal(
 ) TO trading_readers;
 GRANT EXECUTE ON FUNCTION position_refusal(accounts, text, numeric, numeric, boolean) TO trading_readers;
 GRANT EXECUTE ON FUNCTION larger_refusal(text, numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION is_halted(accounts, order_terms) TO trading_readers;
 GRANT EXECUTE ON FUNCTION held_against(positions, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION quantity_to_fill(jsonb, numeric) TO trading_readers;
