@@ -6,8 +6,8 @@
 -- request {version: 1, scope: 'platform' | 'symbol' | 'account', symbol? (of a symbol), account_id? (of an account),
 --   trading_state: 'active' | 'reducing' | 'halted', reason, actor, actor_id?, idempotency_key, request_hash,
 --   request_id?, ip_address?, user_agent?, email?}
--- -> {replayed, answer: {change_id, scope, symbol, account_id, before, trading_state, reason, sequence, transact_time}};
---   `sequence` is that of the account's event, NULL for another scope and where nothing changed.
+-- -> {replayed, answer: {change_id, scope, symbol, account_id, before, trading_state, reason, sequence,
+--   transact_time}}; `sequence` is that of the account's event, NULL for another scope and where nothing changed.
 -- Raises TR001 no such account, TR002 no such symbol, TR003 key reused, TR006 a value, TR011 the actor's own account.
 CREATE OR REPLACE FUNCTION set_trading_state(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$

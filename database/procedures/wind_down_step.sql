@@ -36,9 +36,9 @@ $$;
 
 -- One step, one transaction: first all working orders of the scope are canceled; then, to flatten, one position is
 -- closed at the market, the oldest that can be closed now. What somebody else has done meanwhile is not done again.
--- request {version: 1, wind_down_id, user_id, account_id, holder, fencing, request_id?}
+-- request {version: 1, wind_down_id, user_id, account_id, holder, fencing, lease_ms, request_id?}
 -- -> {state, orders_canceled, positions_closed, sequence: the event's, NULL without one}
---   more: there may be more to do. waiting: what is left cannot be closed now, and is due again in a minute.
+--   more: there may be more to do; the lease is renewed. waiting: what is left cannot be closed now, and is due again in a minute.
 --   done: nothing is left. lost: another worker has the lease.
 CREATE OR REPLACE FUNCTION wind_down_step(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -75,7 +75,9 @@ BEGIN
         positions_closed = w.positions_closed + (v_closed IS NOT NULL)::integer,
         done_at = CASE v_state WHEN 'done' THEN v_at END,
         due_at = CASE v_state WHEN 'waiting' THEN v_at + interval '1 minute' ELSE w.due_at END,
-        lease_expires_at = CASE v_state WHEN 'more' THEN w.lease_expires_at END
+        lease_expires_at = CASE v_state
+            WHEN 'more' THEN v_at + (request ->> 'lease_ms')::integer * interval '1 millisecond'
+        END
     WHERE w.user_id = v_work.user_id AND w.account_id = v_work.account_id AND w.wind_down_id = v_work.wind_down_id;
     RETURN jsonb_build_object(
         'state', v_state, 'orders_canceled', jsonb_array_length(v_canceled),

@@ -113,8 +113,8 @@ LANGUAGE sql STABLE AS $$
     GROUP BY x.user_id, x.account_id
 $$;
 
--- How far one has come. -> wind_down_answer and {reason, actor, done: accounts, waiting: accounts of which something could
--- not be closed yet, orders_canceled, positions_closed, finished}; TR001 no such wind-down.
+-- How far one has come. -> wind_down_answer and {reason, actor, done: accounts, waiting: accounts that were looked at
+-- and are not done, orders_canceled, positions_closed, finished}; TR001 no such wind-down.
 CREATE OR REPLACE FUNCTION get_wind_down(p_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE

@@ -223,7 +223,8 @@ class TestStarting:
         started = officer.wind_down("account", **account(trader))["answer"]
 
         ((actor, details),) = market.execute(
-            "SELECT actor, details FROM platform_audit_log WHERE action = 'WIND_DOWN_STARTED' ORDER BY version DESC LIMIT 1"
+            "SELECT actor, details FROM platform_audit_log WHERE action = 'WIND_DOWN_STARTED' "
+            "ORDER BY version DESC LIMIT 1"
         )
         assert (actor, details["wind_down_id"]) == (str(officer.user_id), started["wind_down_id"])
 

@@ -60,7 +60,8 @@ class Officer:
 
     def step(self, claimed: dict[str, Any], holder: uuid.UUID = HOLDER) -> dict[str, Any]:
         """One step of one account."""
-        return call(self.triggers, "wind_down_step", claimed | {"holder": str(holder), "request_id": "test-wind-down"})
+        lease = {"holder": str(holder), "lease_ms": 60_000}
+        return call(self.triggers, "wind_down_step", claimed | lease | {"request_id": "test-wind-down"})
 
     def work(self) -> list[str]:
         """Work off all that is due; the states of the steps."""
