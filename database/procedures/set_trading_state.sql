@@ -25,12 +25,7 @@ BEGIN
     END IF;
     PERFORM lock_actor_key(request);
     v_account := account_of_scope(request);
-    -- Locked, so that of two changes each begins where the other ended.
-    v_before := CASE request ->> 'scope'
-        WHEN 'account' THEN v_account.trading_state
-        WHEN 'symbol' THEN locked_symbol_state(request ->> 'symbol')
-        ELSE (SELECT s.trading_state FROM platform_settings AS s FOR NO KEY UPDATE)
-    END;
+    v_before := state_of_scope(request, v_account);
     v_kept := kept_state_change(request);
     IF v_kept.id IS NOT NULL THEN
         RETURN jsonb_build_object('replayed', true, 'answer', v_kept.answer);
@@ -84,6 +79,21 @@ BEGIN
         END IF;
     END IF;
     RETURN v_account;
+END
+$$;
+
+-- The state as it is, its row locked, so that of two changes each begins where the other ended.
+CREATE OR REPLACE FUNCTION state_of_scope(request jsonb, p_account accounts) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_state text := p_account.trading_state;
+BEGIN
+    IF request ->> 'scope' = 'symbol' THEN
+        RETURN locked_symbol_state(request ->> 'symbol');
+    ELSIF request ->> 'scope' = 'platform' THEN
+        SELECT s.trading_state INTO v_state FROM platform_settings AS s FOR NO KEY UPDATE;
+    END IF;
+    RETURN v_state;
 END
 $$;
 
@@ -241,6 +251,7 @@ BEGIN
         'set_trading_state(jsonb)',
         'check_scope(jsonb)',
         'account_of_scope(jsonb)',
+        'state_of_scope(jsonb, accounts)',
         'locked_symbol_state(text)',
         'kept_state_change(jsonb)',
         'write_trading_state(jsonb, accounts, text, timestamptz)',

@@ -1,20 +1,16 @@
-"""Who set which trading state, and the winding down of what a kill switch leaves: orders canceled, positions closed."""
+"""Who set which trading state, the circuit breakers that set one too, and the winding down of what is left then."""
 
 from alembic import op
 
 from database.migrations.policies import secure
-from database.migrations.roles import create_role, limit_role
 
 revision = "0023"
-down_revision = "0019"
+down_revision = "0022"
 
 STATES = "('active', 'reducing', 'halted')"
 
 
 def upgrade() -> None:
-    op.execute(create_role("function_risk_officer", "LOGIN"))
-    op.execute(limit_role("function_risk_officer", {"statement_timeout": 5000, "lock_timeout": 4000}))
-    op.execute("GRANT USAGE ON SCHEMA public TO function_risk_officer")
     op.execute(f"""
     -- Each time that somebody set a state, also to what it was already. Rows are only added.
     CREATE TABLE trading_state_changes (
@@ -75,10 +71,45 @@ def upgrade() -> None:
     CREATE INDEX wind_down_accounts_due ON wind_down_accounts (due_at) WHERE done_at IS NULL;
     CREATE INDEX wind_down_accounts_of ON wind_down_accounts (wind_down_id);
     """)
+    op.execute("""
+    -- At what a symbol's breaker trips; NULL: never. A move is between the lowest and the highest mid of
+    -- price_move_window_s, a spread is of the mid, both in percent.
+    CREATE TABLE symbol_breakers (
+        symbol text PRIMARY KEY REFERENCES instruments,
+        move_percent numeric CHECK (move_percent > 0),
+        spread_percent numeric CHECK (spread_percent > 0)
+    );
+    ALTER TABLE platform_settings
+    ADD COLUMN price_move_window_s integer NOT NULL DEFAULT 60 CHECK (price_move_window_s BETWEEN 1 AND 3600),
+    -- The platform's breaker: so many percent of the orders of a window refused, of at least so many, sent by at least
+    -- so many users, because one whose orders are all bad is nobody's emergency but their own.
+    ADD COLUMN reject_rate_percent numeric DEFAULT 50 CHECK (reject_rate_percent BETWEEN 0 AND 100),
+    ADD COLUMN reject_rate_window_s integer NOT NULL DEFAULT 60 CHECK (reject_rate_window_s BETWEEN 1 AND 3600),
+    ADD COLUMN reject_rate_orders_min integer NOT NULL DEFAULT 100 CHECK (reject_rate_orders_min > 0),
+    ADD COLUMN reject_rate_users_min integer NOT NULL DEFAULT 5 CHECK (reject_rate_users_min > 0);
+
+    -- The mids of a symbol in the window that runs and in the one before it: together they reach back one to two.
+    CREATE TYPE price_range AS (
+        since timestamptz,
+        low numeric,
+        high numeric,
+        low_before numeric,
+        high_before numeric
+    );
+    ALTER TABLE quotes ADD COLUMN range price_range;
+    """)
+    op.execute(secure("symbol_breakers", by_user=False, procedures="SELECT"))
     op.execute(secure("trading_state_changes", by_user=True, procedures="SELECT, INSERT"))
     op.execute(secure("wind_downs", by_user=False, procedures="SELECT, INSERT"))
     op.execute(secure("wind_down_accounts", by_user=True))
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE wind_down_accounts, wind_downs, trading_state_changes")
+    op.execute("""
+    ALTER TABLE quotes DROP COLUMN range;
+    DROP TYPE price_range;
+    ALTER TABLE platform_settings
+    DROP COLUMN price_move_window_s, DROP COLUMN reject_rate_percent, DROP COLUMN reject_rate_window_s,
+    DROP COLUMN reject_rate_orders_min, DROP COLUMN reject_rate_users_min;
+    DROP TABLE symbol_breakers, wind_down_accounts, wind_downs, trading_state_changes;
+    """)
