@@ -29,7 +29,6 @@ LOGIN_ROLES = (
     "function_operator",
     "function_risk_officer",
     "function_triggers",
-    "function_risk_officer",
     "compliance",
     "backup",
 )

@@ -87,9 +87,34 @@ LANGUAGE sql STABLE AS $$
     GROUP BY s.reject_rate_orders_min, s.reject_rate_users_min
 $$;
 
--- Looks at what no quote and no single order shows. request {version: 1} -> {tripped: whether the platform's tripped,
--- reject_rate: percent or NULL}
-CREATE OR REPLACE FUNCTION watch_platform_breaker(request jsonb) RETURNS jsonb
+-- Active accounts whose last closes all were losses, as many as their limit allows and since somebody last set their
+-- state. Only those are looked at that have changed since p_since.
+CREATE OR REPLACE FUNCTION accounts_losing(p_since timestamptz)
+RETURNS TABLE (user_id uuid, account_id uuid, losses bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT a.user_id, a.id, r.losses
+    FROM accounts AS a
+    INNER JOIN effective_limits AS l ON a.user_id = l.user_id AND a.id = l.account_id
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE e.amount < 0) AS losses
+        FROM (
+            SELECT e.amount FROM ledger_entries AS e
+            WHERE e.user_id = a.user_id AND e.account_id = a.id AND e.entry_type = 'realized_pnl'
+                AND e.created_at > (
+                    SELECT coalesce(max(c.changed_at), '-infinity') FROM trading_state_changes AS c
+                    WHERE c.scope = 'account' AND c.symbol IS NULL AND c.account_id = a.id
+                )
+            ORDER BY e.entry_number DESC
+            LIMIT l.max_losses_in_a_row
+        ) AS e
+    ) AS r
+    WHERE a.updated_at >= p_since AND a.trading_state = 'active' AND r.losses >= l.max_losses_in_a_row
+$$;
+
+-- Looks at what no quote and no single order shows: the platform's breaker is tripped here, the accounts that are due
+-- are named. request {version: 1, since: time, accounts_max}
+-- -> {tripped: whether the platform's tripped, reject_rate: percent or NULL, due: [{user_id, account_id}]}
+CREATE OR REPLACE FUNCTION watch_breakers(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_at CONSTANT timestamptz := clock_timestamp();
@@ -103,7 +128,30 @@ BEGIN
             'Circuit breaker: %s %% of the orders were refused, more than %s %%', round(v_rate, 2), trim_scale(v_max)
         ), v_at);
     END IF;
-    RETURN jsonb_build_object('tripped', v_tripped, 'reject_rate', round(v_rate, 2));
+    RETURN jsonb_build_object('tripped', v_tripped, 'reject_rate', round(v_rate, 2), 'due', (
+        SELECT coalesce(jsonb_agg(jsonb_build_object('user_id', x.user_id, 'account_id', x.account_id)), '[]')
+        FROM (
+            SELECT * FROM accounts_losing((request ->> 'since')::timestamptz) LIMIT (request ->> 'accounts_max')::integer
+        ) AS x
+    ));
+END
+$$;
+
+-- Trips one account's breaker, looked at again under its lock. request {version: 1, user_id, account_id, request_id?}
+-- -> {tripped, losses}
+CREATE OR REPLACE FUNCTION trip_account_breaker(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_account accounts;
+    v_losses bigint;
+BEGIN
+    PERFORM check_request_version(request);
+    v_account := lock_account((request ->> 'user_id')::uuid, (request ->> 'account_id')::uuid);
+    SELECT x.losses INTO v_losses FROM accounts_losing('-infinity') AS x WHERE x.account_id = v_account.id;
+    RETURN jsonb_build_object('losses', v_losses, 'tripped', v_losses IS NOT NULL AND trip_breaker(
+        jsonb_build_object('scope', 'account', 'account_id', v_account.id, 'request_id', request -> 'request_id'),
+        format('Circuit breaker: %s closes at a loss in a row', v_losses), clock_timestamp()
+    ));
 END
 $$;
 
@@ -116,11 +164,14 @@ BEGIN
         'trip_symbol_breakers(quotes[], timestamptz)',
         'trip_breaker(jsonb, text, timestamptz)',
         'reject_rate(timestamptz)',
-        'watch_platform_breaker(jsonb)'
+        'accounts_losing(timestamptz)',
+        'watch_breakers(jsonb)',
+        'trip_account_breaker(jsonb)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
     END LOOP;
 END
 $$;
-GRANT EXECUTE ON FUNCTION watch_platform_breaker(jsonb) TO function_risk;
+GRANT EXECUTE ON FUNCTION watch_breakers(jsonb) TO function_risk;
+GRANT EXECUTE ON FUNCTION trip_account_breaker(jsonb) TO function_risk;

@@ -20,6 +20,7 @@ LANGUAGE sql IMMUTABLE AS $$
     ('daily_trade_limit', 'count', 0, 1000000, true),
     ('max_daily_loss', 'number', 0, 1e15, true),
     ('max_drawdown_percent', 'number', 0, 100, true),
+    ('max_losses_in_a_row', 'count', 1, 1000, true),
     ('stop_loss_required', 'flag', NULL, NULL, false),
     ('stop_loss_min_percent', 'number', 0, 100, true),
     ('stop_loss_max_percent', 'number', 0, 100, true),

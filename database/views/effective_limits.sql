@@ -57,6 +57,10 @@ SELECT
         WHEN array_position(r.unlimited, 'max_drawdown_percent') IS NULL
             THEN coalesce(r.max_drawdown_percent, d.max_drawdown_percent)
     END AS max_drawdown_percent,
+    CASE
+        WHEN array_position(r.unlimited, 'max_losses_in_a_row') IS NULL
+            THEN coalesce(r.max_losses_in_a_row, d.max_losses_in_a_row)
+    END AS max_losses_in_a_row,
     coalesce(r.stop_loss_required, d.stop_loss_required, FALSE) AS stop_loss_required,
     CASE
         WHEN array_position(r.unlimited, 'stop_loss_min_percent') IS NULL

@@ -11,6 +11,7 @@ from tests.kit.orders import Market
 from tests.kit.ticks import Ticker, call
 
 WINDOW = timedelta(seconds=60)
+EVERYTHING = {"since": "-infinity", "accounts_max": 100}
 
 
 @pytest.fixture(scope="module")
@@ -222,13 +223,88 @@ class TestPlatform:
 
         # when
         with market.database.connect("function_risk") as risk:
-            answers = [call(risk, "watch_platform_breaker", {}) for _ in range(2)]
+            answers = [call(risk, "watch_breakers", EVERYTHING) for _ in range(2)]
 
         # then once, and it stays
         assert [answer["tripped"] for answer in answers] == [tripped, False]
         assert market.trade(rich)["outcome"] == ("denied" if tripped else "filled")
         if tripped:
             assert last_change(market)[2] == "Circuit breaker: 75.00 % of the orders were refused, more than 50 %"
+
+
+class TestAccount:
+    """Trips after three closes at a loss in a row."""
+
+    @pytest.fixture
+    def trader(self, market: Market) -> User:
+        return market.user(risk={"max_losses_in_a_row": 3})
+
+    def close(self, market: Market, user: User, *, at_a_profit: bool = False) -> None:
+        held = market.trade(user)["position_id"]
+        if at_a_profit:
+            market.quote("EURUSD", "1.1100", "1.1102")
+        market.close_out(user, held)
+        market.quote("EURUSD", "1.1000", "1.1002")
+
+    def watch(self, market: Market) -> list[bool]:
+        """What came of the accounts that were named."""
+        with market.database.connect("function_risk") as risk:
+            due = call(risk, "watch_breakers", EVERYTHING)["due"]
+            return [call(risk, "trip_account_breaker", account)["tripped"] for account in due]
+
+    def test_after_so_many_losses_it_reduces_and_stays_so(self, market: Market, trader: User) -> None:
+        for _ in range(2):
+            self.close(market, trader)
+        assert self.watch(market) == []
+        self.close(market, trader)
+
+        assert self.watch(market) == [True]
+
+        assert market.last_event(trader)["event_type"] == "account.changed"
+        assert market.trade(trader)["code"] == "TRADING_HALTED"
+        assert self.watch(market) == []
+        assert last_change(market) == ("circuit_breaker", "reducing", "Circuit breaker: 3 closes at a loss in a row")
+
+    def test_a_profit_in_between_begins_anew(self, market: Market, trader: User) -> None:
+        for profit in (False, False, True, False, False):
+            self.close(market, trader, at_a_profit=profit)
+
+        assert self.watch(market) == []
+
+    def test_losses_of_before_it_was_armed_again_do_not_count(self, market: Market, trader: User) -> None:
+        for _ in range(3):
+            self.close(market, trader)
+        self.watch(market)
+        with Officer.opened(market) as officer:
+            officer.set_state("account", "active", account_id=str(trader.account_id))
+
+        self.close(market, trader)
+
+        assert self.watch(market) == []
+
+    def test_what_came_right_meanwhile_is_left(self, market: Market, trader: User) -> None:
+        for _ in range(3):
+            self.close(market, trader)
+        with market.database.connect("function_risk") as risk:
+            (due,) = call(risk, "watch_breakers", EVERYTHING)["due"]
+            self.close(market, trader, at_a_profit=True)
+
+            assert call(risk, "trip_account_breaker", due) == {"losses": None, "tripped": False}
+
+    def test_without_a_limit_nothing_trips(self, market: Market) -> None:
+        user = market.user()
+        for _ in range(3):
+            self.close(market, user)
+
+        assert self.watch(market) == []
+
+    def test_only_accounts_that_changed_are_looked_at(self, market: Market, trader: User) -> None:
+        for _ in range(3):
+            self.close(market, trader)
+
+        with market.database.connect("function_risk") as risk:
+            later = EVERYTHING | {"since": (datetime.now(UTC) + timedelta(minutes=1)).isoformat()}
+            assert call(risk, "watch_breakers", later)["due"] == []
 
 
 def test_every_instrument_has_a_breaker(migrated: MigratedTemplate) -> None:

@@ -107,6 +107,7 @@ EACH = {
     "daily_trade_limit": (50, 50),
     "max_daily_loss": ("500.5", "500.5"),
     "max_drawdown_percent": ("12.5", "12.5"),
+    "max_losses_in_a_row": (8, 8),
     "stop_loss_required": (True, True),
     "stop_loss_min_percent": ("0.1", "0.1"),
     "stop_loss_max_percent": (5, "5"),

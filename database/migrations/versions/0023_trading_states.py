@@ -79,6 +79,8 @@ def upgrade() -> None:
         move_percent numeric CHECK (move_percent > 0),
         spread_percent numeric CHECK (spread_percent > 0)
     );
+    ALTER TABLE risk_defaults ADD COLUMN max_losses_in_a_row integer CHECK (max_losses_in_a_row > 0);
+    ALTER TABLE risk_settings ADD COLUMN max_losses_in_a_row integer CHECK (max_losses_in_a_row > 0);
     ALTER TABLE platform_settings
     ADD COLUMN price_move_window_s integer NOT NULL DEFAULT 60 CHECK (price_move_window_s BETWEEN 1 AND 3600),
     -- The platform's breaker: so many percent of the orders of a window refused, of at least so many, sent by at least
@@ -108,6 +110,8 @@ def downgrade() -> None:
     op.execute("""
     ALTER TABLE quotes DROP COLUMN range;
     DROP TYPE price_range;
+    ALTER TABLE risk_settings DROP COLUMN max_losses_in_a_row;
+    ALTER TABLE risk_defaults DROP COLUMN max_losses_in_a_row;
     ALTER TABLE platform_settings
     DROP COLUMN price_move_window_s, DROP COLUMN reject_rate_percent, DROP COLUMN reject_rate_window_s,
     DROP COLUMN reject_rate_orders_min, DROP COLUMN reject_rate_users_min;

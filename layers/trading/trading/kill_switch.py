@@ -110,7 +110,7 @@ def _subject(asked: WindDown, officer: Origin) -> tuple[str, ...]:
     return ("wind_down", str(officer.user_id), asked.action, asked.scope, target)
 
 
-def _request(asked: Scoped, officer: Origin, terms: KeyTerms, *, confirmed: bool) -> dict[str, object]:
+def _request(asked: Scoped, officer: Origin, terms: KeyTerms, *, confirmed: bool) -> Mapping[str, object]:
     # Address, user agent and e-mail go to the personal data of an account's audit; the platform's has none.
     return asked.model_dump(mode="python", exclude_none=True, exclude={"confirmation"} if confirmed else None) | {
         "actor": str(officer.user_id),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tools.openapi.forms import Schema
 from tools.openapi.operation import Operation
-from tools.openapi.routes import account, health, operators, orders, positions, prices, risk, sessions
+from tools.openapi.routes import account, health, kill_switch, operators, orders, positions, prices, risk, sessions
 
 OPERATIONS: tuple[Operation, ...] = (
     *orders.ORDERS,
@@ -12,6 +12,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *account.ACCOUNT,
     *operators.OPERATORS,
     *risk.RISK,
+    *kill_switch.KILL_SWITCH,
     *prices.PRICES,
     *sessions.SESSIONS,
     *health.HEALTH,
@@ -23,6 +24,7 @@ SCHEMAS: Mapping[str, Schema] = {
     **account.SCHEMAS,
     **operators.SCHEMAS,
     **risk.SCHEMAS,
+    **kill_switch.SCHEMAS,
     **prices.SCHEMAS,
     **health.SCHEMAS,
 }

@@ -43,6 +43,7 @@ MEANINGS: Mapping[str, str] = {
     "daily_trade_limit": "Filled orders a day.",
     "max_daily_loss": "Realized and open, against the day's equity at its start, account currency.",
     "max_drawdown_percent": "Of the highest equity.",
+    "max_losses_in_a_row": "Closes at a loss, one after the other, that reduce the account's trading.",
     "stop_loss_min_percent": "Distance of a stop loss from the price, at least.",
     "stop_loss_max_percent": "Distance of a stop loss from the price, at most.",
     "price_collar_percent": "Distance of a limit or stop price from the quote, at most.",

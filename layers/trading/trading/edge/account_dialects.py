@@ -31,6 +31,12 @@ TAKEN: Mapping[str, str] = {
     "leverage": "a number from 1 to 1000",
     "position_mode": "hedging or netting",
     "limits": "an object of limits by their names, with one at least",
+    "scope": "platform, symbol or account",
+    "symbol": "the symbol of an instrument",
+    "account_id": "the id of an account",
+    "trading_state": "active, reducing or halted",
+    "action": "cancel_orders or flatten",
+    "confirmation": "the confirmation that the request without it got",
     "reason": f"text of 1 to {REASON_CHARACTERS_MAX} characters",
     "idempotency_key": TAKEN_BY_ORDERS["idempotency_key"],
 }

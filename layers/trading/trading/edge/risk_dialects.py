@@ -16,6 +16,7 @@ COUNTS = frozenset(
     {
         "max_positions",
         "max_working_orders",
+        "max_losses_in_a_row",
         "order_rate_limit",
         "order_rate_window_s",
         "duplicate_window_ms",
