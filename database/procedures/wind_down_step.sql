@@ -38,8 +38,8 @@ $$;
 -- closed at the market, the oldest that can be closed now. What somebody else has done meanwhile is not done again.
 -- request {version: 1, wind_down_id, user_id, account_id, holder, fencing, lease_ms, request_id?}
 -- -> {state, orders_canceled, positions_closed, sequence: the event's, NULL without one}
---   more: there may be more to do; the lease is renewed. waiting: what is left cannot be closed now, and is due again in a minute.
---   done: nothing is left. lost: another worker has the lease.
+--   more: there may be more to do; the lease is renewed. done: nothing is left. lost: another worker has the lease.
+--   waiting: what is left cannot be closed now, and is due again in a minute.
 CREATE OR REPLACE FUNCTION wind_down_step(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
