@@ -112,7 +112,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Looks at what no quote and no single order shows: the platform's breaker is tripped here, the accounts that are due
--- are named. request {version: 1, since: time, accounts_max}
+-- are named, of those that have changed within so many seconds. request {version: 1, within_s, accounts_max}
 -- -> {tripped: whether the platform's tripped, reject_rate: percent or NULL, due: [{user_id, account_id}]}
 CREATE OR REPLACE FUNCTION watch_breakers(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -131,7 +131,8 @@ BEGIN
     RETURN jsonb_build_object('tripped', v_tripped, 'reject_rate', round(v_rate, 2), 'due', (
         SELECT coalesce(jsonb_agg(jsonb_build_object('user_id', x.user_id, 'account_id', x.account_id)), '[]')
         FROM (
-            SELECT * FROM accounts_losing((request ->> 'since')::timestamptz) LIMIT (request ->> 'accounts_max')::integer
+            SELECT * FROM accounts_losing(v_at - (request ->> 'within_s')::integer * interval '1 s')
+            LIMIT (request ->> 'accounts_max')::integer
         ) AS x
     ));
 END

@@ -11,7 +11,7 @@ from tests.kit.orders import Market
 from tests.kit.ticks import Ticker, call
 
 WINDOW = timedelta(seconds=60)
-EVERYTHING = {"since": "-infinity", "accounts_max": 100}
+EVERYTHING = {"within_s": 3600, "accounts_max": 100}
 
 
 @pytest.fixture(scope="module")
@@ -303,8 +303,7 @@ class TestAccount:
             self.close(market, trader)
 
         with market.database.connect("function_risk") as risk:
-            later = EVERYTHING | {"since": (datetime.now(UTC) + timedelta(minutes=1)).isoformat()}
-            assert call(risk, "watch_breakers", later)["due"] == []
+            assert call(risk, "watch_breakers", EVERYTHING | {"within_s": 0})["due"] == []
 
 
 def test_every_instrument_has_a_breaker(migrated: MigratedTemplate) -> None:
