@@ -62,6 +62,10 @@ NEEDED: Mapping[str, str | None] = {
     "PATCH /api/v1/risk/settings/{id}": "risk:write",
     "GET /api/v1/risk/defaults": "risk:write",
     "PATCH /api/v1/risk/defaults/{tier}": "risk:write",
+    "GET /api/v1/risk/trading-state": "risk:write",
+    "POST /api/v1/risk/trading-state": "risk:write",
+    "POST /api/v1/risk/wind-downs": "risk:write",
+    "GET /api/v1/risk/wind-downs/{id}": "risk:write",
     "GET /functions/v1/get-stock-price": None,
     "POST /functions/v1/get-stock-price": None,
     "GET /api/v1/prices": None,
@@ -97,6 +101,8 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "PATCH /api/v1/accounts/{id}": {"leverage": 30, "reason": "a test"},
     "PATCH /api/v1/risk/settings/{id}": {"limits": {"max_positions": 5}, "reason": "a test"},
     "PATCH /api/v1/risk/defaults/{tier}": {"limits": {"max_positions": 5}, "reason": "a test"},
+    "POST /api/v1/risk/trading-state": {"scope": "platform", "trading_state": "active", "reason": "a test"},
+    "POST /api/v1/risk/wind-downs": {"scope": "platform", "action": "flatten", "reason": "a test"},
 }
 QUERIES: Mapping[str, dict[str, str]] = {
     "GET /functions/v1/get-stock-price": {"symbols": "EURUSD"},
