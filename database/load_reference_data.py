@@ -1,4 +1,4 @@
-"""Load instruments, market calendars and sessions from database/data. Running it again changes nothing.
+"""Load instruments, market calendars, sessions and leverage caps from database/data. Running it again changes nothing.
 
     DATABASE_URL=postgresql://... python -m database.load_reference_data
 
@@ -36,6 +36,8 @@ class File:
 CALENDARS = File("market_calendars", ("name",))
 SESSIONS = File("market_sessions", ("calendar", "opens_at"))
 INSTRUMENTS = File("instruments", ("symbol",), kept=("trading_state", "is_active"), stamped=True)
+LEVERAGE_CAPS = File("leverage_caps", ("profile", "asset_class", "symbol"))
+BREAKERS = File("symbol_breakers", ("symbol",))
 
 
 def load(target: str | psycopg.Connection) -> dict[str, int]:
@@ -47,7 +49,8 @@ def load(target: str | psycopg.Connection) -> dict[str, int]:
         with psycopg.connect(target) as connection:
             return load(connection)
     with target.transaction(), target.cursor() as cursor:
-        changed = {file.table: _upsert(cursor, file) for file in (CALENDARS, SESSIONS, INSTRUMENTS)}
+        files = (CALENDARS, SESSIONS, INSTRUMENTS, LEVERAGE_CAPS, BREAKERS)
+        changed = {file.table: _upsert(cursor, file) for file in files}
         changed[SESSIONS.table] += _withdraw_sessions(cursor)
         return changed
 

@@ -33,7 +33,7 @@ BEGIN
                 ) ORDER BY a.id), '[]')
                 FROM accounts AS a
                 INNER JOIN margin_terms(NULL) AS t ON t.user_id = a.user_id AND t.account_id = a.id
-                LEFT JOIN risk_settings AS r ON r.user_id = a.user_id AND r.account_id = a.id
+                LEFT JOIN effective_limits AS r ON r.user_id = a.user_id AND r.account_id = a.id
                 WHERE a.user_id = u.id
             )
         )

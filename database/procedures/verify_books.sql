@@ -329,6 +329,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT 'I1', b.* FROM books_keys() AS b
     UNION ALL SELECT 'I2', b.* FROM books_ledger() AS b
     UNION ALL SELECT 'I2', b.* FROM books_accounts() AS b
+    UNION ALL SELECT 'I2', b.* FROM books_days() AS b
+    UNION ALL SELECT 'I2', b.* FROM books_limits() AS b
     UNION ALL SELECT 'I2', b.* FROM books_positions() AS b
     UNION ALL SELECT 'I2', b.* FROM books_rebuilt_positions() AS b
     UNION ALL SELECT 'I2', b.* FROM books_rebuilt_balances() AS b

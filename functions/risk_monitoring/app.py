@@ -8,10 +8,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, cast
 
+from trading.circuit_breakers import BreakerReport, watch_breakers
 from trading.json_body import parse_json_object
 from trading.monitoring import MarginReport, monitor_holders, monitor_margin
 from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
 from trading.queue import notify_relay
+from trading.store.circuit_breakers import CircuitBreakerStore
 from trading.store.connection import database
 from trading.store.risk import RiskStore
 
@@ -26,7 +28,10 @@ def watch(event: dict[str, Any], context: Any) -> dict[str, object]:
     store, announce = RiskStore(database()), partial(notify_relay, request_id=request_id)
     time_left_ms = context.get_remaining_time_in_millis
     if "Records" not in event:
-        return _measured(monitor_margin(store, announce, request_id=request_id, time_left_ms=time_left_ms))
+        report = monitor_margin(store, announce, request_id=request_id, time_left_ms=time_left_ms)
+        # Behind the margins, which nothing may keep up; they leave time.
+        tripped = watch_breakers(CircuitBreakerStore(database()), announce, request_id=request_id)
+        return {**_measured(report), "breakers": _tripped(tripped)}
     symbols, unreadable = _moved(event["Records"])
     report = monitor_holders(store, symbols, announce, request_id=request_id, time_left_ms=time_left_ms)
     return {**_measured(report), "batchItemFailures": [{"itemIdentifier": each} for each in unreadable]}
@@ -54,6 +59,12 @@ def symbols_of(body: str) -> set[str]:
     if not isinstance(symbols, list) or not all(isinstance(each, str) for each in cast("list[object]", symbols)):
         raise ValueError('a message must be {"symbols": ["..."]}')
     return set(cast("list[str]", symbols))
+
+
+def _tripped(report: BreakerReport) -> dict[str, object]:
+    trips = report.accounts_tripped + int(report.platform_tripped)
+    metrics().add_metric(name="CircuitBreakersTripped", unit=MetricUnit.Count, value=trips)
+    return asdict(report)
 
 
 def _measured(report: MarginReport) -> dict[str, object]:

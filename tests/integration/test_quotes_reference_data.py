@@ -5,13 +5,14 @@ import time
 from database.load_reference_data import load
 from tests.kit import ScratchDatabase, set_quote
 
-NOTHING = {"market_calendars": 0, "market_sessions": 0, "instruments": 0}
+TABLES = ("market_calendars", "market_sessions", "instruments", "leverage_caps", "symbol_breakers")
+NOTHING = dict.fromkeys(TABLES, 0)
 SECONDS_MAX = 5.0
 
 
 def test_an_empty_database_gets_every_row(database: ScratchDatabase) -> None:
     with database.connect() as connection:
-        for table in ("instruments", "market_sessions", "market_calendars"):
+        for table in ("symbol_breakers", "leverage_caps", "instruments", "market_sessions", "market_calendars"):
             connection.execute(f"DELETE FROM {table}".encode())
         changed = load(connection)
         counts = {

@@ -20,12 +20,13 @@ FUNCTION_ROLES = (
     "function_router",
     "function_operator",
     "function_triggers",
+    "function_risk_officer",
 )
 OWNERS = ("trading_owner", "trading_procedures", "trading_readers")
 APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
 # What the migrations keep for themselves; no role of ours may see it.
 BOOKKEEPING = {"schema_version", "applied_procedures"}
-VIEWS = {"order_terms"}
+VIEWS = {"effective_limits", "order_terms"}
 
 EXECUTE_GRANTS = {
     "function_trader": {
@@ -44,6 +45,7 @@ EXECUTE_GRANTS = {
         "get_order_audit(uuid,uuid)",
         "get_order_owner(uuid)",
         "get_profile(uuid)",
+        "get_risk_settings(uuid,uuid)",
         "list_instruments()",
         "list_ledger_entries(uuid,uuid,bigint,integer)",
         "list_orders(uuid,uuid,text[],uuid,integer)",
@@ -102,6 +104,8 @@ EXECUTE_GRANTS = {
         "protect_balance(jsonb)",
         "record_margin_call(jsonb)",
         "stop_out_step(jsonb)",
+        "trip_account_breaker(jsonb)",
+        "watch_breakers(jsonb)",
     },
     "function_router": {
         "book_venue_fill(jsonb)",
@@ -124,7 +128,28 @@ EXECUTE_GRANTS = {
         "take_rate_limits(jsonb)",
         "withdraw(jsonb)",
     },
-    "function_triggers": {"claim_triggers(jsonb)", "execute_trigger(jsonb)"},
+    "function_risk_officer": {
+        "change_risk_defaults(jsonb)",
+        "change_risk_settings(jsonb)",
+        "get_account_owner(uuid)",
+        "get_risk_settings(uuid,uuid)",
+        "get_wind_down(uuid)",
+        "list_trading_states()",
+        "order_horizon()",
+        "orders_are_over(text)",
+        "preview_wind_down(jsonb)",
+        "set_trading_state(jsonb)",
+        "start_wind_down(jsonb)",
+        "list_risk_changes(uuid,uuid,integer)",
+        "list_risk_defaults(integer)",
+        "take_rate_limits(jsonb)",
+    },
+    "function_triggers": {
+        "claim_triggers(jsonb)",
+        "execute_trigger(jsonb)",
+        "claim_wind_downs(jsonb)",
+        "wind_down_step(jsonb)",
+    },
     "compliance": {"diagnose_margin(text)", "replay_order(uuid)", "verify_audit()", "verify_books()"},
     "backup": {"verify_audit()", "verify_books()"},
 }
@@ -271,7 +296,7 @@ class TestFunctions:
             market.database.connect(role) as connection,
             pytest.raises(psycopg.errors.InsufficientPrivilege),
         ):
-            connection.execute("SELECT realized_since(uuidv7(), uuidv7(), now())")
+            connection.execute("SELECT own_limits(NULL)")
 
 
 class TestRoles:

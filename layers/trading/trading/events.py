@@ -206,9 +206,9 @@ def _position_data(fact: Facts) -> dict[str, object]:
 
 
 def _account_data(fact: Facts) -> dict[str, object]:
-    # Told only where an operator changed one of them.
-    named = ("kyc_status", "account_status", "account_tier", "position_mode", "margin_profile")
-    terms = {name: fact.get(name) for name in named}
+    # Told only where an operator or a risk officer changed one of them.
+    told = ("kyc_status", "account_status", "account_tier", "position_mode", "margin_profile", "limits")
+    terms = {name: fact.get(name) for name in told}
     # margin_level is null while no margin is used: its absence would read as "unchanged".
     return _present(terms | {"leverage": _number(fact.get("leverage"))}) | {
         "currency": fact["currency"],

@@ -21,6 +21,7 @@ SECRETS = {
         "RiskDatabaseSecret",
         "RouterDatabaseSecret",
         "OperatorDatabaseSecret",
+        "RiskOfficerDatabaseSecret",
         "TriggersDatabaseSecret",
         "RedisSecret",
         "JwtSecret",

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 
 from tools.openapi.forms import Schema
 from tools.openapi.operation import Operation
-from tools.openapi.routes import account, health, operators, orders, positions, prices, sessions
+from tools.openapi.routes import account, health, kill_switch, operators, orders, positions, prices, risk, sessions
 
 OPERATIONS: tuple[Operation, ...] = (
     *orders.ORDERS,
     *positions.POSITIONS,
     *account.ACCOUNT,
     *operators.OPERATORS,
+    *risk.RISK,
+    *kill_switch.KILL_SWITCH,
     *prices.PRICES,
     *sessions.SESSIONS,
     *health.HEALTH,
@@ -21,6 +23,8 @@ SCHEMAS: Mapping[str, Schema] = {
     **positions.SCHEMAS,
     **account.SCHEMAS,
     **operators.SCHEMAS,
+    **risk.SCHEMAS,
+    **kill_switch.SCHEMAS,
     **prices.SCHEMAS,
     **health.SCHEMAS,
 }

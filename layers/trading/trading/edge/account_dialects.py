@@ -31,6 +31,13 @@ TAKEN: Mapping[str, str] = {
     "leverage": "a number from 1 to 1000",
     "position_mode": "hedging or netting",
     "margin_profile": "the name of a margin profile",
+    "limits": "an object of limits by their names, with one at least",
+    "scope": "platform, symbol or account",
+    "symbol": "the symbol of an instrument",
+    "account_id": "the id of an account",
+    "trading_state": "active, reducing or halted",
+    "action": "cancel_orders or flatten",
+    "confirmation": "the confirmation that the request without it got",
     "reason": f"text of 1 to {REASON_CHARACTERS_MAX} characters",
     "idempotency_key": TAKEN_BY_ORDERS["idempotency_key"],
 }
@@ -38,12 +45,12 @@ TAKEN: Mapping[str, str] = {
 
 def money_movement(request: Request, body: Mapping[str, Any]) -> MoneyMovement:
     """The movement that `body` asks for; VALIDATION_FAILED names the first field that does not fit."""
-    return _read(MoneyMovement, request, body)
+    return read_model(MoneyMovement, request, body)
 
 
 def account_change(request: Request, body: Mapping[str, Any]) -> AccountChange:
     """The change that `body` asks for; VALIDATION_FAILED names the first field that does not fit."""
-    return _read(AccountChange, request, body)
+    return read_model(AccountChange, request, body)
 
 
 def sought_email(query: Mapping[str, str]) -> str:
@@ -91,7 +98,7 @@ def accounts_body(accounts: Sequence[Facts]) -> dict[str, Any]:
     }
 
 
-def _read[T: BaseModel](model: type[T], request: Request, body: Mapping[str, Any]) -> T:
+def read_model[T: BaseModel](model: type[T], request: Request, body: Mapping[str, Any]) -> T:
     """A null member counts as left out; without a key one is made, so that our own repeats are safe."""
     given = {name: value for name, value in body.items() if value is not None}
     key = sent_key(request, given)

@@ -4,8 +4,8 @@ from alembic import op
 
 from database.migrations.policies import secure
 
-revision = "0022"
-down_revision = "0021"
+revision = "0024"
+down_revision = "0023"
 
 LEDGER_ENTRY_TYPES = "'deposit', 'withdrawal', 'adjustment', 'realized_pnl', 'commission', 'financing'"
 
