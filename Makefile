@@ -110,7 +110,7 @@ format: .venv/.dev ## rewrite the code in the project's format
 openapi: .venv/.dev ## write docs/api/openapi.json from the code
 	@$(LAYER) $(PYTHON) -m tools.openapi
 
-bench: .venv/.dev redis ## the benchmarks, ten minutes (BENCH= procedure, reads, handler, http, traders, frames, imports: those alone)
+bench: .venv/.dev redis ## the benchmarks, ten minutes (BENCH= procedure, limits, reads, ticks, risk, handler, http, traders, frames, imports: those alone)
 	@$(LAYER) $(PYTHON) -m benchmarks $(BENCH)
 
 build: .venv/.dev .venv-deploy/.deploy ## what `sam deploy` uploads, in .aws-sam/build

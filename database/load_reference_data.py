@@ -1,4 +1,4 @@
-"""Load instruments, calendars, sessions and terms of financing from database/data. Running it again changes nothing.
+"""Load what database/data says of instruments, markets, financing and risk. Running it again changes nothing.
 
     DATABASE_URL=postgresql://... python -m database.load_reference_data
 
@@ -40,7 +40,9 @@ SCHEDULES = File("financing_schedules", ("name",))
 ROLL_DAYS = File("financing_days", ("schedule", "roll_date"))
 FINANCED = File("instrument_financing", ("symbol",))
 RATES = File("financing_rates", ("symbol", "valid_from"))
-FILES = (CALENDARS, SESSIONS, INSTRUMENTS, SCHEDULES, ROLL_DAYS, FINANCED, RATES)
+LEVERAGE_CAPS = File("leverage_caps", ("profile", "asset_class", "symbol"))
+BREAKERS = File("symbol_breakers", ("symbol",))
+FILES = (CALENDARS, SESSIONS, INSTRUMENTS, SCHEDULES, ROLL_DAYS, FINANCED, RATES, LEVERAGE_CAPS, BREAKERS)
 
 
 def load(target: str | psycopg.Connection) -> dict[str, int]:

@@ -36,6 +36,7 @@ ROLE_OF_SECRET = {
     "RiskDatabaseSecret": "function_risk",
     "RouterDatabaseSecret": "function_router",
     "OperatorDatabaseSecret": "function_operator",
+    "RiskOfficerDatabaseSecret": "function_risk_officer",
     "TriggersDatabaseSecret": "function_triggers",
     "EndOfDayDatabaseSecret": "function_end_of_day",
 }

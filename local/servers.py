@@ -27,6 +27,7 @@ LOGIN_ROLES = (
     "function_risk",
     "function_router",
     "function_operator",
+    "function_risk_officer",
     "function_triggers",
     "function_end_of_day",
     "compliance",

@@ -61,6 +61,7 @@ BEGIN
     -- Round by round: the second quote of a symbol finds what the first has left.
     FOR v_place IN 1..coalesce((SELECT max(o.place) FROM unnest(v_offered) AS o), 0) LOOP
         v_round := write_quotes(v_offered, v_place, v_source, v_now);
+        PERFORM trip_symbol_breakers(v_round, v_now);
         v_touched := v_touched + queue_touched(ARRAY(SELECT w.symbol FROM unnest(v_round) AS w), v_now);
         v_written := v_written || v_round;
     END LOOP;
@@ -134,11 +135,14 @@ CREATE OR REPLACE FUNCTION write_quotes(
 ) RETURNS quotes[]
 LANGUAGE plpgsql AS $$
 DECLARE
+    v_window CONSTANT interval := (SELECT s.price_move_window_s * interval '1 s' FROM platform_settings AS s);
     v_written quotes [];
 BEGIN
     WITH written AS (
-        INSERT INTO quotes AS kept (symbol, bid, ask, quoted_at, received_at, source, volatility)
-        SELECT o.symbol, o.bid, o.ask, o.quoted_at, p_now, p_source, o.volatility_average
+        INSERT INTO quotes AS kept (symbol, bid, ask, quoted_at, received_at, source, volatility, range)
+        SELECT
+            o.symbol, o.bid, o.ask, o.quoted_at, p_now, p_source, o.volatility_average,
+            next_price_range(NULL, (o.bid + o.ask) / 2, o.quoted_at, NULL)
         FROM unnest(p_offered) AS o
         WHERE o.place = p_place AND o.reason IS NULL
         -- In the order of the key, so that two writers cannot wait for each other.
@@ -157,7 +161,15 @@ BEGIN
                         extract(epoch FROM excluded.quoted_at - kept.quoted_at)) END
                 FROM (SELECT kept.source = 'manual' AND excluded.source = 'simulated' AS held) h),
             quoted_at = excluded.quoted_at,
-            received_at = excluded.received_at
+            received_at = excluded.received_at,
+            -- Another source's prices are no move, and a price set by hand is none.
+            range = CASE
+                WHEN kept.source = 'manual' AND excluded.source = 'simulated' THEN kept.range
+                ELSE next_price_range(
+                    CASE WHEN kept.source = excluded.source AND kept.source <> 'manual' THEN kept.range END,
+                    (excluded.bid + excluded.ask) / 2, excluded.quoted_at, v_window
+                )
+            END
         WHERE excluded.quoted_at > kept.quoted_at
         RETURNING WITH (OLD AS before) kept AS quote, before.bid, before.ask, before.quoted_at
     ),

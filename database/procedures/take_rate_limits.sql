@@ -66,4 +66,5 @@ ALTER FUNCTION epoch_microseconds(timestamptz) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION take_rate_limits(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION purge_rate_limits(timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION epoch_microseconds(timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION take_rate_limits(jsonb) TO function_trader, function_relay, function_operator;
+GRANT EXECUTE ON FUNCTION take_rate_limits(jsonb) TO
+function_trader, function_relay, function_operator, function_risk_officer;

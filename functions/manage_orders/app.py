@@ -39,6 +39,7 @@ from trading.edge.reading_dialects import (
     positions_body,
     profile_body,
 )
+from trading.edge.risk_dialects import settings_body
 from trading.errors import ErrorCode, TradingError
 from trading.execution import Execution, hash_of_request
 from trading.reading import may_read_any_audit, read_order, read_order_audit, read_profile
@@ -245,6 +246,13 @@ def get_account_risk(request: Request) -> Response:
     return Response(body=_store().account_risk(caller.user_id, account_id))
 
 
+def get_risk_settings(request: Request) -> Response:
+    """GET /api/v1/risk/settings: what binds one's own account."""
+    caller = admit(request, route_group="account", state_changing=False, permission="account:read")
+    account_id = optional_id(request.query, "account_id")
+    return Response(body=settings_body(_store().risk_settings(caller.user_id, account_id)))
+
+
 def get_profile(request: Request) -> Response:
     """GET /api/user/profile."""
     caller = _reader(request, "account:read")
@@ -349,6 +357,7 @@ handler = http_handler(
         "GET /api/positions": list_positions,
         "GET /api/v1/account": get_account,
         "GET /api/user/profile": get_profile,
+        "GET /api/v1/risk/settings": get_risk_settings,
         "GET /api/v1/account/ledger-entries": list_ledger_entries,
         "GET /api/v1/account/risk": get_account_risk,
     }

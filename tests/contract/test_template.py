@@ -274,7 +274,7 @@ class TestFailures:
 
     def test_dead_letters_are_kept_for_as_long_as_can_be(self) -> None:
         dead = {name: queue for name, queue in resources_of("AWS::SQS::Queue").items() if "DeadLetter" in name}
-        assert len(dead) == 5
+        assert len(dead) == 6
         assert all(queue["MessageRetentionPeriod"] == 1_209_600 for queue in dead.values())
 
     def test_queues_are_encrypted(self) -> None:
@@ -350,6 +350,7 @@ READ_BY = {
     "notify_relay_unless_awake": {"RELAY_QUEUE_URL"},
     "start_routing": {"ROUTE_QUEUE_URL"},
     "start_triggers": {"TRIGGER_QUEUE_URL"},
+    "watch_holders": {"RISK_QUEUE_URL"},
     "broker": {"VENUES", "ALLOW_MOCK_VENUE", "VENUE_TIMEOUT_MS", "MOCK_LATENCY_MS", "MOCK_FAILURE_PERCENT"},
     "Routing": {"VENUES", "ALLOW_MOCK_VENUE"},
     "send_connection_task": {"AUTHENTICATION_TIMEOUT_QUEUE_URL"},

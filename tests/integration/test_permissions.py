@@ -59,6 +59,15 @@ NEEDED: Mapping[str, str | None] = {
     "GET /api/v1/accounts/{id}/risk": "accounts:write",
     "POST /api/v1/accounts/{id}/ledger-entries": "accounts:write",
     "PATCH /api/v1/accounts/{id}": "accounts:write",
+    "GET /api/v1/risk/settings": "account:read",
+    "GET /api/v1/risk/settings/{id}": "risk:write",
+    "PATCH /api/v1/risk/settings/{id}": "risk:write",
+    "GET /api/v1/risk/defaults": "risk:write",
+    "PATCH /api/v1/risk/defaults/{tier}": "risk:write",
+    "GET /api/v1/risk/trading-state": "risk:write",
+    "POST /api/v1/risk/trading-state": "risk:write",
+    "POST /api/v1/risk/wind-downs": "risk:write",
+    "GET /api/v1/risk/wind-downs/{id}": "risk:write",
     "GET /functions/v1/get-stock-price": None,
     "POST /functions/v1/get-stock-price": None,
     "GET /api/v1/prices": None,
@@ -92,13 +101,19 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "POST /api/v1/positions/{id}/close-by": {"opposite_position_id": str(uuid.UUID(int=0))},
     "POST /api/v1/positions/{id}/close-by/preview": {"opposite_position_id": str(uuid.UUID(int=0))},
     "PATCH /api/v1/accounts/{id}": {"leverage": 30, "reason": "a test"},
+    "PATCH /api/v1/risk/settings/{id}": {"limits": {"max_positions": 5}, "reason": "a test"},
+    "PATCH /api/v1/risk/defaults/{tier}": {"limits": {"max_positions": 5}, "reason": "a test"},
+    "POST /api/v1/risk/trading-state": {"scope": "platform", "trading_state": "active", "reason": "a test"},
+    "POST /api/v1/risk/wind-downs": {"scope": "platform", "action": "flatten", "reason": "a test"},
 }
 QUERIES: Mapping[str, dict[str, str]] = {
     "GET /functions/v1/get-stock-price": {"symbols": "EURUSD"},
     "GET /api/v1/prices": {"symbols": "EURUSD"},
     "GET /api/v1/accounts": {"email": "somebody@example.com"},
 }
-OPERATORS = "manage_accounts"
+# What the functions of staff need beside the permission: the role that their database role is for.
+ROLES: Mapping[str, str] = {"manage_accounts": "operator", "manage_risk": "risk_officer"}
+DATABASE_ROLES: Mapping[str, str] = {"manage_accounts": "function_operator", "manage_risk": "function_risk_officer"}
 
 
 def routes_of_the_template() -> dict[str, str]:
@@ -129,7 +144,7 @@ def environment(
         connection.execute("UPDATE platform_settings SET trade_always = true")
     set_quote(database, "EURUSD", "1.1000", "1.1002")
     route = request.node.callspec.params.get("route", "") if hasattr(request.node, "callspec") else ""
-    role = "function_operator" if ROUTES.get(route) == OPERATORS else "function_trader"
+    role = DATABASE_ROLES.get(ROUTES.get(route, ""), "function_trader")
     with function_environment(monkeypatch, tmp_path, database=database, redis_url=redis_url, role=role):
         yield
 
@@ -141,10 +156,15 @@ def trader(database: ScratchDatabase) -> User:
 
 def ask(route: str, user: User | uuid.UUID, headers: Mapping[str, str] | None = None, **claims: Any) -> Answer:
     """The answer to a request that lacks nothing but perhaps a permission."""
-    given = {"tier": "unmetered"} | ({"role": "operator"} if ROUTES[route] == OPERATORS else {}) | claims
+    role = ROLES.get(ROUTES[route])
+    given = {"tier": "unmetered"} | ({"role": role} if role else {}) | claims
     event = http_event(
         route,
-        path_parameters={"id": str(uuid.uuid4())} if "{id}" in route else None,
+        path_parameters={"id": str(uuid.uuid4())}
+        if "{id}" in route
+        else {"tier": "gold"}
+        if "{tier}" in route
+        else None,
         query=QUERIES.get(route),
         headers=bearer(make_token(user, **given)) | dict(headers or {}),
         body=json.dumps(BODIES[route]) if route in BODIES else None,
@@ -194,14 +214,17 @@ def test_the_other_routes_need_a_token_alone(route: str, trader: User) -> None:
     assert answer.status == 200
 
 
-@pytest.mark.parametrize("route", [route for route, folder in ROUTES.items() if folder == OPERATORS])
-@pytest.mark.parametrize("role", ["trader", "compliance", "risk_officer", "Operator"])
-def test_what_operators_do_needs_their_role_as_well(route: str, role: str, trader: User) -> None:
+@pytest.mark.parametrize("route", [route for route, folder in ROUTES.items() if folder in ROLES])
+@pytest.mark.parametrize("role", ["trader", "compliance", "risk_officer", "operator", "Operator"])
+def test_what_staff_does_needs_their_role_as_well(route: str, role: str, trader: User) -> None:
+    needed = ROLES[ROUTES[route]]
+    if role == needed:
+        return
     answer = ask(route, trader, permissions=sorted(EVERY_PERMISSION), role=role)
 
     error = error_of(answer)
     assert (answer.status, error["code"]) == (403, "FORBIDDEN")
-    assert error["details"] == {"field": "role", "value": None, "constraint": "operator"}
+    assert error["details"] == {"field": "role", "value": None, "constraint": needed}
 
 
 class TestAudit:

@@ -13,6 +13,8 @@ NOTHING = {
     "financing_days": 0,
     "instrument_financing": 0,
     "financing_rates": 0,
+    "leverage_caps": 0,
+    "symbol_breakers": 0,
 }
 SECONDS_MAX = 5.0
 

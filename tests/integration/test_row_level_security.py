@@ -21,12 +21,13 @@ FUNCTION_ROLES = (
     "function_operator",
     "function_triggers",
     "function_end_of_day",
+    "function_risk_officer",
 )
 OWNERS = ("trading_owner", "trading_procedures", "trading_readers")
 APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills")
 # What the migrations keep for themselves; no role of ours may see it.
 BOOKKEEPING = {"schema_version", "applied_procedures"}
-VIEWS = {"order_terms"}
+VIEWS = {"effective_limits", "order_terms"}
 
 EXECUTE_GRANTS = {
     "function_trader": {
@@ -46,6 +47,7 @@ EXECUTE_GRANTS = {
         "get_order_audit(uuid,uuid)",
         "get_order_owner(uuid)",
         "get_profile(uuid)",
+        "get_risk_settings(uuid,uuid)",
         "list_instruments()",
         "list_ledger_entries(uuid,uuid,bigint,integer)",
         "list_orders(uuid,uuid,text[],uuid,integer)",
@@ -97,7 +99,16 @@ EXECUTE_GRANTS = {
         "release_feed_lease(jsonb)",
         "watch_prices(jsonb)",
     },
-    "function_risk": {"monitor_margin(jsonb)", "record_margin_call(jsonb)", "stop_out_step(jsonb)"},
+    "function_risk": {
+        "find_unprotected_balances(jsonb)",
+        "monitor_margin(jsonb)",
+        "monitor_symbols(jsonb)",
+        "protect_balance(jsonb)",
+        "record_margin_call(jsonb)",
+        "stop_out_step(jsonb)",
+        "trip_account_breaker(jsonb)",
+        "watch_breakers(jsonb)",
+    },
     "function_router": {
         "book_venue_fill(jsonb)",
         "claim_venue_orders(jsonb)",
@@ -120,7 +131,6 @@ EXECUTE_GRANTS = {
         "take_rate_limits(jsonb)",
         "withdraw(jsonb)",
     },
-    "function_triggers": {"claim_triggers(jsonb)", "execute_trigger(jsonb)"},
     "function_end_of_day": {
         "finance_account(jsonb)",
         "find_due_financing(jsonb)",
@@ -134,6 +144,28 @@ EXECUTE_GRANTS = {
         "replay_order(uuid)",
         "verify_audit()",
         "verify_books()",
+    },
+    "function_risk_officer": {
+        "change_risk_defaults(jsonb)",
+        "change_risk_settings(jsonb)",
+        "get_account_owner(uuid)",
+        "get_risk_settings(uuid,uuid)",
+        "get_wind_down(uuid)",
+        "list_trading_states()",
+        "order_horizon()",
+        "orders_are_over(text)",
+        "preview_wind_down(jsonb)",
+        "set_trading_state(jsonb)",
+        "start_wind_down(jsonb)",
+        "list_risk_changes(uuid,uuid,integer)",
+        "list_risk_defaults(integer)",
+        "take_rate_limits(jsonb)",
+    },
+    "function_triggers": {
+        "claim_triggers(jsonb)",
+        "execute_trigger(jsonb)",
+        "claim_wind_downs(jsonb)",
+        "wind_down_step(jsonb)",
     },
     "backup": {"verify_audit()", "verify_books()"},
 }
@@ -261,7 +293,7 @@ class TestFunctions:
         elsewhere = market.execute(
             "SELECT p.oid::regprocedure::text, p.proconfig FROM pg_proc AS p "
             "WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef "
-            "AND p.proconfig IS DISTINCT FROM ARRAY['search_path=public, pg_temp']"
+            "AND NOT coalesce(p.proconfig @> ARRAY['search_path=public, pg_temp'], false)"
         )
 
         assert elsewhere == []
@@ -280,7 +312,7 @@ class TestFunctions:
             market.database.connect(role) as connection,
             pytest.raises(psycopg.errors.InsufficientPrivilege),
         ):
-            connection.execute("SELECT realized_since(uuidv7(), uuidv7(), now())")
+            connection.execute("SELECT own_limits(NULL)")
 
 
 class TestRoles:

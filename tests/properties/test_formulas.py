@@ -72,6 +72,7 @@ def instruments(draw: st.DrawFn) -> Instrument:
         quantity_step=Decimal("0.001"),
         tick_size=draw(st.sampled_from([Decimal(t) for t in ("0.00001", "0.001", "0.01", "0.25", "0.1", "1", "3")])),
         leverage=draw(decimals("1", "500", 0)),
+        leverage_cap=draw(st.none() | decimals("1", "500", 0)),
         slippage_base=draw(decimals("0", "50", 4)),
         slippage_min=slippage_min,
         slippage_max=slippage_min + draw(decimals("0", "50", 4)),
@@ -137,7 +138,7 @@ POSITION = "jsonb_populate_record(NULL::positions, %(position)s)"
 def row(of: Instrument | Account | Position | Mapping[str, Any], **more: object) -> Jsonb:
     """A row as jsonb, numbers as text so that no digit is lost."""
     facts = dict(of) if isinstance(of, Mapping) else {member.name: getattr(of, member.name) for member in fields(of)}
-    return Jsonb({name: str(value) for name, value in (facts | more).items()})
+    return Jsonb({name: str(value) for name, value in (facts | more).items() if value is not None})
 
 
 @EXAMPLES

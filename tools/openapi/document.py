@@ -34,6 +34,7 @@ TAGS: Mapping[str, str] = {
     "positions": "What an account holds.",
     "account": "What an account is worth.",
     "operators": "Money and terms of anybody's account, for operators.",
+    "risk": "Limits of anybody's account and of the tiers, and the kill switch, for risk officers.",
     "prices": "Bid and ask, for display; an order is filled at the price of its moment.",
     "sessions": "What a browser session needs.",
     "health": "Whether the system is well.",

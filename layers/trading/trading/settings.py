@@ -101,6 +101,7 @@ class Settings(BaseModel):
     mock_failure_percent: Annotated[int, Field(alias="MOCK_FAILURE_PERCENT", ge=0, le=100)] = 0
 
     route_queue_url: Annotated[str | None, Field(alias="ROUTE_QUEUE_URL")] = None
+    risk_queue_url: Annotated[str | None, Field(alias="RISK_QUEUE_URL")] = None
     trigger_queue_url: Annotated[str | None, Field(alias="TRIGGER_QUEUE_URL")] = None
     relay_queue_url: Annotated[str | None, Field(alias="RELAY_QUEUE_URL")] = None
     authentication_timeout_queue_url: Annotated[str | None, Field(alias="AUTHENTICATION_TIMEOUT_QUEUE_URL")] = None

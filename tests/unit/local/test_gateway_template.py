@@ -21,6 +21,7 @@ SECRETS = {
         "RiskDatabaseSecret",
         "RouterDatabaseSecret",
         "OperatorDatabaseSecret",
+        "RiskOfficerDatabaseSecret",
         "TriggersDatabaseSecret",
         "EndOfDayDatabaseSecret",
         "RedisSecret",
@@ -86,6 +87,7 @@ def test_the_projects_queues_and_schedules_are_found(project: Stack) -> None:
     assert {mapping.function for mapping in project.mappings} == {
         "RealtimeFunction",
         "ProcessUpdatesFunction",
+        "RiskMonitoringFunction",
         "RouteOrdersFunction",
         "TriggerOrdersFunction",
     }

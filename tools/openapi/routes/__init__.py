@@ -4,7 +4,18 @@ from collections.abc import Mapping
 
 from tools.openapi.forms import Schema
 from tools.openapi.operation import Operation
-from tools.openapi.routes import account, account_risk, health, operators, orders, positions, prices, sessions
+from tools.openapi.routes import (
+    account,
+    account_risk,
+    health,
+    kill_switch,
+    operators,
+    orders,
+    positions,
+    prices,
+    risk,
+    sessions,
+)
 
 OPERATIONS: tuple[Operation, ...] = (
     *orders.ORDERS,
@@ -12,6 +23,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *account.ACCOUNT,
     *operators.OPERATORS,
     *account_risk.RISK,
+    *risk.RISK,
+    *kill_switch.KILL_SWITCH,
     *prices.PRICES,
     *sessions.SESSIONS,
     *health.HEALTH,
@@ -23,6 +36,8 @@ SCHEMAS: Mapping[str, Schema] = {
     **account.SCHEMAS,
     **operators.SCHEMAS,
     **account_risk.SCHEMAS,
+    **risk.SCHEMAS,
+    **kill_switch.SCHEMAS,
     **prices.SCHEMAS,
     **health.SCHEMAS,
 }

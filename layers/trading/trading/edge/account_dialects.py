@@ -30,6 +30,14 @@ TAKEN: Mapping[str, str] = {
     "account_tier": "bronze, silver, gold or platinum",
     "leverage": "a number from 1 to 1000",
     "position_mode": "hedging or netting",
+    "margin_profile": "the name of a margin profile",
+    "limits": "an object of limits by their names, with one at least",
+    "scope": "platform, symbol or account",
+    "symbol": "the symbol of an instrument",
+    "account_id": "the id of an account",
+    "trading_state": "active, reducing or halted",
+    "action": "cancel_orders or flatten",
+    "confirmation": "the confirmation that the request without it got",
     "reason": f"text of 1 to {REASON_CHARACTERS_MAX} characters",
     "idempotency_key": TAKEN_BY_ORDERS["idempotency_key"],
 }
@@ -37,12 +45,12 @@ TAKEN: Mapping[str, str] = {
 
 def money_movement(request: Request, body: Mapping[str, Any]) -> MoneyMovement:
     """The movement that `body` asks for; VALIDATION_FAILED names the first field that does not fit."""
-    return _read(MoneyMovement, request, body)
+    return read_model(MoneyMovement, request, body)
 
 
 def account_change(request: Request, body: Mapping[str, Any]) -> AccountChange:
     """The change that `body` asks for; VALIDATION_FAILED names the first field that does not fit."""
-    return _read(AccountChange, request, body)
+    return read_model(AccountChange, request, body)
 
 
 def sought_email(query: Mapping[str, str]) -> str:
@@ -76,7 +84,7 @@ def change_body(answer: Facts) -> dict[str, Any]:
         "trader_id": answer["user_id"],
         **_terms(answer),
         # Answers of an earlier release, which a repeat gets again, do not say.
-        **({"position_mode": answer["position_mode"]} if "position_mode" in answer else {}),
+        **{name: answer[name] for name in ("position_mode", "margin_profile") if name in answer},
         "updated_at": _time(answer["transact_time"]),
         "sequence": answer["sequence"],
     }
@@ -90,7 +98,7 @@ def accounts_body(accounts: Sequence[Facts]) -> dict[str, Any]:
     }
 
 
-def _read[T: BaseModel](model: type[T], request: Request, body: Mapping[str, Any]) -> T:
+def read_model[T: BaseModel](model: type[T], request: Request, body: Mapping[str, Any]) -> T:
     """A null member counts as left out; without a key one is made, so that our own repeats are safe."""
     given = {name: value for name, value in body.items() if value is not None}
     key = sent_key(request, given)

@@ -9,6 +9,7 @@ from trading.cache import Cache, CacheUnavailableError
 from trading.errors import ErrorCode, TradingError
 from trading.observability import logger
 from trading.quotes.fan_out import ROUND_SECONDS, FanOut
+from trading.quotes.moves import Moves
 from trading.quotes.provider import FeedInstrument, Quote, QuoteProvider
 from trading.quotes.quote_cache import write_quotes
 from trading.store.connections import ConnectionStore
@@ -67,6 +68,7 @@ class Feed:
         database: Database,
         cache: Cache,
         fan_out: FanOut,
+        moves: Moves,
         start_triggers: Callable[[], None],
         order_watch: Callable[[int], None],
         clock: Clock,
@@ -78,6 +80,7 @@ class Feed:
         self._database = database
         self._cache = cache
         self._fan_out = fan_out
+        self._moves = moves
         self._start_triggers = start_triggers
         self._order_watch = order_watch
         self._clock = clock
@@ -111,13 +114,17 @@ class Feed:
         return True
 
     def step(self, lease: Lease) -> None:
-        """Pull, record, start what was touched, cache, hand on. TradingError CONFLICT when the lease is lost."""
+        """Pull, record, start what was touched, have accounts watched, cache, hand on.
+
+        TradingError CONFLICT when the lease is lost.
+        """
         now = self._clock.now()
         offered = self._provider.quotes(self._symbols, now)
         recorded = record_quotes(self._database, self._provider.name, offered, lease)
         if recorded.triggers_due:
             self._start_triggers()
         standing = self._standing(offered, recorded)
+        self._moves.note(standing, self._clock.seconds())
         self._newest |= {quote.symbol: quote for quote in standing}
         self._keep(standing, now)
         self.steps += 1

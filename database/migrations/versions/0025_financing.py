@@ -5,8 +5,8 @@ from alembic import op
 from database.migrations.policies import secure
 from database.migrations.roles import create_role, limit_role
 
-revision = "0022"
-down_revision = "0021"
+revision = "0025"
+down_revision = "0024"
 
 ROLE = "function_end_of_day"
 LIMITS_MS = {"statement_timeout": 20000, "lock_timeout": 4000}
