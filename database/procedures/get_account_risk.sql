@@ -2,7 +2,8 @@
 -- none). Decimals as text, amounts in account currency; those are NULL that need a quote which is not there.
 -- -> {account_id, currency, equity, exposure {gross, net, by_symbol [{symbol, long_quantity, short_quantity,
 --   long_value, short_value}], by_currency [{currency, amount, value}]}, value_at_risk {method, scenarios, one_day_95,
---   one_day_99}, drawdown {peak_equity, current, current_percent, max}}
+--   one_day_99}, drawdown {peak_equity, current, current_percent, max}, day {starts_at, start_equity, pnl}}
+-- day: the one that is not over; NULL members while none has begun. Its pnl counts no money that came or went.
 CREATE OR REPLACE FUNCTION get_account_risk(p_user_id uuid, p_account_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -24,7 +25,8 @@ BEGIN
             'one_day_95', money_form((v_var ->> 'one_day_95')::numeric, v_account.currency),
             'one_day_99', money_form((v_var ->> 'one_day_99')::numeric, v_account.currency)
         ),
-        'drawdown', readable_drawdown(v_account, v_equity)
+        'drawdown', readable_drawdown(v_account, v_equity),
+        'day', readable_day(v_account, v_equity)
     );
 END
 $$;
@@ -127,6 +129,18 @@ LANGUAGE sql STABLE AS $$
     LEFT JOIN now AS n ON true
 $$;
 
+CREATE OR REPLACE FUNCTION readable_day(p_account accounts, p_equity numeric) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object(
+        'starts_at', utc_text(d.starts_at),
+        'start_equity', money_form(d.start_equity, p_account.currency),
+        'pnl', money_form(p_equity - d.start_equity - d.transferred, p_account.currency)
+    )
+    FROM (VALUES (clock_timestamp())) AS n (at)
+    LEFT JOIN account_days AS d
+        ON d.user_id = p_account.user_id AND d.account_id = p_account.id AND d.starts_at <= n.at AND d.ends_at > n.at
+$$;
+
 DO $$
 DECLARE
     v_function regprocedure;
@@ -135,7 +149,8 @@ BEGIN
         'get_account_risk(uuid, uuid)',
         'readable_exposure(accounts)',
         'currency_exposures(uuid)',
-        'readable_drawdown(accounts, numeric)'
+        'readable_drawdown(accounts, numeric)',
+        'readable_day(accounts, numeric)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_readers', v_function);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);

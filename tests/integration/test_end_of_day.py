@@ -95,3 +95,31 @@ def test_the_next_hour_takes_those_that_hold_something_or_have_moved(market: Mar
     counts = Counter(account_id for account_id, *_ in snapshots(market))
     assert [counts[user.account_id] for user in (holder, saver, leaver)] == [2, 1, 2]
     assert handler({}, LongContext())["snapshots"] == {"checked": 0, "taken": 0, "complete": True}
+
+
+def test_days_that_have_ended_begin_anew_for_who_holds_something(market: Market, handler: Any) -> None:
+    # given one who holds a lot that has lost 1,000 since, one who holds nothing, and days that have ended for both
+    holder, saver = market.user(balance=10_000), market.user(balance=500)
+    opened(market.trade(holder))
+    market.quote("EURUSD", "1.09026", "1.09046")
+    for statement in (
+        "UPDATE account_days SET starts_at = starts_at - interval '2 days', opened_at = opened_at - interval '2 days', "
+        "ends_at = ends_at - interval '2 days'",
+        "UPDATE accounts SET day_ends_at = day_ends_at - interval '2 days'",
+    ):
+        market.execute(statement)
+
+    # when it runs twice
+    first, second = handler({}, LongContext())["days"], handler({}, LongContext())["days"]
+
+    # then the day of who holds something begins once, with what is owned now, and has brought nothing yet
+    assert (first, second) == (
+        {"opened": 1, "failed": 0, "complete": True},
+        {"opened": 0, "failed": 0, "complete": True},
+    )
+    equities = [row["start_equity"] for row in market.rows("account_days", holder)]
+    assert equities == [0, Decimal("9000.00")]
+    assert len(market.rows("account_days", saver)) == 1
+    row = market.trader.execute("SELECT get_account_risk(%s, NULL) -> 'day'", (holder.user_id,)).fetchone()
+    assert row is not None
+    assert (row[0]["start_equity"], row[0]["pnl"]) == ("9000.00", "0.00")

@@ -132,8 +132,10 @@ EXECUTE_GRANTS = {
         "withdraw(jsonb)",
     },
     "function_end_of_day": {
+        "begin_account_day(jsonb)",
         "finance_account(jsonb)",
         "find_due_financing(jsonb)",
+        "find_ended_days(jsonb)",
         "finish_rolls(jsonb)",
         "open_rolls(jsonb)",
         "take_equity_snapshots(jsonb)",

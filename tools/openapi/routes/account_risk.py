@@ -4,7 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from tools.openapi.errors import ACCOUNT_ID
-from tools.openapi.forms import COUNT, CURRENCY, DECIMAL, IDENTIFIER, TEXT, Schema, closed, list_of, nullable, ref, word
+from tools.openapi.forms import (
+    COUNT,
+    CURRENCY,
+    DECIMAL,
+    IDENTIFIER,
+    PRECISE_TIMESTAMP,
+    TEXT,
+    Schema,
+    closed,
+    list_of,
+    nullable,
+    ref,
+    word,
+)
 from tools.openapi.operation import Answer, Operation
 from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT_PARAMETER
 from tools.openapi.parameters import path_id
@@ -61,6 +74,13 @@ SCHEMAS: Mapping[str, Schema] = {
                     "max": {**MARKED, "description": "The farthest that it has been below a peak."},
                 }
             ),
+            "day": closed(
+                {
+                    "starts_at": {**nullable(PRECISE_TIMESTAMP), "description": "Null before its first business."},
+                    "start_equity": MARKED,
+                    "pnl": {**MARKED, "description": "Since then, money that came or went apart."},
+                }
+            ),
         }
     ),
 }
@@ -87,6 +107,7 @@ RISK_FACTS: Mapping[str, Any] = {
     },
     "value_at_risk": {"method": "parametric", "scenarios": 0, "one_day_95": "723.74", "one_day_99": "1023.59"},
     "drawdown": {"peak_equity": "100000.00", "current": "26.00", "current_percent": "0.03", "max": "26.00"},
+    "day": {"starts_at": "2026-11-25T22:00:00.000000Z", "start_equity": "100000.00", "pnl": "-26.00"},
 }
 READ = Answer("The account's risk.", ref("AccountRisk"), RISK_FACTS)
 
