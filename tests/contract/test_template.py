@@ -425,7 +425,7 @@ class TestEnvironment:
 
     def test_secrets_are_references(self) -> None:
         secrets = {name: value for name, value in PARAMETERS.items() if name.endswith("Secret")}
-        assert len(secrets) == 11
+        assert len(secrets) == 12
         assert all("secretsmanager" in value["AllowedPattern"] for value in secrets.values())
 
 
