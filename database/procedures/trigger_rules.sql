@@ -109,3 +109,4 @@ END
 $$;
 GRANT EXECUTE ON FUNCTION watch_of(text, text, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION touches(text, numeric, numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION trading_day_end(text, timestamptz) TO trading_readers;
