@@ -92,6 +92,8 @@ CREATE OR REPLACE FUNCTION judge_quotes(p_quotes jsonb, p_now timestamptz) RETUR
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     c_future_max CONSTANT interval := '1 second';
+    -- Of all prices, those of orders too.
+    c_price_bound CONSTANT numeric := 1e18;
 BEGIN
     RETURN ARRAY(
         WITH offered AS MATERIALIZED (
@@ -110,6 +112,7 @@ BEGIN
                     -- NaN and Infinity sort above every number.
                     WHEN o.bid >= 'Infinity' OR o.ask >= 'Infinity' THEN 'not_a_number'
                     WHEN o.bid <= 0 OR o.ask <= 0 THEN 'not_positive'
+                    WHEN o.ask >= c_price_bound THEN 'too_large'
                     WHEN o.ask < o.bid THEN 'crossed'
                     WHEN o.quoted_at IS NULL OR NOT isfinite(o.quoted_at) THEN 'no_time'
                     WHEN o.quoted_at > p_now + c_future_max THEN 'in_the_future'
