@@ -248,7 +248,7 @@ CREATE OR REPLACE FUNCTION routed_order_fact(p_order orders) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (order_facts(p_order) -> 0) || jsonb_build_object(
-        'status', p_order.status, 'filled_quantity', p_order.filled_quantity, 'average_price', p_order.average_price,
+        'limit_price', p_order.limit_price, 'stop_price', p_order.stop_price, 'status', p_order.status, 'filled_quantity', p_order.filled_quantity, 'average_price', p_order.average_price,
         'executed_at', utc_text(p_order.executed_at), 'failure_code', p_order.failure_code,
         'failure_reason', p_order.failure_reason
     ) || particular_fact(p_order);

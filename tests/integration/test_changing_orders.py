@@ -362,6 +362,14 @@ class TestReplace:
         assert (denied["status"], denied["replaces_order_id"]) == ("REJECTED", order_id)
         assert api.get("GET /api/v1/orders/{id}", user, order_id)["status"] == "PENDING"
 
+    def test_an_order_says_when_it_ends_by_itself(self, api: Api, user: User) -> None:
+        ends: dict[str, object] = {"time_in_force": "gtd", "expires_at": "2090-01-01T00:00:00.000Z"}
+
+        new = api.replace(user, api.subject(CANCEL, user), ends).body
+
+        shown = api.get("GET /api/v1/orders/{id}", user, new["id"])
+        assert new["expires_at"] == shown["expires_at"] == ends["expires_at"]
+
     @every_replacement
     @pytest.mark.parametrize("field", ["symbol", "side", "order_type"])
     def test_what_cannot_change(self, api: Api, user: User, route: str, field: str) -> None:

@@ -233,6 +233,7 @@ class TestDepth:
         order = order_of(market, user)
         fills = sorted(market.rows("fills", user), key=lambda row: row["transact_time"])
         assert states == ["partially_filled", "filled"]
+        assert Decimal(market.last_payload(user)["orders"][0]["limit_price"]) == Decimal("1.0950")
         assert [(fill["quantity"], fill["price"]) for fill in fills] == [
             (Decimal("28.93"), Decimal("1.0942")), (Decimal("21.07"), Decimal("1.0940")),
         ]  # fmt: skip
