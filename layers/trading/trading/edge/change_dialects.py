@@ -29,12 +29,17 @@ def cancel_all_entry(request: Request, body: Mapping[str, Any]) -> CancelAllEntr
 
     A filter that is null is refused, not left out: it would cancel more than whoever sent it may have meant.
     """
+    refuse_null_filters(body, "cancel orders")
+    return _entry(CancelAllEntry, request, body, "a cancellation")
+
+
+def refuse_null_filters(body: Mapping[str, Any], asked: str) -> None:
+    """VALIDATION_FAILED for a member of `body`, which asks to do as `asked`, that is null; only its key may be."""
     for field, value in body.items():
         if value is None and field != "idempotency_key":
             name = field[:ECHO_CHARACTERS_MAX]
-            message = f"Send {name} with a value, or leave it out to cancel orders whatever it is."
+            message = f"Send {name} with a value, or leave it out to {asked} whatever it is."
             raise validation_failed(name, None, "left out, or a value", message)
-    return _entry(CancelAllEntry, request, body, "a cancellation")
 
 
 def replace_entry(request: Request, body: Mapping[str, Any]) -> ReplaceEntry:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 
 from trading.closing import CloseByEntry
-from trading.edge.change_dialects import closing_order
+from trading.edge.change_dialects import closing_order, refuse_null_filters
 from trading.edge.changes import speak_state
 from trading.edge.dialects import spoken
 from trading.edge.envelope import error_body
@@ -57,8 +57,9 @@ def position_change(request: Request, body: Mapping[str, Any]) -> PositionChange
 def close_all_entry(request: Request, body: Mapping[str, Any]) -> CloseAllEntry:
     """Which positions `body` asks to be closed, all where it says nothing; VALIDATION_FAILED names what does not fit.
 
-    A null member counts as left out.
+    A filter that is null is refused, not left out: it would close more than whoever sent it may have meant.
     """
+    refuse_null_filters(body, "close positions")
     return _read(CloseAllEntry, request, body, "closing positions")
 
 
