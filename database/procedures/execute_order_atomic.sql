@@ -273,9 +273,9 @@ BEGIN
             PERFORM refuse_value(v_exit.field, v_exit.price::text, 'a positive multiple of ' || p_terms.tick_size);
         END IF;
         IF v_exit.below AND v_exit.price >= p_price THEN
-            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'below the fill price ' || p_price);
+            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'below the price of this order, ' || p_price);
         ELSIF NOT v_exit.below AND v_exit.price <= p_price THEN
-            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'above the fill price ' || p_price);
+            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'above the price of this order, ' || p_price);
         END IF;
     END LOOP;
 END

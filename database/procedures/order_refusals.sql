@@ -103,7 +103,9 @@ BEGIN
         RETURN NULL;
     END IF;
     RETURN refusal(
-        'INSUFFICIENT_POSITION', format('You can %s at most %s here, which closes what you hold.', p_side, p_held),
+        'INSUFFICIENT_POSITION', CASE WHEN p_held > 0
+            THEN format('You can %s at most %s here, which closes what you hold.', p_side, p_held)
+            ELSE format('You hold nothing here that you could %s to close.', p_side) END,
         'quantity', p_quantity::text, 'at most ' || p_held, jsonb_build_object('held_quantity', p_held)
     );
 END

@@ -149,7 +149,11 @@ CREATE OR REPLACE FUNCTION check_price_given(request jsonb, p_field text, p_want
 LANGUAGE plpgsql AS $$
 BEGIN
     IF (request ->> p_field IS NOT NULL) <> p_wanted THEN
-        PERFORM refuse_value(p_field, request ->> p_field, CASE WHEN p_wanted THEN 'required' ELSE 'left out' END);
+        PERFORM refuse_value(
+            p_field, request ->> p_field,
+            CASE WHEN p_wanted THEN 'given for a ' ELSE 'left out of a ' END
+                || replace(request ->> 'order_type', '_', ' ') || ' order'
+        );
     END IF;
 END
 $$;

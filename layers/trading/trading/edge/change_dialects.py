@@ -13,7 +13,7 @@ from trading.edge.dialects import order_state, spoken
 from trading.edge.http import Request
 from trading.edge.idempotency import idempotency_key
 from trading.edge.order_dialects import filled_data, moment, plain_number, price_text, resting_data
-from trading.edge.order_faults import first_fault
+from trading.edge.order_faults import first_fault, speak_field
 from trading.errors import ECHO_CHARACTERS_MAX, TradingError, validation_failed
 from trading.json_text import shortest
 from trading.replacement import FIXED, REMOVABLE, OrderChange, ReplaceEntry
@@ -88,7 +88,7 @@ def limit_as_sent(body: Mapping[str, Any]) -> Generator[None]:
         yield
     except TradingError as error:
         if error.details.get("field") == "limit_price" and "price" in body:
-            error.details["field"] = "price"
+            speak_field(error, "price")
         raise
 
 

@@ -12,7 +12,7 @@ from trading.edge.dialects import spoken
 from trading.edge.http import Request
 from trading.edge.idempotency import idempotency_key
 from trading.edge.order_dialects import order_entry, resting_data
-from trading.edge.order_faults import TAKEN, field_sent
+from trading.edge.order_faults import TAKEN, field_sent, speak_field
 from trading.errors import ECHO_CHARACTERS_MAX, TradingError, validation_failed
 from trading.json_text import shortest
 from trading.linked_orders import CHILDREN_MAX, LinkedEntry, LinkKind, StopLoss, TakeProfit, faults_at
@@ -96,7 +96,7 @@ def linked_faults_as_sent(body: Mapping[str, Any]) -> Generator[None]:
             node: Any = body
             for part in path:
                 node = node[int(part)] if part.isdecimal() else node[part]
-            error.details["field"] = ".".join([*path, field_sent(last, node)])
+            speak_field(error, ".".join([*path, field_sent(last, node)]))
         raise
 
 

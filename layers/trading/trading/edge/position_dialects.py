@@ -51,7 +51,16 @@ def position_change(request: Request, body: Mapping[str, Any]) -> PositionChange
 
     A null member removes its level, or counts as left out where there is none to remove.
     """
-    return _read(PositionChange, request, body, "a change of a position", removable=REMOVABLE)
+    change = _read(PositionChange, request, body, "a change of a position", removable=REMOVABLE)
+    if not change.levels():
+        raise validation_failed(
+            "body",
+            None,
+            "something that changes",
+            "Send what is to change: stop_loss, stop_loss_distance, stop_loss_amount, breakeven, trailing_distance, "
+            "take_profit, take_profit_distance or take_profit_amount.",
+        )
+    return change
 
 
 def close_all_entry(request: Request, body: Mapping[str, Any]) -> CloseAllEntry:
