@@ -160,25 +160,34 @@ CREATE OR REPLACE FUNCTION judge_group(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_judged record;
+    v_message text;
+    v_detail text;
 BEGIN
     FOR v_place IN 1..cardinality(p_legs) LOOP
-        terms[v_place] := CASE WHEN request ->> 'kind' = 'bracket' AND v_place > 1 THEN terms[1]
-            ELSE terms_of_order(p_legs[v_place], p_account)
+        BEGIN
+            terms[v_place] := CASE WHEN request ->> 'kind' = 'bracket' AND v_place > 1 THEN terms[1]
+                ELSE terms_of_order(p_legs[v_place], p_account)
+            END;
+            CONTINUE WHEN v_place = 1 AND p_legs[1] ->> 'order_type' = 'market' AND request ->> 'kind' <> 'oco';
+            PERFORM check_resting_form(p_legs[v_place], p_at);
+            IF v_place = 1 OR request ->> 'kind' = 'oco' THEN
+                v_judged := judge_resting_order(p_legs[v_place], p_account, terms[v_place], p_at);
+                fills[v_place] := v_judged.fill;
+                refusal := coalesce(v_judged.refusal, group_size_refusal(p_account, terms[v_place], p_legs));
+                EXIT WHEN refusal IS NOT NULL;
+            ELSE
+                PERFORM check_resting_prices(p_legs[v_place], terms[v_place]);
+                PERFORM check_exit_prices(
+                    p_legs[v_place], terms[v_place],
+                    coalesce(p_legs[v_place] ->> 'limit_price', p_legs[v_place] ->> 'stop_price')::numeric, false
+                );
+            END IF;
+        EXCEPTION WHEN SQLSTATE 'TR006' THEN
+            -- One of several: which one it is, the caller is told too.
+            GET STACKED DIAGNOSTICS v_message = MESSAGE_TEXT, v_detail = PG_EXCEPTION_DETAIL;
+            RAISE EXCEPTION '%', v_message
+            USING ERRCODE = 'TR006', DETAIL = (v_detail::jsonb || jsonb_build_object('place', v_place))::text;
         END;
-        CONTINUE WHEN v_place = 1 AND p_legs[1] ->> 'order_type' = 'market' AND request ->> 'kind' <> 'oco';
-        PERFORM check_resting_form(p_legs[v_place], p_at);
-        IF v_place = 1 OR request ->> 'kind' = 'oco' THEN
-            v_judged := judge_resting_order(p_legs[v_place], p_account, terms[v_place], p_at);
-            fills[v_place] := v_judged.fill;
-            refusal := coalesce(v_judged.refusal, group_size_refusal(p_account, terms[v_place], p_legs));
-            EXIT WHEN refusal IS NOT NULL;
-        ELSE
-            PERFORM check_resting_prices(p_legs[v_place], terms[v_place]);
-            PERFORM check_exit_prices(
-                p_legs[v_place], terms[v_place],
-                coalesce(p_legs[v_place] ->> 'limit_price', p_legs[v_place] ->> 'stop_price')::numeric, false
-            );
-        END IF;
     END LOOP;
 END
 $$;
