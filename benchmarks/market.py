@@ -23,6 +23,16 @@ from tests.kit.servers import MigratedTemplate, ScratchDatabase, TestServers
 
 QUOTE_SECONDS = 1.0
 REFERENCE = "reference transaction"
+# What a tier would limit.
+UNBOUND = (
+    "max_order_notional",
+    "max_position_size",
+    "max_positions",
+    "max_working_orders",
+    "daily_trade_limit",
+    "max_daily_loss",
+    "price_collar_percent",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +88,9 @@ def make_accounts(owner: psycopg.Connection[Any], count: int, position_mode: str
         "FROM generate_series(1, %s) RETURNING id, email), "
         "a AS (INSERT INTO accounts (user_id, currency, position_mode) SELECT id, 'USD', %s FROM p "
         "RETURNING user_id, id), "
-        "r AS (INSERT INTO risk_settings (user_id, account_id, max_positions, max_position_size, daily_trade_limit, "
-        "max_daily_loss) SELECT user_id, id, NULL, NULL, NULL, NULL FROM a) "
+        "r AS (INSERT INTO risk_settings (user_id, account_id, unlimited) SELECT user_id, id, %s FROM a) "
         "SELECT a.user_id, a.id, p.email FROM a JOIN p ON p.id = a.user_id",
-        (count, position_mode),
+        (count, position_mode, list(UNBOUND)),
     ).fetchall()
     users = [User(*row) for row in rows]
     owner.execute(

@@ -87,7 +87,8 @@ def drop_procedures(url: str) -> None:
         ).fetchall()
         for (signature,) in rows:
             connection.execute(f"DROP FUNCTION {signature}".encode())
-        for file in (HERE / "views").glob("*.sql"):
+        # A view comes before those that read it.
+        for file in sorted((HERE / "views").glob("*.sql"), reverse=True):
             connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(file.stem)))
         connection.execute("DROP TABLE IF EXISTS applied_procedures")
 

@@ -1,4 +1,4 @@
-"""Load instruments, market sessions and the rules of alerts from database/data. Running it again changes nothing.
+"""Load what database/data says of instruments, markets, financing, risk and alerts. Running it again changes nothing.
 
     DATABASE_URL=postgresql://... python -m database.load_reference_data
 
@@ -40,7 +40,26 @@ INSTRUMENTS = File("instruments", ("symbol",), kept=("trading_state", "is_active
 ALERT_CHANNELS = File("alert_channels", ("name",))
 ALERT_RULES = File("alert_rules", ("name",), kept=("enabled",))
 ALERT_ESCALATIONS = File("alert_escalations", ("policy", "level"))
-FILES = (CALENDARS, SESSIONS, INSTRUMENTS, ALERT_CHANNELS, ALERT_RULES, ALERT_ESCALATIONS)
+SCHEDULES = File("financing_schedules", ("name",))
+ROLL_DAYS = File("financing_days", ("schedule", "roll_date"))
+FINANCED = File("instrument_financing", ("symbol",))
+RATES = File("financing_rates", ("symbol", "valid_from"))
+LEVERAGE_CAPS = File("leverage_caps", ("profile", "asset_class", "symbol"))
+BREAKERS = File("symbol_breakers", ("symbol",))
+FILES = (
+    CALENDARS,
+    SESSIONS,
+    INSTRUMENTS,
+    SCHEDULES,
+    ROLL_DAYS,
+    FINANCED,
+    RATES,
+    LEVERAGE_CAPS,
+    BREAKERS,
+    ALERT_CHANNELS,
+    ALERT_RULES,
+    ALERT_ESCALATIONS,
+)
 
 
 def load(target: str | psycopg.Connection) -> dict[str, int]:

@@ -5,12 +5,13 @@
     python -m local.commands load-accounts --count 1000 [--balance 100000]
     python -m local.commands verify audit|books
     python -m local.commands diagnose --email gold@example.com
+    python -m local.commands account-risk --email gold@example.com
     python -m local.commands replay --order 01a1fc5d-1d64-7e88-9637-cfcbef0b90a9
     python -m local.commands measure [--from 2026-11-01] [--to 2026-11-30] [--email gold@example.com]
     python -m local.commands realized-pnl [--from 2026-11-01] [--to 2026-11-30]
     python -m local.commands execution-report --from 2026-11-01 --to 2026-11-30 [--out report.csv]
 
-The last four only read. With DATABASE_URL in the environment they read that database instead, as its owner or
+The last six only read. With DATABASE_URL in the environment they read that database instead, as its owner or
 compliance.
 
 Exit codes: 0 done; 1 no system is up, or a check found faults; 2 a value is wrong, with one line on standard error that
@@ -95,6 +96,9 @@ def _add_reports(commands: Any) -> None:
     diagnose = commands.add_parser("diagnose", help="say why a user's orders are refused for margin")
     diagnose.add_argument("--email", default=DEFAULT_EMAIL)
     diagnose.set_defaults(run=_diagnose, reads_only=True)
+    risk = commands.add_parser("account-risk", help="print exposure, value at risk and drawdown of a user's accounts")
+    risk.add_argument("--email", default=DEFAULT_EMAIL)
+    risk.set_defaults(run=_account_risk, reads_only=True)
     replay = commands.add_parser("replay", help="show an order's life by the audit, and whether the tables agree")
     replay.add_argument("--order", default="", metavar="ID")
     replay.set_defaults(run=_replay, reads_only=True)
@@ -157,6 +161,11 @@ def _verify(state: State, _connection: psycopg.Connection[Any], options: argpars
 
 def _diagnose(_state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
     reports.diagnose(connection, options.email.strip().lower() or DEFAULT_EMAIL)
+    return 0
+
+
+def _account_risk(_state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
+    reports.account_risk(connection, options.email.strip().lower() or DEFAULT_EMAIL)
     return 0
 
 

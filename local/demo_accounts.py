@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 LOAD_PREFIX = "load-"
 LOAD_ACCOUNTS_MAX = 100_000
 LOAD_BALANCE = Decimal(100_000)
+LOAD_UNLIMITED = ("max_position_size", "max_positions", "daily_trade_limit", "max_daily_loss", "max_order_notional")
 DEPOSITS_A_STATEMENT = 1_000
 UNMETERED = "unmetered"
 
@@ -150,12 +151,10 @@ def make_load_accounts(connection: psycopg.Connection[Any], count: int, balance:
         ), opened AS (
             INSERT INTO accounts (user_id, currency) SELECT id, 'USD' FROM made RETURNING user_id, id
         )
-        INSERT INTO risk_settings (
-            user_id, account_id, max_position_size, max_positions, daily_trade_limit, max_daily_loss
-        )
-        SELECT user_id, id, NULL, NULL, NULL, NULL FROM opened
+        INSERT INTO risk_settings (user_id, account_id, unlimited)
+        SELECT user_id, id, %(unlimited)s FROM opened
         """,
-        {"count": count},
+        {"count": count, "unlimited": list(LOAD_UNLIMITED)},
     )
     empty = connection.execute(
         "SELECT a.user_id, a.id FROM accounts AS a JOIN profiles AS p ON p.id = a.user_id "

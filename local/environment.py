@@ -36,10 +36,12 @@ ROLE_OF_SECRET = {
     "RiskDatabaseSecret": "function_risk",
     "RouterDatabaseSecret": "function_router",
     "OperatorDatabaseSecret": "function_operator",
+    "RiskOfficerDatabaseSecret": "function_risk_officer",
     "TriggersDatabaseSecret": "function_triggers",
     "SecurityDatabaseSecret": "function_security",
     "IncidentsDatabaseSecret": "function_incidents",
     "AlertsDatabaseSecret": "function_alerts",
+    "EndOfDayDatabaseSecret": "function_end_of_day",
 }
 
 # Variable -> parameter of template.yaml.

@@ -49,6 +49,15 @@ def diagnose(connection: psycopg.Connection[Any], email: str) -> None:
         print(line)
 
 
+def account_risk(connection: psycopg.Connection[Any], email: str) -> None:
+    """Print what the accounts of the user with that address risk; UnknownAddressError."""
+    (found,) = run_query(connection, "account_risk", {"email": email})
+    if not found.rows:
+        raise unknown_address(connection, email)
+    for _account_id, risk in found.rows:
+        print(risk)
+
+
 def replay(connection: psycopg.Connection[Any], order: str) -> bool:
     """Print an order's life by the audit; whether the tables agree with it. WrongReportError for no known order id."""
     try:

@@ -27,10 +27,12 @@ LOGIN_ROLES = (
     "function_risk",
     "function_router",
     "function_operator",
+    "function_risk_officer",
     "function_triggers",
     "function_security",
     "function_incidents",
     "function_alerts",
+    "function_end_of_day",
     "compliance",
     "backup",
 )

@@ -25,6 +25,7 @@ import psycopg
 
 from local import environment, tokens
 from local.demo_accounts import load_demo_accounts
+from local.demo_rates import load_demo_rates
 from local.environment import State
 from local.gateway_server import Gateway
 from local.launching_parent import LaunchingParent
@@ -183,6 +184,7 @@ class Supervisor:
                 environment.set_trade_always(connection, self._variables.get("TRADE_ALWAYS", "1") != "0")
                 environment.never_block_this_machine(connection)
                 load_demo_accounts(connection)
+                load_demo_rates(connection)
                 if "DATABASE_URL" not in self._variables:
                     # The feed of a run that was killed is dead for sure: nobody has to wait for its lease to run out.
                     connection.execute("UPDATE feed_leases SET expires_at = least(expires_at, clock_timestamp())")

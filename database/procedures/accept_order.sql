@@ -11,8 +11,7 @@ CREATE OR REPLACE FUNCTION accept_order(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_user_id uuid := (request ->> 'user_id')::uuid;
-    -- As in execute_order_atomic.
-    v_order jsonb := request - ARRAY['notice', 'replaces_order_id'];
+    v_order jsonb := as_a_caller_may_say(request);
     v_account accounts;
     v_answer jsonb;
     v_venue text;
@@ -100,7 +99,9 @@ BEGIN
         v_fill.margin := order_margin(p_account, v_terms, v_quantity, v_fill.price, p_at);
         v_fill.unrealized_pnl := opening_pnl(p_account, v_terms, v_side, v_quantity, v_fill.price, p_at);
         SELECT * INTO v_exposure
-        FROM judge_routed_exposure(p_account, v_terms, v_fill, v_side, v_quantity, v_position.id IS NULL, p_at);
+        FROM judge_routed_exposure(
+            p_account, v_terms, v_fill, new_limit_case(request, v_position, v_quantity, v_quantity, v_fill.price), p_at
+        );
         IF v_exposure.refusal IS NOT NULL THEN
             RETURN book_denied_order(request, p_account, v_terms, v_exposure.refusal, p_at);
         END IF;
@@ -140,9 +141,12 @@ $$;
 
 -- Whether an order that adds exposure may go out: limits and margin, with every order in flight counted as if it had
 -- filled. required and free_margin (what would be left) are in account currency.
+DROP FUNCTION IF EXISTS judge_routed_exposure(
+    accounts, order_terms, order_fill, text, numeric, boolean, timestamptz
+);
 CREATE OR REPLACE FUNCTION judge_routed_exposure(
-    p_account accounts, p_terms order_terms, p_fill order_fill, p_side text, p_quantity numeric, p_opens boolean,
-    p_at timestamptz, OUT refusal jsonb, OUT required numeric, OUT free_margin numeric
+    p_account accounts, p_terms order_terms, p_fill order_fill, p_case limit_case, p_at timestamptz,
+    OUT refusal jsonb, OUT required numeric, OUT free_margin numeric
 )
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -157,18 +161,21 @@ BEGIN
         count(*) AS orders,
         count(*) FILTER (WHERE r.adds_exposure AND o.filled_quantity = 0) AS opening,
         coalesce(sum(o.quantity - o.filled_quantity) FILTER (
-            WHERE r.adds_exposure AND o.symbol = p_terms.symbol AND o.side = p_side
+            WHERE r.adds_exposure AND o.symbol = p_terms.symbol AND o.side = p_case.side
         ), 0) AS lots
     INTO v_flight
     FROM venue_routes AS r
     INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
     WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done';
+    p_case.open_positions := v_worth.open_positions + v_flight.opening;
+    p_case.equity := v_worth.equity;
+    p_case.orders_in_flight := v_flight.orders;
+    p_case.lots_in_flight := v_flight.lots;
+    IF p_terms.max_drawdown_percent IS NOT NULL THEN
+        PERFORM raise_peak_equity(p_account, p_case.equity);
+    END IF;
     refusal := coalesce(
-        limit_refusal(
-            p_account, p_terms, p_side, p_quantity + v_flight.lots, p_opens, v_worth.open_positions + v_flight.opening,
-            v_worth.unrealized_pnl, p_at
-        ),
-        daily_flight_refusal(p_account, p_terms, v_flight.orders, p_at),
+        limit_refusal(p_account, p_terms, p_case, p_at),
         margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
     );
     required := p_fill.margin + p_fill.commission - p_fill.unrealized_pnl;
@@ -177,29 +184,7 @@ BEGIN
 END
 $$;
 
--- The day's limit of trades, with the orders in flight counted as trades of today.
-CREATE OR REPLACE FUNCTION daily_flight_refusal(
-    p_account accounts, p_terms order_terms, p_in_flight bigint, p_at timestamptz
-) RETURNS jsonb
-LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    v_trades bigint;
-BEGIN
-    IF p_terms.daily_trade_limit IS NULL OR p_in_flight = 0 THEN
-        RETURN NULL;
-    END IF;
-    SELECT count(*) + p_in_flight INTO v_trades
-    FROM orders AS o
-    WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id AND o.status = 'filled'
-        AND o.executed_at >= date_trunc('day', p_at, 'UTC');
-    IF v_trades < p_terms.daily_trade_limit THEN
-        RETURN NULL;
-    END IF;
-    RETURN limit_violation(
-        'daily_trade_limit', v_trades + 1, p_terms.daily_trade_limit, 'trades a day (UTC); trade again tomorrow'
-    );
-END
-$$;
+DROP FUNCTION IF EXISTS daily_flight_refusal(accounts, order_terms, bigint, timestamptz);
 
 -- Order, route, audit, event and stored answer of an accepted order. p_required is reserved until the order is settled.
 CREATE OR REPLACE FUNCTION book_accepted_order(
@@ -263,7 +248,7 @@ CREATE OR REPLACE FUNCTION routed_order_fact(p_order orders) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (order_facts(p_order) -> 0) || jsonb_build_object(
-        'status', p_order.status, 'filled_quantity', p_order.filled_quantity, 'average_price', p_order.average_price,
+        'limit_price', p_order.limit_price, 'stop_price', p_order.stop_price, 'status', p_order.status, 'filled_quantity', p_order.filled_quantity, 'average_price', p_order.average_price,
         'executed_at', utc_text(p_order.executed_at), 'failure_code', p_order.failure_code,
         'failure_reason', p_order.failure_reason
     ) || particular_fact(p_order);
@@ -278,8 +263,7 @@ BEGIN
         'accept_order(jsonb)',
         'accept_routed_order(jsonb, accounts, text, timestamptz)',
         'position_left(accounts, text, text)',
-        'judge_routed_exposure(accounts, order_terms, order_fill, text, numeric, boolean, timestamptz)',
-        'daily_flight_refusal(accounts, order_terms, bigint, timestamptz)',
+        'judge_routed_exposure(accounts, order_terms, order_fill, limit_case, timestamptz)',
         'book_accepted_order(jsonb, accounts, order_terms, text, order_fill, numeric, numeric, timestamptz)',
         'routed_order_fact(orders)'
     ]::regprocedure [] LOOP

@@ -119,7 +119,8 @@ LANGUAGE sql STABLE AS $$
         ROW('APPROVED', 'new', jsonb_build_object(
             'margin', p_fill.margin, 'commission', p_fill.commission, 'reduces', p_fill.margin IS NULL
         ) || jsonb_strip_nulls(jsonb_build_object(
-            'expires_at', utc_text(p_order.expires_at), 'active_at', utc_text(p_order.active_at)
+            'expires_at', utc_text(p_order.expires_at), 'active_at', utc_text(p_order.active_at),
+            'held_quantity', nullif(p_order.held_quantity, 0)
         )), NULL, NULL)::audit_entry
     ]
 $$;

@@ -14,7 +14,9 @@ LANGUAGE sql STABLE AS $$
     CROSS JOIN LATERAL jsonb_each(l.details -> 'after') AS c
     WHERE l.action = 'ACCOUNT_CHANGED'
     WINDOW term AS (
-        PARTITION BY l.user_id, CASE WHEN c.key IN ('leverage', 'position_mode') THEN l.account_id END, c.key
+        PARTITION BY l.user_id, CASE
+            WHEN c.key IN ('leverage', 'position_mode', 'margin_profile', 'trading_state') THEN l.account_id
+        END, c.key
         ORDER BY l.created_at, l.version
     )
 $$;
@@ -29,7 +31,8 @@ LANGUAGE sql STABLE AS $$
     CROSS JOIN LATERAL (
         SELECT jsonb_build_object(
             'kyc_status', p.kyc_status, 'account_status', p.account_status, 'account_tier', p.account_tier,
-            'leverage', a.leverage, 'position_mode', a.position_mode
+            'leverage', a.leverage, 'position_mode', a.position_mode, 'margin_profile', a.margin_profile,
+            'trading_state', a.trading_state
         ) -> t.field AS value
     ) AS n
     WHERE t.is_last AND t.after IS DISTINCT FROM n.value
@@ -39,7 +42,8 @@ LANGUAGE sql STABLE AS $$
     WHERE t.said_before <> t.before
 $$;
 
--- I3: each movement of money and each change by an operator has its event, and no event tells of one that was not.
+-- I3: each movement of money without a fill and each change by an operator has its event, and no event tells of one
+-- that was not.
 CREATE OR REPLACE FUNCTION books_operator_events() RETURNS TABLE (account_id uuid, subject text, problem text)
 LANGUAGE sql STABLE AS $$
     WITH done AS (
@@ -47,14 +51,17 @@ LANGUAGE sql STABLE AS $$
             l.user_id, l.account_id, l.id, operator_event(l.action) AS event_type, l.created_at,
             (l.details ->> 'balance_after')::numeric AS balance, l.details -> 'after' AS after
         FROM order_audit_log AS l
-        WHERE l.action IN ('DEPOSITED', 'WITHDRAWN', 'ADJUSTED', 'WITHDRAWAL_REFUSED', 'ACCOUNT_CHANGED')
+        WHERE l.action IN (
+            'DEPOSITED', 'WITHDRAWN', 'ADJUSTED', 'WITHDRAWAL_REFUSED', 'ACCOUNT_CHANGED', 'RISK_SETTINGS_CHANGED',
+            'BALANCE_PROTECTED'
+        )
     ),
     told AS (
         SELECT v.user_id, v.account_id, v.id, v.event_type, v.created_at, v.payload -> 'account' AS account
         FROM events AS v
         WHERE v.event_type IN (
             'account.deposited', 'account.withdrawn', 'account.adjusted', 'account.withdrawal_refused',
-            'account.changed'
+            'account.changed', 'account.risk_settings_changed', 'account.balance_protected'
         )
     )
     SELECT

@@ -45,8 +45,8 @@ LANGUAGE sql STABLE AS $$
             OR (o.stop_loss, o.take_profit, o.max_slippage, o.time_in_force, o.reduce_only)
             IS DISTINCT FROM
             (r.stop_loss, r.take_profit, r.max_slippage, r.time_in_force, r.reduce_only)
-            -- A trailing order has its prices from its level (books_trailing).
-            OR (NOT is_trailing(o.order_type) AND (o.limit_price, o.stop_price) IS DISTINCT FROM (r.limit_price, r.stop_price))
+            OR (o.limit_price, o.stop_price, o.trail_amount, o.trail_percent, o.limit_offset) IS DISTINCT FROM
+            (r.limit_price, r.stop_price, r.trail_amount, r.trail_percent, r.limit_offset)
             OR (o.execution_instructions, o.metadata, o.strategy_id, o.signal_id, o.component_name)
             IS DISTINCT FROM
             (r.execution_instructions, r.metadata, r.strategy_id, r.signal_id, r.component_name)
@@ -56,9 +56,12 @@ LANGUAGE sql STABLE AS $$
             OR (o.status, o.filled_quantity, o.leaves_quantity, o.last_price, o.average_price, o.slippage)
             IS DISTINCT FROM
             (r.status, r.filled_quantity, r.leaves_quantity, r.last_price, r.average_price, r.slippage)
+            OR (o.canceled_quantity, o.held_quantity) IS DISTINCT FROM (r.canceled_quantity, r.held_quantity)
             OR (o.commission, o.total_cost, o.position_id, o.transaction_id, o.venue_order_id, o.triggered_at) IS DISTINCT FROM
             (r.commission, r.total_cost, r.position_id, r.transaction_id, r.venue_order_id, r.triggered_at)
-            OR (o.replaces_order_id, o.conditions) IS DISTINCT FROM (r.replaces_order_id, r.conditions)
+            OR (o.replaces_order_id, o.conditions, o.active_at, o.display_quantity, o.display_variance, o.post_only)
+            IS DISTINCT FROM
+            (r.replaces_order_id, r.conditions, r.active_at, r.display_quantity, r.display_variance, r.post_only)
         )
         AND (d.said IS NOT NULL OR o.id IS NULL OR r.id IS NULL)
 $$;

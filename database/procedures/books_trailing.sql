@@ -1,5 +1,5 @@
 -- I3 of stops that trail: each order that waits for its level has a row that says where that is, and nothing else has
--- one; what is asked for is what the audit tells, and what was triggered was at the level that the audit tells.
+-- one. What was asked for and where it was touched: books_rebuilt_orders.
 CREATE OR REPLACE FUNCTION books_trailing() RETURNS TABLE (account_id uuid, subject text, problem text)
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(o.account_id, t.account_id), coalesce(o.id, t.subject_id)::text,
@@ -17,24 +17,6 @@ LANGUAGE sql STABLE AS $$
         ON p.user_id = t.user_id AND p.id = t.subject_id
     WHERE (p.account_id, p.symbol, p.trail_distance) IS DISTINCT FROM (t.account_id, t.symbol, t.trail_amount)
         OR CASE p.side WHEN 'long' THEN t.level < p.stop_loss ELSE t.level > p.stop_loss END
-    UNION ALL
-    SELECT o.account_id, o.id::text, 'the audit tells another trail'
-    FROM orders AS o
-    LEFT JOIN order_audit_log AS l ON o.user_id = l.user_id AND o.id = l.order_id AND l.action = 'SUBMITTED'
-    WHERE is_trailing(o.order_type) AND (o.trail_amount, o.trail_percent, o.limit_offset) IS DISTINCT FROM (
-            (l.details ->> 'trail_amount')::numeric, (l.details ->> 'trail_percent')::numeric,
-            (l.details ->> 'limit_offset')::numeric
-        )
-    UNION ALL
-    SELECT o.account_id, o.id::text, format('its level is %s, the audit tells %s', o.stop_price, l.details ->> 'level')
-    FROM orders AS o
-    INNER JOIN order_audit_log AS l ON o.user_id = l.user_id AND o.id = l.order_id AND l.details ? 'level'
-    WHERE is_trailing(o.order_type) AND (
-            o.stop_price IS DISTINCT FROM (l.details ->> 'level')::numeric
-            OR o.limit_price IS DISTINCT FROM limit_of_level(
-                CASE o.side WHEN 'buy' THEN 'ask_rises' ELSE 'bid_falls' END, o.stop_price, o.limit_offset
-            )
-        )
 $$;
 
 ALTER FUNCTION books_trailing() OWNER TO trading_procedures;

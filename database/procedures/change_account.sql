@@ -1,11 +1,12 @@
--- Changes what a user is and may: KYC, status and tier on the profile, leverage and position mode on the account, by an
--- operator who says why. The only way to those columns. Takes effect for the next order; open positions keep the margin
--- of their fills, and the mode changes while there are none and no order works.
+-- Changes what a user is and may: KYC, status and tier on the profile, leverage, position mode and margin profile on
+-- the account, by an operator who says why. The only way to those columns. Takes effect for the next order; open
+-- positions keep the margin of their fills, and the mode changes while there are none and no order works.
 -- request {version: 1, user_id, account_id, kyc_status?, account_status?, account_tier?, leverage?, position_mode?,
---   reason, idempotency_key, actor, actor_id?, request_hash?, request_id?, ip_address?, user_agent?, email?,
---   idempotency_key_days? (30)}
+--   margin_profile?, reason, idempotency_key, actor, actor_id?, request_hash?, request_id?, ip_address?, user_agent?,
+--   email?, idempotency_key_days? (30)}
 -- -> {outcome: 'changed', user_id, account_id, before, after, kyc_status, account_status, account_tier, leverage,
---   position_mode, sequence, transact_time, replayed}; before and after hold what is changed by it.
+--   position_mode, margin_profile (NULL: the default of its kind and tier), sequence, transact_time, replayed};
+--   before and after hold what is changed by it.
 -- Raises TR001 no such account, TR003 key reused, TR006 an unknown value or nothing to change, TR010 a mode that a
 -- position or an order stands in the way of, TR011 the actor's own account.
 CREATE OR REPLACE FUNCTION change_account(request jsonb) RETURNS jsonb
@@ -34,7 +35,7 @@ BEGIN
     v_old := jsonb_build_object(
         'kyc_status', v_profile.kyc_status, 'account_status', v_profile.account_status,
         'account_tier', v_profile.account_tier, 'leverage', v_account.leverage,
-        'position_mode', v_account.position_mode
+        'position_mode', v_account.position_mode, 'margin_profile', v_account.margin_profile
     );
     SELECT jsonb_object_agg(a.key, a.value), jsonb_object_agg(a.key, v_old -> a.key) INTO v_after, v_before
     FROM jsonb_each(requested_terms(request)) AS a
@@ -59,14 +60,14 @@ BEGIN
 END
 $$;
 
--- What a request asks to change: {kyc_status?, account_status?, account_tier?, leverage?, position_mode?}, leverage as
--- a number.
+-- What a request asks to change: {kyc_status?, account_status?, account_tier?, leverage?, position_mode?,
+-- margin_profile?}, leverage as a number.
 CREATE OR REPLACE FUNCTION requested_terms(request jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE AS $$
     SELECT jsonb_strip_nulls(jsonb_build_object(
         'kyc_status', request ->> 'kyc_status', 'account_status', request ->> 'account_status',
         'account_tier', request ->> 'account_tier', 'leverage', trim_scale((request ->> 'leverage')::numeric),
-        'position_mode', request ->> 'position_mode'
+        'position_mode', request ->> 'position_mode', 'margin_profile', request ->> 'margin_profile'
     ))
 $$;
 
@@ -91,6 +92,7 @@ BEGIN
     IF p_account.kind = 'cash' AND request ->> 'position_mode' = 'hedging' THEN
         PERFORM refuse_value('position_mode', 'hedging', 'netting on a cash account, which is never short');
     END IF;
+    PERFORM check_margin_profile(request ->> 'margin_profile', p_account);
     IF request ->> 'leverage' IS NULL THEN
         RETURN;
     END IF;
@@ -100,6 +102,24 @@ BEGIN
     END IF;
     IF p_account.kind = 'cash' AND v_leverage <> 1 THEN
         PERFORM refuse_value('leverage', request ->> 'leverage', '1 on a cash account, which borrows nothing');
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION check_margin_profile(p_profile text, p_account accounts) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_known text;
+BEGIN
+    IF p_profile IS NULL THEN
+        RETURN;
+    END IF;
+    IF p_account.kind = 'cash' THEN
+        PERFORM refuse_value('margin_profile', left(p_profile, 100), 'none on a cash account, which borrows nothing');
+    END IF;
+    SELECT string_agg(p.name, ', ' ORDER BY p.name) INTO v_known FROM margin_profiles AS p;
+    IF NOT EXISTS (SELECT FROM margin_profiles AS p WHERE p.name = p_profile) THEN
+        PERFORM refuse_value('margin_profile', left(p_profile, 100), 'one of ' || v_known);
     END IF;
 END
 $$;
@@ -144,10 +164,11 @@ BEGIN
             updated_at = p_at
         WHERE id = p_account.user_id;
     END IF;
-    IF p_terms ?| ARRAY['leverage', 'position_mode'] THEN
+    IF p_terms ?| ARRAY['leverage', 'position_mode', 'margin_profile'] THEN
         UPDATE accounts SET
             leverage = coalesce((p_terms ->> 'leverage')::numeric, leverage),
-            position_mode = coalesce(p_terms ->> 'position_mode', position_mode)
+            position_mode = coalesce(p_terms ->> 'position_mode', position_mode),
+            margin_profile = coalesce(p_terms ->> 'margin_profile', margin_profile)
         WHERE user_id = p_account.user_id AND id = p_account.id;
     END IF;
 END
@@ -156,11 +177,13 @@ $$;
 ALTER FUNCTION change_account(jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION requested_terms(jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION check_account_terms(jsonb, accounts) OWNER TO trading_procedures;
+ALTER FUNCTION check_margin_profile(text, accounts) OWNER TO trading_procedures;
 ALTER FUNCTION check_mode_may_change(accounts) OWNER TO trading_procedures;
 ALTER FUNCTION write_account_terms(accounts, jsonb, timestamptz) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION change_account(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION requested_terms(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION check_account_terms(jsonb, accounts) FROM PUBLIC;
+REVOKE ALL ON FUNCTION check_margin_profile(text, accounts) FROM PUBLIC;
 REVOKE ALL ON FUNCTION check_mode_may_change(accounts) FROM PUBLIC;
 REVOKE ALL ON FUNCTION write_account_terms(accounts, jsonb, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION change_account(jsonb) TO function_operator;

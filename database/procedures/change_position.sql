@@ -10,8 +10,8 @@
 -- -> {replayed, answer: {outcome: 'changed', account_id, sequence, transact_time, position}}, position as
 --   readable_position tells it
 -- Raises TR001 no such position, TR003 key reused, TR004 no usable price, TR006 a level out of its bounds or on the
--- wrong side of the market, TR010 not open any more or, with `position`, not of the expected version; then nothing is
--- kept.
+-- wrong side of the market, TR010 not open any more or, with `position`, not of the expected version, TR015 a stop loss
+-- that the account's limits keep where it is; then nothing is kept.
 CREATE OR REPLACE FUNCTION change_position(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -52,6 +52,7 @@ BEGIN
         END IF;
     END IF;
     v_after := position_with_levels(v_before, v_levels, v_terms, p_account.currency, p_at);
+    PERFORM check_stop_loss_kept(v_before, v_after, v_terms);
     UPDATE positions AS p SET
         stop_loss = v_after.stop_loss,
         take_profit = v_after.take_profit,
@@ -61,8 +62,54 @@ BEGIN
         updated_at = p_at
     WHERE p.user_id = v_before.user_id AND p.id = v_before.id
     RETURNING p.* INTO STRICT v_after;
-    PERFORM keep_position_trail(v_after);
+    -- One that goes on trailing is the feed's.
+    IF v_levels ->> 'trailing_distance' IS NOT NULL THEN
+        PERFORM keep_position_trail(v_after);
+    END IF;
     RETURN book_position_change(request, p_account, v_before, v_after, p_at);
+END
+$$;
+
+-- A stop loss that the account's limits require stays, and none moves further away than they allow. Closer, and where
+-- there was none, it always may. p_terms is all NULL where levels are only removed.
+CREATE OR REPLACE FUNCTION check_stop_loss_kept(
+    p_before positions, p_after positions, p_terms order_terms
+) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_limits effective_limits;
+    v_mark numeric := mark_of(p_before.side, p_terms);
+BEGIN
+    IF p_before.stop_loss IS NULL OR p_after.stop_loss IS NOT DISTINCT FROM p_before.stop_loss THEN
+        RETURN;
+    END IF;
+    SELECT * INTO v_limits FROM effective_limits AS l
+    WHERE l.user_id = p_before.user_id AND l.account_id = p_before.account_id;
+    IF v_limits.stop_loss_required AND p_after.stop_loss IS NULL THEN
+        PERFORM refuse_limit('stop_loss_required', 'stop_loss', NULL, 'required',
+            'Your positions need a stop loss. Move it or close the position.');
+    ELSIF abs(v_mark - p_after.stop_loss) * 100 > v_limits.stop_loss_max_percent * v_mark
+        AND (p_after.stop_loss < p_before.stop_loss) = (p_before.side = 'long') THEN
+        PERFORM refuse_limit(
+            'stop_loss_max_percent', 'stop_loss', p_after.stop_loss::text,
+            format('at most %s percent from %s', v_limits.stop_loss_max_percent, v_mark),
+            format('Your stop loss may be at most %s percent away from the price; move it less far away.',
+                v_limits.stop_loss_max_percent)
+        );
+    END IF;
+END
+$$;
+
+-- Refuses what is no order, so that nothing of it is kept.
+CREATE OR REPLACE FUNCTION refuse_limit(
+    p_limit text, p_field text, p_value text, p_constraint text, p_message text
+) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '%', p_message
+    USING ERRCODE = 'TR015', DETAIL = jsonb_build_object(
+        'field', p_field, 'value', p_value, 'constraint', p_constraint, 'limit', p_limit
+    )::text;
 END
 $$;
 
@@ -264,6 +311,8 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'change_position(jsonb)',
         'change_levels(jsonb, accounts, uuid, timestamptz)',
+        'check_stop_loss_kept(positions, positions, order_terms)',
+        'refuse_limit(text, text, text, text, text)',
         'refuse_position_version(positions, text)',
         'check_level_forms(jsonb)',
         'position_with_levels(positions, jsonb, order_terms, text, timestamptz)',

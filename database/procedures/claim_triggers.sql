@@ -5,7 +5,7 @@
 -- request {version: 1, holder, users, limit, lease_ms}
 -- -> [{user_id, subject_id, account_id, kind, fencing, attempts}], a user's in the order in which they were touched:
 -- those of one batch by the times of their quotes.
--- A user of whom another worker has a row is left out. Leases that ran out are taken over.
+-- A user of whom another worker has a row, or is about to, is left out. Leases that ran out are taken over.
 CREATE OR REPLACE FUNCTION claim_triggers(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -14,18 +14,24 @@ DECLARE
     v_claimed jsonb;
 BEGIN
     PERFORM check_request_version(request);
+    -- The lock keeps two claims that come together from sharing a user's rows; what is leased by now is seen below.
     v_users := ARRAY(
-        SELECT w.user_id
-        FROM trigger_queue AS w
-        GROUP BY w.user_id
-        HAVING bool_and(w.lease_expires_at IS NULL OR w.lease_expires_at <= v_at)
-        ORDER BY min(w.touched_at)
+        SELECT u.user_id
+        FROM (
+            SELECT w.user_id FROM trigger_queue AS w
+            GROUP BY w.user_id
+            HAVING bool_and(w.lease_expires_at IS NULL OR w.lease_expires_at <= v_at)
+            ORDER BY min(w.touched_at)
+        ) AS u
+        WHERE pg_try_advisory_xact_lock(hashtextextended('claim_triggers ' || u.user_id, 0))
         LIMIT (request ->> 'users')::integer
     );
     WITH free AS MATERIALIZED (
         SELECT w.user_id, w.subject_id
         FROM trigger_queue AS w
-        WHERE w.user_id = ANY (v_users) AND (w.lease_expires_at IS NULL OR w.lease_expires_at <= v_at)
+        WHERE w.user_id = ANY (v_users) AND NOT EXISTS (
+            SELECT FROM trigger_queue AS x WHERE x.user_id = w.user_id AND x.lease_expires_at > v_at
+        )
         ORDER BY w.touched_at, w.quoted_at, w.subject_id
         LIMIT (request ->> 'limit')::integer
         FOR UPDATE SKIP LOCKED

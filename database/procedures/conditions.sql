@@ -211,10 +211,11 @@ BEGIN
     WHERE o.user_id = p_order.user_id AND o.id = p_order.id
     RETURNING o.* INTO STRICT v_order;
     PERFORM book_changed_order(request, p_account, v_order, ROW('CONDITION_MET', v_order.status, p_quote
-        || jsonb_build_object(
+        || jsonb_strip_nulls(jsonb_build_object(
             'place', p_condition.place, 'symbol', p_condition.symbol, 'watch', p_condition.watch,
-            'level', p_condition.level, 'held_quantity', v_order.held_quantity
-        ), NULL, NULL)::audit_entry, p_at);
+            'level', p_condition.level, 'held_quantity', v_order.held_quantity,
+            'active_at', utc_text(v_order.active_at)
+        )), NULL, NULL)::audit_entry, p_at);
     RETURN v_order;
 END
 $$;

@@ -41,8 +41,14 @@ BEGIN
             'trading_state', p_account.trading_state
         ),
         'limits', (
-            SELECT to_jsonb(r) - ARRAY['user_id', 'account_id', 'created_at', 'updated_at']
+            SELECT to_jsonb(l) - ARRAY[
+                'user_id', 'account_id', 'email', 'kyc_status', 'account_status', 'account_tier'
+            ] || jsonb_build_object(
+                'margin_call_threshold', r.margin_call_threshold,
+                'margin_call_release_percent', r.margin_call_release_percent, 'stop_out_level', r.stop_out_level
+            )
             FROM risk_settings AS r
+            INNER JOIN effective_limits AS l USING (user_id, account_id)
             WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id
         ),
         'positions', diagnosed_positions(p_account),
@@ -84,20 +90,19 @@ LANGUAGE sql STABLE AS $$
         'quote_currency', v.quote_currency,
         'unrealized_pnl', money_form(v.unrealized_pnl, p_account.currency),
         'margin_used', money_form(v.margin_used, p_account.currency),
-        'margin_calculation', margin_calculation(p_account, i, v.quantity, v.entry_price),
-        'margin_at_present_terms', (
-            SELECT order_margin(p_account, t, v.quantity, v.entry_price, NULL)::text
-            FROM order_terms AS t
-            WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = v.symbol
-        )
+        'margin_calculation', margin_calculation(p_account, i, v.quantity, v.entry_price, t.leverage_cap),
+        'margin_at_present_terms', order_margin(p_account, t, v.quantity, v.entry_price, NULL)::text
     ) ORDER BY v.position_id), '[]')
     FROM valued_positions(p_account.user_id, p_account.id) AS v
     INNER JOIN instruments AS i USING (symbol)
+    LEFT JOIN order_terms AS t
+        ON t.user_id = p_account.user_id AND t.account_id = p_account.id AND v.symbol = t.symbol
 $$;
 
 -- order_margin in words: lots x contract size (x price) / leverage, and what is converted.
+DROP FUNCTION IF EXISTS margin_calculation(accounts, instruments, numeric, numeric);
 CREATE OR REPLACE FUNCTION margin_calculation(
-    p_account accounts, p_instrument instruments, p_quantity numeric, p_price numeric
+    p_account accounts, p_instrument instruments, p_quantity numeric, p_price numeric, p_cap numeric
 ) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -111,7 +116,7 @@ BEGIN
     RETURN format('%s lots x %s', number_form(p_quantity), number_form(p_instrument.contract_size))
         || CASE WHEN v_by_base THEN '' ELSE ' x ' || price_form(p_price, p_instrument.tick_size) END
         || format(' %s / leverage %s', v_currency, number_form(
-            CASE p_account.kind WHEN 'cash' THEN 1 ELSE least(p_account.leverage, p_instrument.leverage) END
+            CASE p_account.kind WHEN 'cash' THEN 1 ELSE least(p_account.leverage, p_instrument.leverage, p_cap) END
         ))
         || CASE v_currency WHEN p_account.currency THEN '' ELSE ', converted to ' || p_account.currency END;
 END
@@ -311,7 +316,7 @@ BEGIN
         'diagnose_margin(text)',
         'diagnosed_account(accounts, profiles, timestamptz)',
         'diagnosed_positions(accounts)',
-        'margin_calculation(accounts, instruments, numeric, numeric)',
+        'margin_calculation(accounts, instruments, numeric, numeric, numeric)',
         'audited_margin(accounts)',
         'diagnosed_orders(accounts, text[], integer)',
         'diagnosed_quotes(accounts, timestamptz)',

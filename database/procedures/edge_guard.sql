@@ -90,5 +90,6 @@ BEGIN
 END
 $$;
 GRANT EXECUTE ON FUNCTION read_edge_guard()
-TO function_trader, function_relay, function_operator, function_incidents, function_security, function_alerts;
+TO function_trader, function_relay, function_operator, function_risk_officer, function_incidents, function_security,
+function_alerts;
 GRANT EXECUTE ON FUNCTION change_never_blocked(jsonb) TO function_incidents;

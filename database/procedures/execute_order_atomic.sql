@@ -31,6 +31,10 @@ BEGIN
         IF NOT FOUND THEN
             PERFORM resolve_account(v_user_id, v_account_id);
         END IF;
+        -- As lock_account does.
+        IF v_account.day_ends_at <= clock_timestamp() THEN
+            v_account := open_account_day(v_account, clock_timestamp());
+        END IF;
         -- Again, because the racer that held the lock may have used the key.
         v_answer := replayed_answer(
             v_user_id, v_account_id, request ->> 'idempotency_key', request ->> 'request_hash'
@@ -39,10 +43,7 @@ BEGIN
     IF v_answer IS NOT NULL THEN
         RETURN jsonb_build_object('replayed', true, 'answer', v_answer);
     END IF;
-    -- Only the platform's own orders carry a notice, and only replace_order's take another one's place.
-    v_answer := execute_market_order(
-        request - ARRAY['notice', 'replaces_order_id'], v_account, clock_timestamp()
-    );
+    v_answer := execute_market_order(as_a_caller_may_say(request), v_account, clock_timestamp());
     RETURN jsonb_build_object('replayed', false, 'answer', v_answer);
 END
 $$;
@@ -60,6 +61,7 @@ DECLARE
     v_open boolean;
     v_fill order_fill;
     v_worth record;
+    v_case limit_case;
     v_refusal jsonb;
 BEGIN
     IF request ->> 'order_type' IS DISTINCT FROM 'market' OR request ->> 'time_in_force' IN ('gtd', 'opg', 'cls')
@@ -123,11 +125,14 @@ BEGIN
     IF v_worth.stale IS NOT NULL THEN
         PERFORM refuse_stale_quote(v_worth.stale);
     END IF;
+    v_case := new_limit_case(request, v_position, v_quantity, v_quantity, v_fill.price);
+    v_case.open_positions := v_worth.open_positions;
+    v_case.equity := v_worth.equity;
+    IF v_terms.max_drawdown_percent IS NOT NULL THEN
+        PERFORM raise_peak_equity(p_account, v_worth.equity);
+    END IF;
     v_refusal := coalesce(
-        limit_refusal(
-            p_account, v_terms, v_side, v_quantity, v_position.id IS NULL, v_worth.open_positions,
-            v_worth.unrealized_pnl, p_at
-        ),
+        limit_refusal(p_account, v_terms, v_case, p_at),
         margin_refusal(p_account, v_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
     );
     IF v_refusal IS NOT NULL THEN
@@ -140,6 +145,13 @@ BEGIN
         ), p_at
     );
 END
+$$;
+
+-- Only the platform's own orders carry a notice, only replace_order's take another one's place, and only those of a
+-- group come with others.
+CREATE OR REPLACE FUNCTION as_a_caller_may_say(request jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT request - ARRAY['notice', 'replaces_order_id', 'group_size', 'exit_stop_price']
 $$;
 
 -- Behind the API's own check: what is filled at once waits for no price and no time.
@@ -261,9 +273,9 @@ BEGIN
             PERFORM refuse_value(v_exit.field, v_exit.price::text, 'a positive multiple of ' || p_terms.tick_size);
         END IF;
         IF v_exit.below AND v_exit.price >= p_price THEN
-            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'below the fill price ' || p_price);
+            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'below the price of this order, ' || p_price);
         ELSIF NOT v_exit.below AND v_exit.price <= p_price THEN
-            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'above the fill price ' || p_price);
+            PERFORM refuse_value(v_exit.field, v_exit.price::text, 'above the price of this order, ' || p_price);
         END IF;
     END LOOP;
 END
@@ -289,6 +301,7 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'execute_order_atomic(jsonb)',
         'execute_market_order(jsonb, accounts, timestamptz)',
+        'as_a_caller_may_say(jsonb)',
         'refuse_unless_market(jsonb)',
         'terms_of_order(jsonb, accounts)',
         'check_optional_fields(jsonb, accounts)',

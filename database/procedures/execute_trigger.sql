@@ -90,15 +90,21 @@ BEGIN
 END
 $$;
 
--- Which exit of a position the quote of p_touch touches, the stops before the take profit; NULL for none.
+-- Which exit of a position the quote of p_touch touches, the stops before the take profit; NULL for none. One that
+-- comes before what the quote has touched was set since: it waits for a price of its own time.
 CREATE OR REPLACE FUNCTION exit_of_touch(
     p_position positions, p_trail trailing_levels, p_touch trigger_queue
 ) RETURNS text
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-    v_exit text := touched_exit(p_position, p_touch.bid, p_touch.ask);
+    v_exit text;
 BEGIN
-    IF v_exit IS DISTINCT FROM 'stop_loss' AND touches(p_trail.watch, p_trail.level, p_touch.bid, p_touch.ask) THEN
+    IF p_touch.kind <> 'stop_loss' THEN
+        p_position.stop_loss := NULL;
+    END IF;
+    v_exit := touched_exit(p_position, p_touch.bid, p_touch.ask);
+    IF v_exit IS DISTINCT FROM 'stop_loss' AND p_touch.kind <> 'take_profit'
+        AND touches(p_trail.watch, p_trail.level, p_touch.bid, p_touch.ask) THEN
         RETURN 'trailing_stop';
     END IF;
     RETURN v_exit;

@@ -76,9 +76,7 @@ DECLARE
     v_refusal jsonb;
 BEGIN
     IF p_order.contingency = 'bracket_exit' AND v_held = 0 THEN
-        RETURN forgo_quantity(
-            request, p_account, p_order, workable_quantity(p_order), 'Nothing is left to reduce', p_at
-        );
+        RETURN forgo_exits(request, p_account, p_order, p_at);
     END IF;
     v_fill := price_working_order(p_account, p_order, p_terms);
     IF p_order.reduce_only THEN
@@ -99,7 +97,10 @@ BEGIN
     IF v_refusal IS NULL AND v_held < v_fill.quantity THEN
         v_fill := cost_of_opening(p_account, p_order, p_terms, v_fill, v_held, p_at);
         SELECT * INTO v_refusal, v_fill.free_margin
-        FROM judge_opening(p_account, p_order, p_terms, v_fill, v_position, p_at);
+        FROM judge_opening(
+            p_account, p_terms, working_limit_case(p_order, v_position, v_fill.quantity - v_held, v_fill.price),
+            v_fill, v_position, p_at
+        );
     END IF;
     IF v_refusal IS NOT NULL THEN
         RETURN end_order(
@@ -162,23 +163,26 @@ END
 $$;
 
 DROP FUNCTION IF EXISTS judge_opening(accounts, orders, order_terms, order_fill, boolean, timestamptz);
--- Limits and margin, as of a new order; free_margin is what the fill leaves. p_position: what it meets, all NULL
--- without.
+DROP FUNCTION IF EXISTS judge_opening(accounts, orders, order_terms, order_fill, positions, timestamptz);
+-- Limits and margin of what p_case adds, as of a new order; free_margin is what the fill leaves. p_position: what it
+-- meets, all NULL without.
 CREATE OR REPLACE FUNCTION judge_opening(
-    p_account accounts, p_order orders, p_terms order_terms, p_fill order_fill, p_position positions, p_at timestamptz,
-    OUT refusal jsonb, OUT free_margin numeric
+    p_account accounts, p_terms order_terms, p_case limit_case, p_fill order_fill, p_position positions,
+    p_at timestamptz, OUT refusal jsonb, OUT free_margin numeric
 )
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     v_worth record;
 BEGIN
     SELECT * INTO v_worth
-    FROM worth_before_opening(p_account, p_terms, p_order.side, p_position, p_fill.price, p_at);
+    FROM worth_before_opening(p_account, p_terms, p_case.side, p_position, p_fill.price, p_at);
+    p_case.open_positions := v_worth.open_positions;
+    p_case.equity := p_account.balance + v_worth.unrealized_pnl;
+    IF p_terms.max_drawdown_percent IS NOT NULL THEN
+        PERFORM raise_peak_equity(p_account, p_case.equity);
+    END IF;
     refusal := coalesce(
-        limit_refusal(
-            p_account, p_terms, p_order.side, p_fill.quantity - held_against(p_position, p_order.side), v_worth.opens,
-            v_worth.open_positions, v_worth.unrealized_pnl, p_at
-        ),
+        limit_refusal(p_account, p_terms, p_case, p_at),
         margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
     );
     free_margin := v_worth.free_margin - p_account.margin_reserved - p_fill.margin - p_fill.commission
@@ -238,6 +242,8 @@ CREATE OR REPLACE FUNCTION end_order(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_order orders;
+    -- Of what trailed and was touched; it goes with the order.
+    v_trail jsonb := CASE WHEN p_order.stop_price IS NULL THEN '{}' ELSE trail_details(p_order) END;
     v_status text := CASE
         WHEN p_status = 'rejected' AND p_order.filled_quantity > 0 THEN 'canceled' ELSE p_status
     END;
@@ -255,7 +261,7 @@ BEGIN
     PERFORM book_order_state(unkept(request), p_account, v_order, ARRAY[ROW(
         upper(v_status), v_status, jsonb_strip_nulls(jsonb_build_object(
             'code', p_code, 'filled_quantity', v_order.filled_quantity, 'request_id', request ->> 'request_id'
-        )), p_reason, NULL
+        )) || v_trail, p_reason, NULL
     )::audit_entry], p_at);
     RETURN settle_linked(request, p_account, v_order, 0, p_at);
 END
@@ -274,7 +280,7 @@ BEGIN
         'price_working_order(accounts, orders, order_terms)',
         'price_at_quote(order_terms, text)',
         'cost_of_opening(accounts, orders, order_terms, order_fill, numeric, timestamptz)',
-        'judge_opening(accounts, orders, order_terms, order_fill, positions, timestamptz)',
+        'judge_opening(accounts, order_terms, limit_case, order_fill, positions, timestamptz)',
         'book_working_fill(jsonb, accounts, orders, order_terms, order_fill, timestamptz)',
         'quote_details(order_terms)',
         'end_order(jsonb, accounts, orders, text, text, text, timestamptz)'

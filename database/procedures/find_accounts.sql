@@ -43,5 +43,5 @@ REVOKE ALL ON FUNCTION get_account_owner(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION get_user_of_email(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION find_accounts(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION get_user_of_email(text) TO trading_readers;
-GRANT EXECUTE ON FUNCTION get_account_owner(uuid) TO function_operator;
+GRANT EXECUTE ON FUNCTION get_account_owner(uuid) TO function_operator, function_risk_officer;
 GRANT EXECUTE ON FUNCTION find_accounts(text) TO function_operator;

@@ -11,18 +11,12 @@ EXCEPTION WHEN SQLSTATE 'TR004' THEN
 END
 $$;
 
--- One row for each account of p_account_ids. `unpriced` names a symbol or currency pair without a usable quote; then
--- unrealized_pnl, equity and margin_level are NULL. Levels are percent; margin_level is NULL while no margin is used.
--- `due` is what the account's margin call has come to: 'entered', 'left', or NULL where nothing changes.
---   entered: no call is open and the level is below the threshold. A cash account borrows nothing and gets no call.
---   left: a call is open and the level has come up to the release level that it began with, or nothing is held.
--- `stop_out_due`: the level is at or below the stop-out level, equity at or below zero included; never a cash account.
-DROP FUNCTION IF EXISTS margin_levels(uuid[], timestamptz);
-CREATE FUNCTION margin_levels(p_account_ids uuid[], p_at timestamptz)
+-- What the open positions of each of p_account_ids come to; no row for one that has none. `unpriced` names a symbol or
+-- currency pair without a usable quote; then unrealized_pnl means nothing.
+-- Marks and rates are worked out first, once each: all of them for many accounts, those that are needed for few.
+CREATE OR REPLACE FUNCTION open_worths(p_account_ids uuid[], p_at timestamptz)
 RETURNS TABLE (
-    user_id uuid, account_id uuid, balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric,
-    margin_level numeric, unpriced text, threshold numeric, release_level numeric, episode_id uuid, breached boolean,
-    due text, stop_out_level numeric, stop_out_due boolean
+    account_id uuid, margin_used numeric, unrealized_pnl numeric, open_positions bigint, unpriced text
 )
 LANGUAGE sql STABLE AS $$
     WITH marks AS MATERIALIZED (
@@ -32,72 +26,153 @@ LANGUAGE sql STABLE AS $$
             AND NOT quote_is_stale(q.quoted_at, q.received_at, i.quote_age_ms_max, i.calendar, p_at) AS usable
         FROM instruments AS i
         LEFT JOIN quotes AS q USING (symbol)
-    ),
-    held AS MATERIALIZED (
-        SELECT
-            a.user_id, a.id AS account_id, a.currency, m.symbol, m.quote_currency, m.usable, p.margin_used,
-            CASE p.side WHEN 'long' THEN m.bid - p.entry_price ELSE p.entry_price - m.ask END
-            * p.quantity * m.contract_size AS pnl
-        FROM accounts AS a
-        INNER JOIN positions AS p ON p.user_id = a.user_id AND p.account_id = a.id AND p.status = 'open'
-        INNER JOIN marks AS m USING (symbol)
-        WHERE a.id = ANY (p_account_ids)
+        WHERE cardinality(p_account_ids) > 100 OR i.symbol IN (
+            SELECT p.symbol FROM accounts AS a
+            INNER JOIN positions AS p ON a.user_id = p.user_id AND a.id = p.account_id AND p.status = 'open'
+            WHERE a.id = ANY (p_account_ids)
+        )
     ),
     rates AS MATERIALIZED (
         SELECT
             c.quote_currency, c.currency, c.positive,
-            fresh_conversion_fraction(c.quote_currency, c.currency, c.positive, p_at) AS fraction
-        FROM (SELECT DISTINCT h.quote_currency, h.currency, h.pnl > 0 AS positive FROM held AS h WHERE h.usable) AS c
-    ),
-    totals AS (
-        SELECT
-            h.user_id, h.account_id, sum(h.margin_used) AS margin_used,
-            sum(CASE h.quote_currency WHEN h.currency THEN h.pnl ELSE h.pnl * r.fraction[1] / r.fraction[2] END)
-                AS unrealized_pnl,
-            min(CASE WHEN NOT h.usable THEN h.symbol WHEN r.fraction IS NULL THEN h.quote_currency || h.currency END)
-                AS unpriced
-        FROM held AS h
-        LEFT JOIN rates AS r
-            ON r.quote_currency = h.quote_currency AND r.currency = h.currency AND r.positive = (h.pnl > 0)
-        GROUP BY h.user_id, h.account_id
-    ),
-    worth AS (
-        SELECT
-            a.user_id, a.id AS account_id, a.kind, a.balance, t.unpriced,
-            coalesce(t.margin_used, 0) AS margin_used,
-            CASE WHEN t.unpriced IS NULL THEN coalesce(t.unrealized_pnl, 0) END AS unrealized_pnl,
-            -- An account without settings is watched by the defaults of their columns.
-            coalesce(s.margin_call_threshold, 50) AS threshold,
-            coalesce(s.margin_call_threshold, 50) * coalesce(s.margin_call_release_percent, 105) / 100
-                AS settings_release_level,
-            coalesce(s.stop_out_level, 20) AS stop_out_level,
-            e.id AS episode_id, e.release_level AS episode_release_level
-        FROM accounts AS a
-        LEFT JOIN totals AS t ON t.user_id = a.user_id AND t.account_id = a.id
-        LEFT JOIN risk_settings AS s ON s.user_id = a.user_id AND s.account_id = a.id
-        LEFT JOIN margin_call_episodes AS e ON e.user_id = a.user_id AND e.account_id = a.id AND e.left_at IS NULL
-        WHERE a.id = ANY (p_account_ids)
+            CASE WHEN c.quote_currency <> c.currency THEN r.fraction[1] END AS multiplier,
+            CASE WHEN c.quote_currency <> c.currency THEN r.fraction[2] END AS divisor,
+            CASE WHEN r.fraction IS NULL THEN c.quote_currency || c.currency END AS unpriced
+        FROM (
+            SELECT m.quote_currency, a.currency, s.positive
+            FROM (SELECT DISTINCT quote_currency FROM marks WHERE usable) AS m
+            CROSS JOIN (SELECT DISTINCT currency FROM accounts WHERE id = ANY (p_account_ids)) AS a
+            CROSS JOIN (VALUES (true), (false)) AS s (positive)
+        ) AS c
+        CROSS JOIN LATERAL (
+            SELECT fresh_conversion_fraction(c.quote_currency, c.currency, c.positive, p_at) AS fraction
+        ) AS r
     )
     SELECT
-        w.user_id, w.account_id, w.balance, w.unrealized_pnl, w.balance + w.unrealized_pnl, w.margin_used,
-        l.margin_level, w.unpriced, w.threshold, l.release_level, w.episode_id, l.breached,
-        CASE
-            WHEN w.unpriced IS NOT NULL THEN NULL
-            WHEN w.episode_id IS NULL THEN CASE WHEN l.breached THEN 'entered' END
-            WHEN l.margin_level IS NULL OR l.margin_level >= l.release_level THEN 'left'
-        END,
-        w.stop_out_level, w.kind = 'margin' AND coalesce(l.margin_level <= w.stop_out_level, false)
-    FROM worth AS w
+        a.id, sum(p.margin_used),
+        sum(CASE WHEN r.multiplier IS NULL THEN g.pnl ELSE g.pnl * r.multiplier / r.divisor END),
+        count(*), min(CASE WHEN m.usable THEN r.unpriced ELSE m.symbol END)
+    FROM accounts AS a
+    INNER JOIN positions AS p ON a.user_id = p.user_id AND a.id = p.account_id AND p.status = 'open'
+    INNER JOIN marks AS m ON p.symbol = m.symbol
     CROSS JOIN LATERAL (
-        SELECT
-            v.margin_level,
-            coalesce(w.episode_release_level, w.settings_release_level) AS release_level,
-            w.kind = 'margin' AND coalesce(v.margin_level < w.threshold, false) AS breached
-        FROM (SELECT (w.balance + w.unrealized_pnl) * 100 / nullif(w.margin_used, 0) AS margin_level) AS v
-    ) AS l
+        SELECT CASE p.side WHEN 'long' THEN m.bid - p.entry_price ELSE p.entry_price - m.ask END
+            * p.quantity * m.contract_size AS pnl
+    ) AS g
+    LEFT JOIN rates AS r
+        ON m.quote_currency = r.quote_currency AND a.currency = r.currency AND r.positive = (g.pnl > 0)
+    WHERE a.id = ANY (p_account_ids)
+    GROUP BY a.id
 $$;
 
-ALTER FUNCTION fresh_conversion_fraction(text, text, boolean, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION margin_levels(uuid[], timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION fresh_conversion_fraction(text, text, boolean, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION margin_levels(uuid[], timestamptz) FROM PUBLIC;
+-- How bad a level is: by its threshold, and where two are the same, by what it does. The worst sorts first.
+CREATE OR REPLACE FUNCTION level_rank(p_action text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE p_action WHEN 'stop_out' THEN 0 WHEN 'call' THEN 1 ELSE 2 END
+$$;
+
+-- The worst level at which p_margin_level stands, all NULL above all of them. One that the account has come to is left
+-- at its release level only: p_episode, NULL outside of one, says where it stands, and that level keeps the terms by
+-- which it began.
+CREATE OR REPLACE FUNCTION standing_level(
+    p_margin_level numeric, p_profile text, p_call_threshold numeric, p_call_release_percent numeric,
+    p_stop_out_threshold numeric, p_episode margin_call_episodes,
+    OUT name text, OUT action text, OUT threshold numeric, OUT release_level numeric
+)
+LANGUAGE sql STABLE AS $$
+    SELECT l.name, l.action, l.threshold, l.release_level
+    FROM (
+        SELECT l.name, l.action, t.threshold, t.threshold * CASE l.action
+            WHEN 'call' THEN p_call_release_percent ELSE l.release_percent
+        END / 100 AS release_level
+        FROM margin_profile_levels AS l
+        CROSS JOIN LATERAL (
+            SELECT CASE l.action
+                WHEN 'call' THEN p_call_threshold WHEN 'stop_out' THEN p_stop_out_threshold ELSE l.threshold
+            END AS threshold
+        ) AS t
+        WHERE l.profile = p_profile AND l.name IS DISTINCT FROM p_episode.level_name
+        UNION ALL
+        SELECT p_episode.level_name, p_episode.level_action, p_episode.threshold, p_episode.release_level
+        WHERE p_episode.id IS NOT NULL
+    ) AS l
+    WHERE CASE l.action WHEN 'stop_out' THEN p_margin_level <= l.threshold ELSE p_margin_level < l.threshold END
+        OR (
+            (l.threshold, level_rank(l.action)) >= (p_episode.threshold, level_rank(p_episode.level_action))
+            AND p_margin_level < l.release_level
+        )
+    ORDER BY l.threshold, level_rank(l.action)
+    LIMIT 1
+$$;
+
+-- One row for each account of p_account_ids. `unpriced` names a symbol or currency pair without a usable quote; then
+-- unrealized_pnl, equity and margin_level are NULL. Levels are percent; margin_level is NULL while no margin is used.
+-- `breached`: the margin level is below a threshold. level_name, level_action, threshold and release_level are of the
+-- level that the account is to stand at, as standing_level has it; of the one that it leaves where `due` is 'left'.
+-- `due` is what the account's episode has come to, NULL where nothing changes:
+--   entered: it is in none and stands at a level now · escalated, eased: at a worse one than before, at a milder one ·
+--   left: at none any more, or nothing is held.
+-- `stop_out_due`: the level is at or below the stop-out level, equity at or below zero included. A stop-out that closes
+-- no more than it takes brings it up to stop_out_release_level.
+DROP FUNCTION IF EXISTS margin_levels(uuid[], timestamptz);
+CREATE FUNCTION margin_levels(p_account_ids uuid[], p_at timestamptz)
+RETURNS TABLE (
+    user_id uuid, account_id uuid, balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric,
+    margin_level numeric, open_positions bigint, unpriced text, episode_id uuid, breached boolean, due text,
+    level_name text, level_action text, threshold numeric, release_level numeric, stop_out_level numeric,
+    stop_out_due boolean, stop_out_release_level numeric, stop_out_policy text
+)
+LANGUAGE sql STABLE AS $$
+    SELECT
+        t.user_id, t.account_id, t.balance, v.unrealized_pnl, t.balance + v.unrealized_pnl,
+        coalesce(w.margin_used, 0), v.margin_level, coalesce(w.open_positions, 0), w.unpriced, e.id, coalesce(
+            v.margin_level < t.outermost OR v.margin_level <= t.stop_out_threshold, false
+        ),
+        CASE
+            WHEN w.unpriced IS NOT NULL OR (e.id IS NULL AND s.name IS NULL) THEN NULL
+            WHEN e.id IS NULL THEN 'entered'
+            WHEN s.name IS NULL THEN 'left'
+            WHEN s.name = e.level_name THEN NULL
+            WHEN (s.threshold, level_rank(s.action)) < (e.threshold, level_rank(e.level_action)) THEN 'escalated'
+            ELSE 'eased'
+        END,
+        coalesce(s.name, e.level_name), coalesce(s.action, e.level_action), coalesce(s.threshold, e.threshold),
+        coalesce(s.release_level, e.release_level), t.stop_out_threshold,
+        coalesce(v.margin_level <= t.stop_out_threshold, false),
+        t.stop_out_threshold * t.stop_out_release_percent / 100, t.stop_out_policy
+    FROM margin_terms(p_account_ids) AS t
+    LEFT JOIN open_worths(p_account_ids, p_at) AS w ON t.account_id = w.account_id
+    LEFT JOIN margin_call_episodes AS e
+        ON t.user_id = e.user_id AND t.account_id = e.account_id AND e.left_at IS NULL
+    CROSS JOIN LATERAL (
+        SELECT
+            u.unrealized_pnl, (t.balance + u.unrealized_pnl) * 100 / nullif(w.margin_used, 0) AS margin_level
+        FROM (SELECT CASE WHEN w.unpriced IS NULL THEN coalesce(w.unrealized_pnl, 0) END AS unrealized_pnl) AS u
+    ) AS v
+    LEFT JOIN LATERAL (
+        SELECT l.*
+        FROM standing_level(
+            v.margin_level, t.profile, t.call_threshold, t.call_release_percent, t.stop_out_threshold, e
+        ) AS l
+        WHERE v.margin_level <= t.outermost OR e.id IS NOT NULL
+        -- Kept as a query of its own, so that those who are fine are not asked.
+        OFFSET 0
+    ) AS s ON true
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'fresh_conversion_fraction(text, text, boolean, timestamptz)',
+        'open_worths(uuid[], timestamptz)',
+        'level_rank(text)',
+        'standing_level(numeric, text, numeric, numeric, numeric, margin_call_episodes)',
+        'margin_levels(uuid[], timestamptz)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;

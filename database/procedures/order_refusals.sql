@@ -48,6 +48,13 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION is_halted(p_account accounts, p_terms order_terms) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN 'halted' IN (p_terms.platform_trading_state, p_terms.instrument_trading_state, p_account.trading_state);
+END
+$$;
+
 -- The lots of a position that an order on p_side takes from: 0 where it would add to it, and without one.
 CREATE OR REPLACE FUNCTION held_against(p_position positions, p_side text) RETURNS numeric
 LANGUAGE plpgsql IMMUTABLE AS $$
@@ -96,78 +103,12 @@ BEGIN
         RETURN NULL;
     END IF;
     RETURN refusal(
-        'INSUFFICIENT_POSITION', format('You can %s at most %s here, which closes what you hold.', p_side, p_held),
+        'INSUFFICIENT_POSITION', CASE WHEN p_held > 0
+            THEN format('You can %s at most %s here, which closes what you hold.', p_side, p_held)
+            ELSE format('You hold nothing here that you could %s to close.', p_side) END,
         'quantity', p_quantity::text, 'at most ' || p_held, jsonb_build_object('held_quantity', p_held)
     );
 END
-$$;
-
--- The limits of risk_settings that bind an order which adds exposure. p_opens: it makes a position of its own.
-CREATE OR REPLACE FUNCTION limit_refusal(
-    p_account accounts, p_terms order_terms, p_side text, p_quantity numeric, p_opens boolean,
-    p_open_positions bigint, p_unrealized_pnl numeric, p_at timestamptz
-) RETURNS jsonb
-LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    v_day timestamptz := date_trunc('day', p_at, 'UTC');
-    v_size numeric;
-    v_trades bigint;
-    v_loss numeric;
-BEGIN
-    IF p_opens AND p_open_positions >= p_terms.max_positions THEN
-        RETURN limit_violation('max_positions', p_open_positions + 1, p_terms.max_positions,
-            'open positions; close one first');
-    END IF;
-    IF p_terms.max_position_size IS NOT NULL THEN
-        SELECT coalesce(sum(p.quantity), 0) + p_quantity INTO v_size
-        FROM positions AS p
-        WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
-            AND p.symbol = p_terms.symbol AND p.side = CASE p_side WHEN 'buy' THEN 'long' ELSE 'short' END;
-        IF v_size > p_terms.max_position_size THEN
-            RETURN limit_violation('max_position_size', v_size, p_terms.max_position_size,
-                'lots of ' || p_terms.symbol || '; reduce the quantity');
-        END IF;
-    END IF;
-    IF p_terms.daily_trade_limit IS NOT NULL THEN
-        SELECT count(*) INTO v_trades FROM (
-            SELECT FROM orders AS o
-            WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id AND o.status = 'filled'
-                AND o.executed_at >= v_day
-            LIMIT p_terms.daily_trade_limit
-        ) AS today;
-        IF v_trades >= p_terms.daily_trade_limit THEN
-            RETURN limit_violation('daily_trade_limit', v_trades + 1, p_terms.daily_trade_limit,
-                'trades a day (UTC); trade again tomorrow');
-        END IF;
-    END IF;
-    IF p_terms.max_daily_loss IS NOT NULL THEN
-        v_loss := -(least(p_unrealized_pnl, 0) + realized_since(p_account.user_id, p_account.id, v_day));
-        IF v_loss >= p_terms.max_daily_loss THEN
-            RETURN limit_violation('max_daily_loss', round_money(v_loss, p_account.currency), p_terms.max_daily_loss,
-                p_account.currency || ' of loss a day (UTC); you may close positions');
-        END IF;
-    END IF;
-    RETURN NULL;
-END
-$$;
-
-CREATE OR REPLACE FUNCTION limit_violation(p_limit text, p_value numeric, p_bound numeric, p_unit text) RETURNS jsonb
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT refusal(
-        'RISK_LIMIT_VIOLATION', format('Your limit is %s %s.', p_bound, p_unit), p_limit, p_value::text,
-        'at most ' || p_bound
-    )
-$$;
-
--- Realized P&L, commission and financing booked since p_from, in account currency. The bound on the id, which starts
--- with its time, lets the primary key find the day's entries; created_at decides.
-CREATE OR REPLACE FUNCTION realized_since(p_user_id uuid, p_account_id uuid, p_from timestamptz) RETURNS numeric
-LANGUAGE sql STABLE AS $$
-    SELECT coalesce(sum(e.amount), 0)
-    FROM ledger_entries AS e
-    WHERE e.user_id = p_user_id AND e.account_id = p_account_id
-        AND e.id >= uuidv7_floor(p_from) AND e.created_at >= p_from
-        AND e.entry_type IN ('realized_pnl', 'commission', 'financing')
 $$;
 
 -- What is short: free margin must not fall below zero after commission and with the new position marked at the other
@@ -228,13 +169,11 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'refusal(text, text, text, text, text, jsonb)',
         'eligibility_refusal(accounts, order_terms, boolean, boolean, timestamptz)',
+        'is_halted(accounts, order_terms)',
         'held_against(positions, text)',
         'quantity_to_fill(jsonb, numeric)',
         'position_refusal(accounts, text, numeric, numeric, boolean)',
         'larger_refusal(text, numeric, numeric)',
-        'limit_refusal(accounts, order_terms, text, numeric, boolean, bigint, numeric, timestamptz)',
-        'limit_violation(text, numeric, numeric, text)',
-        'realized_since(uuid, uuid, timestamptz)',
         'margin_refusal(accounts, order_fill, numeric, numeric, numeric)',
         'money_text(numeric, text)'
     ]::regprocedure [] LOOP

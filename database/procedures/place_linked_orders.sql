@@ -80,16 +80,21 @@ $$;
 CREATE OR REPLACE FUNCTION group_legs(request jsonb) RETURNS jsonb[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-    v_common jsonb := request - ARRAY[
+    v_common jsonb := as_a_caller_may_say(request) - ARRAY[
         'kind', 'orders', 'take_profit', 'stop_loss', 'idempotency_key', 'idempotency_key_days'
     ] || jsonb_build_object('group_key', request -> 'idempotency_key');
     v_legs jsonb [] := ARRAY(
-        SELECT x.leg || v_common
+        SELECT as_a_caller_may_say(x.leg) || v_common
         FROM jsonb_array_elements(request -> 'orders') WITH ORDINALITY AS x (leg, place)
         ORDER BY x.place
     );
     v_exit jsonb;
 BEGIN
+    -- What the limits look at: how many orders come at once, and the stop loss that comes as an order of its own.
+    v_legs[1] := v_legs[1] || jsonb_strip_nulls(jsonb_build_object(
+        'group_size', cardinality(v_legs) + CASE request ->> 'kind' WHEN 'bracket' THEN 2 ELSE 0 END,
+        'exit_stop_price', request #> '{stop_loss,stop_price}'
+    ));
     IF request ->> 'kind' <> 'bracket' THEN
         RETURN v_legs;
     END IF;
@@ -155,38 +160,48 @@ CREATE OR REPLACE FUNCTION judge_group(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_judged record;
+    v_message text;
+    v_detail text;
 BEGIN
     FOR v_place IN 1..cardinality(p_legs) LOOP
-        terms[v_place] := CASE WHEN request ->> 'kind' = 'bracket' AND v_place > 1 THEN terms[1]
-            ELSE terms_of_order(p_legs[v_place], p_account)
+        BEGIN
+            terms[v_place] := CASE WHEN request ->> 'kind' = 'bracket' AND v_place > 1 THEN terms[1]
+                ELSE terms_of_order(p_legs[v_place], p_account)
+            END;
+            CONTINUE WHEN v_place = 1 AND p_legs[1] ->> 'order_type' = 'market' AND request ->> 'kind' <> 'oco';
+            PERFORM check_resting_form(p_legs[v_place], p_at);
+            IF v_place = 1 OR request ->> 'kind' = 'oco' THEN
+                v_judged := judge_resting_order(p_legs[v_place], p_account, terms[v_place], p_at);
+                fills[v_place] := v_judged.fill;
+                refusal := coalesce(v_judged.refusal, group_size_refusal(p_account, terms[v_place], p_legs));
+                EXIT WHEN refusal IS NOT NULL;
+            ELSE
+                PERFORM check_resting_prices(p_legs[v_place], terms[v_place]);
+                PERFORM check_exit_prices(
+                    p_legs[v_place], terms[v_place],
+                    coalesce(p_legs[v_place] ->> 'limit_price', p_legs[v_place] ->> 'stop_price')::numeric, false
+                );
+            END IF;
+        EXCEPTION WHEN SQLSTATE 'TR006' THEN
+            -- One of several: which one it is, the caller is told too.
+            GET STACKED DIAGNOSTICS v_message = MESSAGE_TEXT, v_detail = PG_EXCEPTION_DETAIL;
+            RAISE EXCEPTION '%', v_message
+            USING ERRCODE = 'TR006', DETAIL = (v_detail::jsonb || jsonb_build_object('place', v_place))::text;
         END;
-        CONTINUE WHEN v_place = 1 AND p_legs[1] ->> 'order_type' = 'market' AND request ->> 'kind' <> 'oco';
-        PERFORM check_resting_form(p_legs[v_place], p_at);
-        IF v_place = 1 OR request ->> 'kind' = 'oco' THEN
-            v_judged := judge_resting_order(p_legs[v_place], p_account, terms[v_place], p_at);
-            fills[v_place] := v_judged.fill;
-            refusal := coalesce(v_judged.refusal, group_size_refusal(p_account, p_legs));
-            EXIT WHEN refusal IS NOT NULL;
-        ELSE
-            PERFORM check_resting_prices(p_legs[v_place], terms[v_place]);
-            PERFORM check_exit_prices(
-                p_legs[v_place], terms[v_place],
-                coalesce(p_legs[v_place] ->> 'limit_price', p_legs[v_place] ->> 'stop_price')::numeric, false
-            );
-        END IF;
     END LOOP;
 END
 $$;
 
 -- As working_orders_refusal, for all of them at once.
-CREATE OR REPLACE FUNCTION group_size_refusal(p_account accounts, p_legs jsonb[]) RETURNS jsonb
+DROP FUNCTION IF EXISTS group_size_refusal(accounts, jsonb[]);
+CREATE OR REPLACE FUNCTION group_size_refusal(
+    p_account accounts, p_terms order_terms, p_legs jsonb[]
+) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_limit integer;
+    v_limit integer := p_terms.max_working_orders;
     v_working bigint;
 BEGIN
-    SELECT r.max_working_orders INTO v_limit FROM risk_settings AS r
-    WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id;
     SELECT count(*) + (SELECT count(*) FROM unnest(p_legs) AS l WHERE l ->> 'order_type' <> 'market') INTO v_working
     FROM orders AS o
     WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
@@ -269,13 +284,13 @@ END
 $$;
 
 -- Fills what the quote of now touches. Children that a fill activates here wait for the next quote, as they do later.
+-- A parent at the market that could only reduce may have been cut: its children end with what it has forgone.
 CREATE OR REPLACE FUNCTION touch_group(
     request jsonb, p_account accounts, p_terms order_terms[], p_ids uuid[], p_at timestamptz
 ) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_order orders;
-    v_touched orders;
 BEGIN
     FOR v_place IN 1..cardinality(p_ids) LOOP
         EXIT WHEN v_place > 1 AND request ->> 'kind' <> 'oco';
@@ -284,9 +299,11 @@ BEGIN
         WHERE o.user_id = p_account.user_id AND o.id = p_ids[v_place]
         FOR NO KEY UPDATE;
         IF v_order.status IN ('new', 'partially_filled') AND is_touched_now(v_order, p_terms[v_place], p_at) THEN
-            v_touched := act_on_touch(
+            PERFORM act_on_touch(
                 unkept(request), account_under_lock(p_account), v_order, p_terms[v_place], p_at
             );
+        ELSIF v_order.status = 'canceled' AND v_order.contingency = 'oto_parent' THEN
+            PERFORM settle_linked(unkept(request), account_under_lock(p_account), v_order, 0, p_at);
         END IF;
     END LOOP;
 END
@@ -314,7 +331,7 @@ BEGIN
         'group_legs(jsonb)',
         'check_group(jsonb, jsonb[])',
         'judge_group(jsonb, accounts, jsonb[], timestamptz)',
-        'group_size_refusal(accounts, jsonb[])',
+        'group_size_refusal(accounts, order_terms, jsonb[])',
         'link_group(text, orders, uuid[])',
         'book_group(accounts, jsonb[], order_fill[], uuid[], timestamptz)',
         'touch_group(jsonb, accounts, order_terms[], uuid[], timestamptz)',

@@ -26,9 +26,8 @@ BEGIN
         RETURN jsonb_build_object('replayed', true, 'answer', v_begun.answer);
     END IF;
     RETURN jsonb_build_object(
-        -- Only replace_order says which order another one takes the place of.
         'replayed', false, 'answer', place_resting_order(
-            request - 'replaces_order_id', v_begun.account, clock_timestamp()
+            as_a_caller_may_say(request), v_begun.account, clock_timestamp()
         )
     );
 END
@@ -68,15 +67,15 @@ BEGIN
     PERFORM check_resting_prices(request, p_terms);
     PERFORM check_display(request, p_terms);
     refusal := coalesce(
-        -- A closed market fills nothing, but lets an order wait for its opening.
+        -- A closed market fills nothing, but lets an order wait for its opening. While halted nothing new rests.
         eligibility_refusal(
-            p_account, p_terms, v_reducing,
+            p_account, p_terms, v_reducing AND NOT (v_rests AND is_halted(p_account, p_terms)),
             v_rests OR market_is_open(p_terms.calendar, p_at), p_at
         ),
         position_refusal(
             p_account, v_side, v_quantity, v_held, coalesce((request ->> 'reduce_only')::boolean, false)
         ),
-        working_orders_refusal(p_account, (request ->> 'replaces_order_id')::uuid)
+        working_orders_refusal(p_account, p_terms, (request ->> 'replaces_order_id')::uuid)
     );
     IF refusal IS NOT NULL THEN
         RETURN;
@@ -96,7 +95,10 @@ BEGIN
     fill.commission := charged_commission(p_account, p_terms, v_quantity, p_at);
     IF NOT v_reducing THEN
         fill.margin := order_margin(p_account, p_terms, v_quantity - v_held, fill.price, p_at);
-        refusal := exposure_refusal(p_account, p_terms, v_side, v_quantity - v_held, fill, v_position, p_at);
+        refusal := exposure_refusal(
+            p_account, p_terms, new_limit_case(request, v_position, v_quantity, v_quantity - v_held, fill.price), fill,
+            v_position, p_at
+        );
     END IF;
 END
 $$;
@@ -147,7 +149,11 @@ CREATE OR REPLACE FUNCTION check_price_given(request jsonb, p_field text, p_want
 LANGUAGE plpgsql AS $$
 BEGIN
     IF (request ->> p_field IS NOT NULL) <> p_wanted THEN
-        PERFORM refuse_value(p_field, request ->> p_field, CASE WHEN p_wanted THEN 'required' ELSE 'left out' END);
+        PERFORM refuse_value(
+            p_field, request ->> p_field,
+            CASE WHEN p_wanted THEN 'given for a ' ELSE 'left out of a ' END
+                || replace(request ->> 'order_type', '_', ' ') || ' order'
+        );
     END IF;
 END
 $$;
@@ -196,14 +202,15 @@ $$;
 -- Binds every order that rests, also one that only reduces: it bounds what each tick has to look at. The one that it
 -- replaces (NULL: none) is not counted.
 DROP FUNCTION IF EXISTS working_orders_refusal(accounts);
-CREATE OR REPLACE FUNCTION working_orders_refusal(p_account accounts, p_replaced_id uuid) RETURNS jsonb
+DROP FUNCTION IF EXISTS working_orders_refusal(accounts, uuid);
+CREATE OR REPLACE FUNCTION working_orders_refusal(
+    p_account accounts, p_terms order_terms, p_replaced_id uuid
+) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_limit integer;
+    v_limit integer := p_terms.max_working_orders;
     v_working bigint;
 BEGIN
-    SELECT r.max_working_orders INTO v_limit FROM risk_settings AS r
-    WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id;
     IF v_limit IS NULL THEN
         RETURN NULL;
     END IF;
@@ -218,26 +225,20 @@ BEGIN
 END
 $$;
 
--- The form with p_opens was of an earlier release.
 DROP FUNCTION IF EXISTS exposure_refusal(accounts, order_terms, text, numeric, order_fill, boolean, timestamptz);
--- The limits and the margin of the p_quantity that an order adds to the exposure or opens, p_fill at its own price.
--- p_position: what the account holds in the symbol, all NULL without.
+DROP FUNCTION IF EXISTS exposure_refusal(accounts, order_terms, text, numeric, order_fill, positions, timestamptz);
+-- The limits and the margin of what p_case adds to the exposure or opens, p_fill at its own price. p_position: what the
+-- account holds in the symbol, all NULL without.
 CREATE OR REPLACE FUNCTION exposure_refusal(
-    p_account accounts, p_terms order_terms, p_side text, p_quantity numeric, p_fill order_fill, p_position positions,
+    p_account accounts, p_terms order_terms, p_case limit_case, p_fill order_fill, p_position positions,
     p_at timestamptz
 ) RETURNS jsonb
-LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    v_worth record;
+LANGUAGE plpgsql AS $$
 BEGIN
     -- There is no quote of that moment to mark it at.
     p_fill.unrealized_pnl := 0;
-    SELECT * INTO v_worth FROM worth_before_opening(p_account, p_terms, p_side, p_position, p_fill.price, p_at);
-    RETURN coalesce(
-        limit_refusal(
-            p_account, p_terms, p_side, p_quantity, v_worth.opens, v_worth.open_positions, v_worth.unrealized_pnl, p_at
-        ),
-        margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
+    RETURN (
+        SELECT j.refusal FROM judge_opening(p_account, p_terms, p_case, p_fill, p_position, p_at) AS j
     );
 END
 $$;
@@ -255,8 +256,8 @@ BEGIN
         'check_price_given(jsonb, text, boolean)',
         'check_resting_prices(jsonb, order_terms)',
         'check_stop_side(jsonb, order_terms, timestamptz)',
-        'working_orders_refusal(accounts, uuid)',
-        'exposure_refusal(accounts, order_terms, text, numeric, order_fill, positions, timestamptz)'
+        'working_orders_refusal(accounts, order_terms, uuid)',
+        'exposure_refusal(accounts, order_terms, limit_case, order_fill, positions, timestamptz)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);

@@ -1,17 +1,15 @@
 -- The trailing stop of a position: its owner sets and ends it (change_position), the feed moves it (trailing_levels);
 -- the row of the position keeps where it stood when it was set.
 
--- The position with mark and stop as the feed has moved them, which stand still until the transaction ends; any other
--- as it is.
+-- The position with mark and stop as the feed has moved them by now; any other as it is. The feed moves them on
+-- meanwhile: what it found locked would not count for it.
 CREATE OR REPLACE FUNCTION at_present_trail(p_position positions) RETURNS positions
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_trail trailing_levels;
 BEGIN
     IF p_position.trail_distance IS NOT NULL THEN
-        SELECT * INTO v_trail FROM trailing_levels AS l
-        WHERE l.user_id = p_position.user_id AND l.subject_id = p_position.id
-        FOR UPDATE;
+        v_trail := trailing_level(p_position.user_id, p_position.id);
         p_position.stop_loss := coalesce(v_trail.level, p_position.stop_loss);
         p_position.trail_mark := coalesce(v_trail.mark, p_position.trail_mark);
     END IF;

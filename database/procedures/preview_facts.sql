@@ -26,6 +26,7 @@ DECLARE
     v_reduces boolean;
     v_open boolean;
     v_worth record;
+    v_case limit_case;
 BEGIN
     PERFORM set_config('app.user_id', p_user_id::text, true);
     SELECT * INTO v_account FROM accounts AS a
@@ -46,6 +47,10 @@ BEGIN
     v_reduces := v_held >= v_quantity;
     v_open := market_is_open(v_terms.calendar, v_at);
     SELECT * INTO v_worth FROM account_valuation(v_account.user_id, v_account.id);
+    -- A market order as if nothing slipped.
+    v_case := new_limit_case(p_order, v_position, v_quantity, v_quantity - v_held, resting_price(p_order, v_terms));
+    v_case.open_positions := v_worth.open_positions - CASE WHEN v_held > 0 THEN 1 ELSE 0 END;
+    v_case.equity := v_worth.equity;
     RETURN jsonb_build_object(
         'account', jsonb_build_object(
             'id', v_account.id, 'currency', v_account.currency, 'kind', v_account.kind,
@@ -62,7 +67,9 @@ BEGIN
         'reduces', v_reduces,
         'refusal', coalesce(
             -- An order that rests may wait for its market to open.
-            eligibility_refusal(v_account, v_terms, v_reduces, v_open OR v_rests, v_at),
+            eligibility_refusal(
+                v_account, v_terms, v_reduces AND NOT (v_rests AND is_halted(v_account, v_terms)), v_open OR v_rests, v_at
+            ),
             -- As accept_order: another venue neither turns a position round nor cuts an order.
             CASE WHEN v_held > 0 AND NOT v_rests AND EXISTS (
                 SELECT FROM instruments AS i WHERE i.symbol = v_terms.symbol AND i.venue <> 'internal'
@@ -70,12 +77,11 @@ BEGIN
             position_refusal(
                 v_account, v_side, v_quantity, v_held, coalesce((p_order ->> 'reduce_only')::boolean, false)
             ),
-            CASE WHEN v_rests THEN working_orders_refusal(v_account, (p_order ->> 'replaces_order_id')::uuid) END
+            CASE WHEN v_rests THEN working_orders_refusal(
+                v_account, v_terms, (p_order ->> 'replaces_order_id')::uuid
+            ) END
         ),
-        'limit_refusal', CASE WHEN NOT v_reduces THEN limit_refusal(
-            v_account, v_terms, v_side, v_quantity - v_held, v_position.id IS NULL OR v_held > 0,
-            v_worth.open_positions - CASE WHEN v_held > 0 THEN 1 ELSE 0 END, v_worth.unrealized_pnl, v_at
-        ) END,
+        'limit_refusal', CASE WHEN NOT v_reduces THEN limit_refusal(v_account, v_terms, v_case, v_at) END,
         'worth', jsonb_build_object(
             'balance', v_worth.balance, 'unrealized_pnl', v_worth.unrealized_pnl, 'margin_used', v_worth.margin_used
         )
@@ -134,7 +140,7 @@ GRANT EXECUTE ON FUNCTION terms_of_order(jsonb, accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_optional_fields(jsonb, accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION netting_position(accounts, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_stop_side(jsonb, order_terms, timestamptz) TO trading_readers;
-GRANT EXECUTE ON FUNCTION working_orders_refusal(accounts, uuid) TO trading_readers;
+GRANT EXECUTE ON FUNCTION working_orders_refusal(accounts, order_terms, uuid) TO trading_readers;
 GRANT EXECUTE ON FUNCTION quote_is_fresh(order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION refusal(text, text, text, text, text, jsonb) TO trading_readers;
 GRANT EXECUTE ON FUNCTION eligibility_refusal(
@@ -142,10 +148,6 @@ GRANT EXECUTE ON FUNCTION eligibility_refusal(
 ) TO trading_readers;
 GRANT EXECUTE ON FUNCTION position_refusal(accounts, text, numeric, numeric, boolean) TO trading_readers;
 GRANT EXECUTE ON FUNCTION larger_refusal(text, numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION is_halted(accounts, order_terms) TO trading_readers;
 GRANT EXECUTE ON FUNCTION held_against(positions, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION quantity_to_fill(jsonb, numeric) TO trading_readers;
-GRANT EXECUTE ON FUNCTION limit_refusal(
-    accounts, order_terms, text, numeric, boolean, bigint, numeric, timestamptz
-) TO trading_readers;
-GRANT EXECUTE ON FUNCTION limit_violation(text, numeric, numeric, text) TO trading_readers;
-GRANT EXECUTE ON FUNCTION realized_since(uuid, uuid, timestamptz) TO trading_readers;

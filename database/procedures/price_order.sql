@@ -59,27 +59,37 @@ LANGUAGE sql IMMUTABLE AS $$
     END
 $$;
 
--- The margin of a position opened at p_price, in account currency, rounded once. Forex: lots x contract size /
--- leverage in the base currency; others: x price, in the quote currency.
+-- The margin of a position opened at p_price, in account currency, rounded once: what it is worth, over the leverage.
 CREATE OR REPLACE FUNCTION order_margin(
     p_account accounts, p_terms order_terms, p_quantity numeric, p_price numeric, p_at timestamptz
 ) RETURNS numeric
 LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    v_leverage numeric := CASE p_account.kind WHEN 'cash' THEN 1 ELSE least(p_account.leverage, p_terms.leverage) END;
-    v_units numeric := p_quantity * p_terms.contract_size;
-    v_amount numeric;
 BEGIN
-    IF p_terms.asset_class = 'forex' AND p_terms.base_currency = p_account.currency THEN
-        v_amount := v_units;
-    ELSIF p_terms.quote_currency = p_account.currency THEN
-        v_amount := v_units * p_price;
-    ELSIF p_terms.asset_class = 'forex' THEN
-        v_amount := convert_amount(v_units, p_terms.base_currency, p_account.currency, p_at);
-    ELSE
-        v_amount := convert_amount(v_units * p_price, p_terms.quote_currency, p_account.currency, p_at);
-    END IF;
-    RETURN round_money(v_amount / v_leverage, p_account.currency);
+    RETURN round_money(exposure_amount(
+        p_terms.asset_class, p_terms.base_currency, p_terms.quote_currency, p_quantity * p_terms.contract_size,
+        p_price, p_account.currency, p_at
+    ) / CASE p_account.kind
+        WHEN 'cash' THEN 1
+        -- The account's profile may cap it; NULL does not.
+        ELSE least(p_account.leverage, p_terms.leverage, p_terms.leverage_cap)
+    END, p_account.currency);
+END
+$$;
+
+-- What p_units are worth at p_price in account currency, not rounded. Forex: in the base currency; others: x price, in
+-- the quote currency.
+CREATE OR REPLACE FUNCTION exposure_amount(
+    p_asset_class text, p_base text, p_quote text, p_units numeric, p_price numeric, p_currency text,
+    p_at timestamptz
+) RETURNS numeric
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN CASE
+        WHEN p_asset_class = 'forex' AND p_base = p_currency THEN p_units
+        WHEN p_quote = p_currency THEN p_units * p_price
+        WHEN p_asset_class = 'forex' THEN convert_amount(p_units, p_base, p_currency, p_at)
+        ELSE convert_amount(p_units * p_price, p_quote, p_currency, p_at)
+    END;
 END
 $$;
 
@@ -91,3 +101,8 @@ REVOKE ALL ON FUNCTION slippage_draw(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION price_order(order_terms, text, numeric, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION order_commission(order_terms, numeric) FROM PUBLIC;
 REVOKE ALL ON FUNCTION order_margin(accounts, order_terms, numeric, numeric, timestamptz) FROM PUBLIC;
+ALTER FUNCTION exposure_amount(text, text, text, numeric, numeric, text, timestamptz) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION exposure_amount(text, text, text, numeric, numeric, text, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION exposure_amount(
+    text, text, text, numeric, numeric, text, timestamptz
+) TO trading_readers;

@@ -73,8 +73,8 @@ BEGIN
         AND least(q.quoted_at, q.received_at) >= p_at - i.quote_age_ms_max * interval '1 ms'
         AND ((SELECT s.trade_always FROM platform_settings AS s) OR market_is_open(i.calendar, p_at))
         AND NOT EXISTS (SELECT FROM trigger_queue AS w WHERE w.user_id = t.user_id AND w.subject_id = t.id)
-    -- One row a position, its stop loss first; in the order of the key, so that two batches cannot wait for each other.
-    ORDER BY t.user_id, t.id, t.kind
+    -- One row a position, its stops first; in the order of the key, so that two batches cannot wait for each other.
+    ORDER BY t.user_id, t.id, array_position(ARRAY['stop_loss', 'trailing_stop'], t.kind)
     ON CONFLICT (user_id, subject_id) DO NOTHING;
     GET DIAGNOSTICS v_touched = ROW_COUNT;
 

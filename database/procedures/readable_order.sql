@@ -15,6 +15,7 @@ LANGUAGE sql STABLE AS $$
         'stop_loss', price_form(p_order.stop_loss, i.tick_size),
         'take_profit', price_form(p_order.take_profit, i.tick_size),
         'time_in_force', p_order.time_in_force,
+        'expires_at', utc_text(p_order.expires_at),
         'status', p_order.status,
         'filled_quantity', number_form(p_order.filled_quantity),
         'leaves_quantity', number_form(p_order.leaves_quantity)

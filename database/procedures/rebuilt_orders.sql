@@ -35,10 +35,13 @@ RETURNS TABLE (
     user_id uuid, id uuid, account_id uuid, client_order_id text, parent_order_id uuid, replaces_order_id uuid,
     symbol text, order_type text,
     side text, quantity numeric, limit_price numeric, stop_price numeric, stop_loss numeric, take_profit numeric,
-    time_in_force text, expires_at timestamptz, triggered_at timestamptz, max_slippage numeric, reduce_only boolean,
+    time_in_force text, expires_at timestamptz, active_at timestamptz, display_quantity numeric,
+    display_variance numeric, post_only boolean, trail_amount numeric, trail_percent numeric, limit_offset numeric,
+    triggered_at timestamptz, max_slippage numeric, reduce_only boolean,
     execution_instructions jsonb, strategy_id text, signal_id text, component_name text, metadata jsonb,
     idempotency_key text, request_id text,
-    created_at timestamptz, status text, filled_quantity numeric, leaves_quantity numeric, last_price numeric,
+    created_at timestamptz, status text, filled_quantity numeric, leaves_quantity numeric,
+    canceled_quantity numeric, held_quantity numeric, last_price numeric,
     average_price numeric, slippage numeric, commission numeric, total_cost numeric, position_id uuid,
     transaction_id text, executed_at timestamptz, venue_order_id text, failure_code text, failure_reason text,
     conditions jsonb
@@ -53,10 +56,20 @@ LANGUAGE sql STABLE AS $$
             (array_agg(l.status ORDER BY l.version DESC))[1] AS status,
             (array_agg(l.details ORDER BY l.version DESC) FILTER (WHERE l.details ?& ARRAY['bid', 'ask']))[1] AS quote,
             (array_agg(l.details ->> 'expires_at') FILTER (WHERE l.action = 'APPROVED'))[1] AS expires_at,
+            (array_agg(l.details ->> 'active_at' ORDER BY l.version DESC) FILTER (
+                WHERE l.details ? 'active_at' AND l.action IN ('APPROVED', 'CONDITION_MET')
+            ))[1] AS active_at,
             min(l.created_at) FILTER (WHERE l.action = 'TRIGGERED') AS triggered_at,
             -- Of what waited for a price; any other slips from the one quote of its audit.
             max((l.details ->> 'slipped')::numeric) AS slipped,
-            max((l.details ->> 'canceled_quantity')::numeric) AS canceled_quantity,
+            coalesce(max((l.details ->> 'canceled_quantity')::numeric), 0) AS canceled_quantity,
+            (array_agg(l.details ->> 'held_quantity' ORDER BY l.version DESC) FILTER (
+                WHERE l.details ? 'held_quantity'
+            ))[1]::numeric AS held_quantity,
+            -- Where a stop that trailed was touched.
+            (array_agg(l.details ->> 'level') FILTER (
+                WHERE l.details ? 'level' AND l.action <> 'CONDITION_MET'
+            ))[1]::numeric AS level,
             jsonb_object_agg(l.details ->> 'place', utc_text(l.created_at)) FILTER (
                 WHERE l.action = 'CONDITION_MET' AND l.details ? 'place'
             ) AS conditions_met,
@@ -83,19 +96,31 @@ LANGUAGE sql STABLE AS $$
     )
     SELECT
         s.user_id, s.order_id, s.account_id, s.asked ->> 'client_order_id', (s.asked ->> 'parent_order_id')::uuid,
-        (s.asked ->> 'replaces_order_id')::uuid, s.asked ->> 'symbol', s.asked ->> 'order_type', s.asked ->> 'side', (s.asked ->> 'quantity')::numeric,
-        (s.asked ->> 'limit_price')::numeric, (s.asked ->> 'stop_price')::numeric, (s.asked ->> 'stop_loss')::numeric,
+        (s.asked ->> 'replaces_order_id')::uuid, s.asked ->> 'symbol', s.asked ->> 'order_type', s.asked ->> 'side',
+        (s.asked ->> 'quantity')::numeric,
+        coalesce((s.asked ->> 'limit_price')::numeric, limit_of_level(
+            watch_of(s.asked ->> 'order_type', s.asked ->> 'side', 'new'), s.level,
+            (s.asked ->> 'limit_offset')::numeric
+        )),
+        coalesce((s.asked ->> 'stop_price')::numeric, s.level), (s.asked ->> 'stop_loss')::numeric,
         (s.asked ->> 'take_profit')::numeric, s.asked ->> 'time_in_force',
         -- One that never worked has the end that was asked for.
-        coalesce(s.expires_at, s.asked ->> 'expires_at')::timestamptz, s.triggered_at,
+        coalesce(s.expires_at, s.asked ->> 'expires_at')::timestamptz, s.active_at::timestamptz,
+        (s.asked ->> 'display_quantity')::numeric, (s.asked ->> 'display_variance')::numeric,
+        coalesce((s.asked ->> 'post_only')::boolean, false), (s.asked ->> 'trail_amount')::numeric,
+        (s.asked ->> 'trail_percent')::numeric, (s.asked ->> 'limit_offset')::numeric, s.triggered_at,
         (s.asked ->> 'max_slippage')::numeric,
         coalesce((s.asked ->> 'reduce_only')::boolean, false), s.asked -> 'execution_instructions',
         s.asked ->> 'strategy_id', s.asked ->> 'signal_id', s.asked ->> 'component_name', s.asked -> 'metadata',
         s.asked ->> 'idempotency_key', s.asked ->> 'request_id', s.created_at, s.status, coalesce(f.quantity, 0),
         CASE
             WHEN s.status IN ('pending_new', 'new', 'triggered', 'partially_filled')
-                THEN (s.asked ->> 'quantity')::numeric - coalesce(f.quantity, 0) - coalesce(s.canceled_quantity, 0)
+                THEN (s.asked ->> 'quantity')::numeric - coalesce(f.quantity, 0) - s.canceled_quantity
             ELSE 0
+        END,
+        s.canceled_quantity,
+        CASE
+            WHEN s.status IN ('new', 'triggered', 'partially_filled') THEN coalesce(s.held_quantity, 0) ELSE 0
         END,
         f.last_price, f.average_price,
         coalesce(s.slipped, trim_scale(abs(

@@ -61,6 +61,7 @@ BEGIN
     -- Round by round: the second quote of a symbol finds what the first has left.
     FOR v_place IN 1..coalesce((SELECT max(o.place) FROM unnest(v_offered) AS o), 0) LOOP
         v_round := write_quotes(v_offered, v_place, v_source, v_now);
+        PERFORM trip_symbol_breakers(v_round, v_now);
         v_touched := v_touched + queue_touched(ARRAY(SELECT w.symbol FROM unnest(v_round) AS w), v_now);
         v_written := v_written || v_round;
     END LOOP;
@@ -91,6 +92,8 @@ CREATE OR REPLACE FUNCTION judge_quotes(p_quotes jsonb, p_now timestamptz) RETUR
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     c_future_max CONSTANT interval := '1 second';
+    -- Of all prices, those of orders too.
+    c_price_bound CONSTANT numeric := 1e18;
 BEGIN
     RETURN ARRAY(
         WITH offered AS MATERIALIZED (
@@ -109,6 +112,7 @@ BEGIN
                     -- NaN and Infinity sort above every number.
                     WHEN o.bid >= 'Infinity' OR o.ask >= 'Infinity' THEN 'not_a_number'
                     WHEN o.bid <= 0 OR o.ask <= 0 THEN 'not_positive'
+                    WHEN o.ask >= c_price_bound THEN 'too_large'
                     WHEN o.ask < o.bid THEN 'crossed'
                     WHEN o.quoted_at IS NULL OR NOT isfinite(o.quoted_at) THEN 'no_time'
                     WHEN o.quoted_at > p_now + c_future_max THEN 'in_the_future'
@@ -127,17 +131,21 @@ BEGIN
 END
 $$;
 
--- Writes the quotes of one place that are newer than those that stand; the rows as they stand then.
+-- Writes the quotes of one place that are newer than those that stand; the rows as they stand then. One that was the
+-- last before a roll is kept for its financing (roll_quotes).
 CREATE OR REPLACE FUNCTION write_quotes(
     p_offered offered_quote[], p_place integer, p_source text, p_now timestamptz
 ) RETURNS quotes[]
 LANGUAGE plpgsql AS $$
 DECLARE
+    v_window CONSTANT interval := (SELECT s.price_move_window_s * interval '1 s' FROM platform_settings AS s);
     v_written quotes [];
 BEGIN
     WITH written AS (
-        INSERT INTO quotes AS kept (symbol, bid, ask, quoted_at, received_at, source, volatility)
-        SELECT o.symbol, o.bid, o.ask, o.quoted_at, p_now, p_source, o.volatility_average
+        INSERT INTO quotes AS kept (symbol, bid, ask, quoted_at, received_at, source, volatility, range)
+        SELECT
+            o.symbol, o.bid, o.ask, o.quoted_at, p_now, p_source, o.volatility_average,
+            next_price_range(NULL, (o.bid + o.ask) / 2, o.quoted_at, NULL)
         FROM unnest(p_offered) AS o
         WHERE o.place = p_place AND o.reason IS NULL
         -- In the order of the key, so that two writers cannot wait for each other.
@@ -156,11 +164,33 @@ BEGIN
                         extract(epoch FROM excluded.quoted_at - kept.quoted_at)) END
                 FROM (SELECT kept.source = 'manual' AND excluded.source = 'simulated' AS held) h),
             quoted_at = excluded.quoted_at,
-            received_at = excluded.received_at
+            received_at = excluded.received_at,
+            -- Another source's prices are no move, and a price set by hand is none.
+            range = CASE
+                WHEN kept.source = 'manual' AND excluded.source = 'simulated' THEN kept.range
+                ELSE next_price_range(
+                    CASE WHEN kept.source = excluded.source AND kept.source <> 'manual' THEN kept.range END,
+                    (excluded.bid + excluded.ask) / 2, excluded.quoted_at, v_window
+                )
+            END
         WHERE excluded.quoted_at > kept.quoted_at
-        RETURNING kept.*
+        RETURNING WITH (OLD AS before) kept AS quote, before.bid, before.ask, before.quoted_at
+    ),
+    rolls AS MATERIALIZED (
+        SELECT DISTINCT r.rolled_at
+        FROM (SELECT min(w.quoted_at) AS first, max((w.quote).quoted_at) AS last FROM written AS w) AS w
+        CROSS JOIN LATERAL rolls_between(w.first, w.last) AS r
+    ),
+    last_before_a_roll AS (
+        INSERT INTO roll_quotes (symbol, quoted_at, bid, ask)
+        SELECT (w.quote).symbol, w.quoted_at, w.bid, w.ask
+        FROM written AS w
+        WHERE EXISTS (
+            SELECT FROM rolls AS r WHERE r.rolled_at >= w.quoted_at AND r.rolled_at < (w.quote).quoted_at
+        )
+        ON CONFLICT DO NOTHING
     )
-    SELECT coalesce(array_agg(w), '{}') INTO v_written FROM written AS w;
+    SELECT coalesce(array_agg(w.quote), '{}') INTO v_written FROM written AS w;
     RETURN v_written;
 END
 $$;

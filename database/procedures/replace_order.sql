@@ -91,7 +91,7 @@ BEGIN
     END IF;
     RETURN (
         SELECT jsonb_object_agg(m.key, m.value)
-        FROM jsonb_each((request - ARRAY['order_id', 'order_version']) || jsonb_build_object(
+        FROM jsonb_each((as_a_caller_may_say(request) - ARRAY['order_id', 'order_version']) || jsonb_build_object(
             'replaces_order_id', p_order.id,
             'symbol', p_order.symbol,
             'side', p_order.side,
@@ -184,7 +184,12 @@ DECLARE
     v_sequence bigint := p_account.last_sequence + 1;
     v_answer jsonb;
 BEGIN
-    UPDATE orders SET status = 'replaced', leaves_quantity = 0, version = version + 1, updated_at = p_at
+    UPDATE orders SET
+        status = 'replaced',
+        leaves_quantity = 0,
+        held_quantity = 0,
+        version = version + 1,
+        updated_at = p_at
     WHERE user_id = p_old.user_id AND id = p_old.id
     RETURNING * INTO STRICT p_old;
     p_account.audit_head := append_audit(p_account, p_old.id, ARRAY[ROW('REPLACED', 'replaced', jsonb_build_object(
@@ -245,3 +250,4 @@ GRANT EXECUTE ON FUNCTION replace_order(jsonb) TO function_trader;
 GRANT EXECUTE ON FUNCTION account_of_order(uuid, uuid) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_replaceable(jsonb, orders) TO trading_readers;
 GRANT EXECUTE ON FUNCTION replacing_order(jsonb, orders) TO trading_readers;
+GRANT EXECUTE ON FUNCTION as_a_caller_may_say(jsonb) TO trading_readers;

@@ -46,7 +46,8 @@ BEGIN
 END
 $$;
 
--- A statement of its own: what is read after it is read with a snapshot taken after the lock.
+-- The lock is a statement of its own: what is read after it is read with a snapshot taken after the lock. The first
+-- business of a day opens it.
 CREATE OR REPLACE FUNCTION lock_account(p_user_id uuid, p_account_id uuid) RETURNS accounts
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -54,6 +55,9 @@ DECLARE
     v_account_id uuid := resolve_account(p_user_id, p_account_id);
 BEGIN
     SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id AND id = v_account_id FOR NO KEY UPDATE;
+    IF v_account.day_ends_at <= clock_timestamp() THEN
+        v_account := open_account_day(v_account, clock_timestamp());
+    END IF;
     RETURN v_account;
 END
 $$;

@@ -195,6 +195,6 @@ END
 $$;
 GRANT EXECUTE ON FUNCTION record_security_events(jsonb) TO function_security;
 GRANT EXECUTE ON FUNCTION count_security_event(jsonb)
-TO function_trader, function_relay, function_operator, function_incidents;
+TO function_trader, function_relay, function_operator, function_risk_officer, function_incidents;
 GRANT EXECUTE ON FUNCTION list_security_events(jsonb) TO function_incidents;
 GRANT EXECUTE ON FUNCTION erase_security_data(jsonb) TO function_security, function_incidents;

@@ -52,6 +52,32 @@ BEGIN
 END
 $$;
 
+-- An exit whose entry only reduced a position finds nothing and ends, with what works of the other one; what both hold
+-- still waits for the entry.
+CREATE OR REPLACE FUNCTION forgo_exits(
+    request jsonb, p_account accounts, p_order orders, p_at timestamptz
+) RETURNS orders
+LANGUAGE plpgsql AS $$
+DECLARE
+    c_reason CONSTANT text := 'Nothing is left to reduce';
+    v_linked orders;
+BEGIN
+    FOR v_linked IN
+        SELECT o.* FROM orders AS o
+        WHERE o.user_id = p_order.user_id AND o.id = ANY (p_order.linked_order_ids)
+            AND o.status IN ('new', 'triggered', 'partially_filled')
+        FOR NO KEY UPDATE
+    LOOP
+        PERFORM forgo_quantity(
+            request, account_under_lock(p_account), v_linked, workable_quantity(v_linked), c_reason, p_at
+        );
+    END LOOP;
+    RETURN forgo_quantity(
+        request, account_under_lock(p_account), p_order, workable_quantity(p_order), c_reason, p_at
+    );
+END
+$$;
+
 -- A fill that took all that its linked order had left of it ends it; one that took all that was active puts it to wait.
 CREATE OR REPLACE FUNCTION settle_own_rest(
     request jsonb, p_account accounts, p_order orders, p_at timestamptz
@@ -206,6 +232,7 @@ BEGIN
         'follow_parent(jsonb, accounts, orders, orders, timestamptz)',
         'released_quantity(orders, orders)',
         'workable_quantity(orders)',
+        'forgo_exits(jsonb, accounts, orders, timestamptz)',
         'forgo_quantity(jsonb, accounts, orders, numeric, text, timestamptz)',
         'change_working(jsonb, accounts, orders, numeric, numeric, text, text, timestamptz)',
         'book_changed_order(jsonb, accounts, orders, audit_entry, timestamptz)',

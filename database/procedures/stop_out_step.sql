@@ -1,19 +1,24 @@
 -- Stop-out: what an account can no longer carry is closed by the platform, one position a transaction.
 
 -- One step for one account, valued again under its lock: all its working orders are canceled, then the one position
--- with the largest loss in account currency is closed at the market (of equal losses the oldest). A position that
--- cannot be closed now, because its market is closed or its quote too old, is passed over for the next in order.
+-- that its profile's policy takes first is closed at the market (of equals the oldest). A position that cannot be
+-- closed now, because its market is closed or its quote too old, is passed over for the next in order.
+--   largest_loss_first: the largest loss in account currency · most_margin_first: the most margin · fifo: the oldest ·
+--   smallest_partial_step: the largest loss, but of it no more than brings the account up to the release level of its
+--   stop-out; all of it where that is not enough.
 -- Safe to repeat, and at once from many places: each step looks at the level anew, so it carries no key.
 -- request {version: 1, user_id, account_id, request_id?}
--- -> {state, margin_level, threshold, order_id, position_id, realized_pnl, canceled_orders: [order_id], sequence}
+-- -> {state, margin_level, threshold, order_id, position_id, quantity, realized_pnl, canceled_orders: [order_id],
+--   sequence}
 --   recovered: the level is above the stop-out level, or no margin is used. Nothing was done.
 --   skipped: a quote that the valuation needs is missing or too old while its market is open. Nothing was done.
 --   waiting: no position can be closed now; orders may have been canceled.
 --   more, done: a position was closed, and the level is then still at or below the stop-out level, or not.
--- margin_level is what the step left, in percent; NULL where no margin is used. order_id, position_id and realized_pnl
--- are of the close, sequence that of the step's event, each NULL without one.
+-- margin_level is what the step left, in percent; NULL where no margin is used. order_id, position_id,
+-- quantity and realized_pnl are of the close, sequence that of the step's event, each NULL without one.
+-- One plan for whatever account: planning margin_levels for each anew took four times as long as running it.
 CREATE OR REPLACE FUNCTION stop_out_step(request jsonb) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_account accounts;
     v_at timestamptz;
@@ -38,11 +43,13 @@ BEGIN
     ));
     -- With the audit of the canceled orders on it.
     SELECT * INTO STRICT v_account FROM accounts WHERE user_id = v_account.user_id AND id = v_account.id;
-    v_position := position_to_stop_out(v_account, v_at);
+    v_position := position_to_stop_out(v_account, v_level.stop_out_policy, v_at);
     IF v_position.id IS NOT NULL THEN
-        v_booked := close_stopped_out(request, v_account, v_position, v_notice, v_at);
-        SELECT * INTO STRICT v_level FROM margin_levels(ARRAY[v_account.id], v_at);
-        v_state := CASE WHEN v_level.stop_out_due THEN 'more' ELSE 'done' END;
+        v_booked := close_stopped_out(request, v_account, v_position, v_level, v_notice, v_at);
+        -- Only the worth has changed.
+        SELECT w.margin_level INTO STRICT v_level.margin_level
+        FROM account_valuation(v_account.user_id, v_account.id, v_at) AS w;
+        v_state := CASE WHEN v_level.margin_level <= v_level.stop_out_level THEN 'more' ELSE 'done' END;
     ELSIF v_notice -> 'orders' <> '[]' THEN
         v_booked := tell_stopped_out_orders(request, v_account, v_notice, account_fact(
             v_account, v_level.balance, v_level.unrealized_pnl, v_level.margin_used
@@ -61,7 +68,7 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT jsonb_build_object(
         'state', p_state, 'margin_level', round(p_margin_level, 2), 'threshold', p_threshold,
         'order_id', p_booked -> 'order_id', 'position_id', p_booked -> 'position_id',
-        'realized_pnl', p_booked -> 'realized_pnl', 'sequence', p_booked -> 'sequence',
+        'quantity', p_booked -> 'quantity', 'realized_pnl', p_booked -> 'realized_pnl', 'sequence', p_booked -> 'sequence',
         'canceled_orders', jsonb_path_query_array(p_canceled, '$[*].order_id')
     )
 $$;
@@ -83,7 +90,10 @@ $$;
 DROP FUNCTION IF EXISTS cancel_stopped_out(accounts, text, timestamptz);
 
 -- The position that is closed next; all NULL where none can be closed now.
-CREATE OR REPLACE FUNCTION position_to_stop_out(p_account accounts, p_at timestamptz) RETURNS positions
+DROP FUNCTION IF EXISTS position_to_stop_out(accounts, timestamptz);
+CREATE OR REPLACE FUNCTION position_to_stop_out(
+    p_account accounts, p_policy text, p_at timestamptz
+) RETURNS positions
 LANGUAGE sql AS $$
     SELECT p.*
     FROM valued_positions(p_account.user_id, p_account.id, p_at) AS v
@@ -92,34 +102,62 @@ LANGUAGE sql AS $$
         ON t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = v.symbol
     WHERE (t.trade_always OR market_is_open(t.calendar, p_at))
         AND quote_is_fresh(t, p_at)
-    ORDER BY v.unrealized_pnl, p.created_at, p.id
+    ORDER BY
+        CASE p_policy
+            WHEN 'fifo' THEN 0
+            WHEN 'most_margin_first' THEN -v.margin_used
+            ELSE v.unrealized_pnl
+        END,
+        p.created_at, p.id
     LIMIT 1
     FOR NO KEY UPDATE OF p
 $$;
 
--- Closes the whole position by an order of the platform's own; the answer of book_filled_order.
+-- Closes the position, or what the policy takes of it, by an order of the platform's own; the answer of
+-- book_filled_order. p_level is the account's row of margin_levels.
+DROP FUNCTION IF EXISTS close_stopped_out(jsonb, accounts, positions, jsonb, timestamptz);
 CREATE OR REPLACE FUNCTION close_stopped_out(
-    request jsonb, p_account accounts, p_position positions, p_notice jsonb, p_at timestamptz
+    request jsonb, p_account accounts, p_position positions, p_level record, p_notice jsonb, p_at timestamptz
 ) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
     v_terms order_terms;
+    v_quantity numeric := p_position.quantity;
     v_fill order_fill;
-    v_side text := CASE p_position.side WHEN 'long' THEN 'sell' ELSE 'buy' END;
 BEGIN
     SELECT * INTO STRICT v_terms FROM order_terms AS t
     WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = p_position.symbol;
-    v_fill := price_order(
-        v_terms, v_side, p_position.quantity, p_account.id || ':' || p_position.id,
-        NOT market_is_open(v_terms.calendar, p_at)
-    );
-    v_fill.commission := charged_commission(p_account, v_terms, p_position.quantity, p_at);
+    IF p_level.stop_out_policy = 'smallest_partial_step' THEN
+        v_quantity := smallest_part_to_close(
+            p_account, v_terms, p_position, p_level.equity, p_level.margin_used, p_level.stop_out_level,
+            p_level.stop_out_release_level, p_at
+        );
+    END IF;
+    v_fill := stop_out_fill(p_account, v_terms, p_position, v_quantity, p_at);
     RETURN book_filled_order(jsonb_build_object(
-        'symbol', p_position.symbol, 'order_type', 'market', 'side', v_side, 'quantity', p_position.quantity,
+        'symbol', p_position.symbol, 'order_type', 'market',
+        'side', CASE p_position.side WHEN 'long' THEN 'sell' ELSE 'buy' END, 'quantity', v_quantity,
         'time_in_force', 'ioc', 'reduce_only', true, 'component_name', 'stop_out', 'actor', 'platform',
-        'position_id', p_position.id, 'request_id', request -> 'request_id',
+        'position_id', p_position.id, 'stop_out_policy', p_level.stop_out_policy,
+        'request_id', request -> 'request_id',
         'notice', jsonb_set(p_notice, '{risk,position_id}', to_jsonb(p_position.id))
     ), p_account, v_terms, v_fill, p_position, NULL, p_at);
+END
+$$;
+
+-- The price and the commission at which p_quantity of the position would be closed now.
+CREATE OR REPLACE FUNCTION stop_out_fill(
+    p_account accounts, p_terms order_terms, p_position positions, p_quantity numeric, p_at timestamptz
+) RETURNS order_fill
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_fill order_fill := price_order(
+        p_terms, CASE p_position.side WHEN 'long' THEN 'sell' ELSE 'buy' END, p_quantity,
+        p_account.id || ':' || p_position.id, NOT market_is_open(p_terms.calendar, p_at)
+    );
+BEGIN
+    v_fill.commission := charged_commission(p_account, p_terms, p_quantity, p_at);
+    RETURN v_fill;
 END
 $$;
 
@@ -149,8 +187,9 @@ BEGIN
         'stop_out_step(jsonb)',
         'stop_out_answer(text, numeric, numeric, jsonb, jsonb)',
         'stop_out_notice(numeric, numeric)',
-        'position_to_stop_out(accounts, timestamptz)',
-        'close_stopped_out(jsonb, accounts, positions, jsonb, timestamptz)',
+        'position_to_stop_out(accounts, text, timestamptz)',
+        'close_stopped_out(jsonb, accounts, positions, record, jsonb, timestamptz)',
+        'stop_out_fill(accounts, order_terms, positions, numeric, timestamptz)',
         'tell_stopped_out_orders(jsonb, accounts, jsonb, jsonb, timestamptz)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);

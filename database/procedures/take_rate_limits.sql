@@ -100,4 +100,4 @@ REVOKE ALL ON FUNCTION count_offence(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION purge_rate_limits(timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION epoch_microseconds(timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION take_rate_limits(jsonb)
-TO function_trader, function_relay, function_operator, function_incidents;
+TO function_trader, function_relay, function_operator, function_risk_officer, function_incidents;

@@ -7,13 +7,15 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- When an order that is placed at p_at begins to take a quote, and when it ends without one: an opening one with the
--- first session to come and at its end, a closing one a minute before the end of the trading day and at it. NULL for
--- the opening of a market that never closes, or whose sessions last longer than a day.
+-- first session to come that begins a day and at its end, a closing one a minute before the end of the trading day and
+-- at it. NULL for the opening of a market that never closes, or whose sessions last longer than a day.
 CREATE OR REPLACE FUNCTION time_of_order(
     p_time_in_force text, p_calendar text, p_at timestamptz, OUT active_at timestamptz, OUT ends_at timestamptz
 )
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
+    -- Within so long after another one's opening a session goes on after its lunch break.
+    c_day CONSTANT interval := '12 hours';
     c_before_the_close CONSTANT interval := '1 minute';
 BEGIN
     IF p_time_in_force = 'cls' THEN
@@ -26,6 +28,10 @@ BEGIN
     INNER JOIN market_calendars AS c ON c.name = s.calendar
     WHERE s.calendar = p_calendar AND s.opens_at > p_at
         AND NOT c.always_open AND s.closes_at - s.opens_at <= interval '24 hours'
+        AND NOT EXISTS (
+            SELECT FROM market_sessions AS m
+            WHERE m.calendar = s.calendar AND m.opens_at < s.opens_at AND m.opens_at > s.opens_at - c_day
+        )
     ORDER BY s.opens_at LIMIT 1;
 END
 $$;

@@ -57,11 +57,14 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     )
 $$;
 
--- When the trading day of p_at ends: with its session, or where sessions last longer than a day, and where the market
--- never closes, at 17:00 in New York. While the market is closed, the day of the next session.
+-- When the trading day of p_at ends: with its session (with the last of two that have a lunch break between them), or
+-- where sessions last longer than a day, and where the market never closes, at 17:00 in New York. While the market is
+-- closed, the day of the next session.
 CREATE OR REPLACE FUNCTION trading_day_end(p_calendar text, p_at timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
+    -- What an exchange's day lasts at most, from its opening to its close.
+    c_day CONSTANT interval := '12 hours';
     v_session market_sessions;
     v_from timestamptz;
     v_roll timestamptz;
@@ -77,7 +80,11 @@ BEGIN
             AT TIME ZONE 'America/New_York';
     END IF;
     IF v_session.closes_at - v_session.opens_at <= interval '24 hours' THEN
-        RETURN v_session.closes_at;
+        RETURN greatest(v_session.closes_at, (
+            SELECT max(s.closes_at) FROM market_sessions AS s
+            WHERE s.calendar = p_calendar AND s.opens_at > v_session.opens_at
+                AND s.closes_at <= v_session.opens_at + c_day
+        ));
     END IF;
     RETURN least(v_roll, v_session.closes_at);
 END
@@ -102,3 +109,4 @@ END
 $$;
 GRANT EXECUTE ON FUNCTION watch_of(text, text, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION touches(text, numeric, numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION trading_day_end(text, timestamptz) TO trading_readers;

@@ -53,7 +53,11 @@ BEGIN
     p_fill.quantity := v_order.quantity;
     p_fill := cost_of_opening(p_account, v_order, p_terms, p_fill, p_position.quantity, p_at);
     SELECT * INTO v_refusal, p_fill.free_margin
-    FROM judge_opening(p_account, v_order, p_terms, p_fill, p_position, p_at);
+    FROM judge_opening(
+        p_account, p_terms, new_limit_case(
+            request, p_position, v_order.quantity, v_order.quantity - p_position.quantity, p_fill.price
+        ), p_fill, p_position, p_at
+    );
     IF v_refusal IS NOT NULL THEN
         RETURN book_denied_order(request, p_account, p_terms, v_refusal, p_at);
     END IF;

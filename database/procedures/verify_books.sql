@@ -63,8 +63,11 @@ LANGUAGE sql STABLE AS $$
     HAVING a.balance <> coalesce(sum(e.amount), 0) OR a.ledger_version <> count(e.id)
     UNION ALL
     SELECT coalesce(e.account_id, l.account_id), coalesce(e.id::text, l.details ->> 'entry_id'),
-        'money moved by hand that the audit tells otherwise'
-    FROM (SELECT * FROM ledger_entries WHERE entry_type IN ('deposit', 'withdrawal', 'adjustment')) AS e
+        'money moved without a fill that the audit tells otherwise'
+    FROM (
+        SELECT * FROM ledger_entries
+        WHERE entry_type IN ('deposit', 'withdrawal', 'adjustment', 'negative_balance_protection')
+    ) AS e
     FULL JOIN (SELECT * FROM order_audit_log WHERE details ? 'entry_id') AS l
         ON e.user_id = l.user_id AND e.account_id = l.account_id AND e.id = (l.details ->> 'entry_id')::uuid
     WHERE (e.amount, e.balance_after) IS DISTINCT FROM
@@ -326,9 +329,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT 'I1', b.* FROM books_keys() AS b
     UNION ALL SELECT 'I2', b.* FROM books_ledger() AS b
     UNION ALL SELECT 'I2', b.* FROM books_accounts() AS b
+    UNION ALL SELECT 'I2', b.* FROM books_days() AS b
+    UNION ALL SELECT 'I2', b.* FROM books_limits() AS b
     UNION ALL SELECT 'I2', b.* FROM books_positions() AS b
     UNION ALL SELECT 'I2', b.* FROM books_rebuilt_positions() AS b
     UNION ALL SELECT 'I2', b.* FROM books_rebuilt_balances() AS b
+    UNION ALL SELECT 'I2', b.* FROM books_financing() AS b
+    UNION ALL SELECT 'I3', b.* FROM books_financing_events() AS b
     UNION ALL SELECT 'I3', b.* FROM books_fills() AS b
     UNION ALL SELECT 'I3', b.* FROM books_orders() AS b
     UNION ALL SELECT 'I3', b.* FROM books_rebuilt_orders() AS b
@@ -340,6 +347,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'I3', b.* FROM books_conditions() AS b
     UNION ALL SELECT 'I3', b.* FROM books_interventions() AS b
     UNION ALL SELECT 'I3', b.* FROM books_alerts() AS b
+    UNION ALL SELECT 'I3', b.* FROM books_episodes() AS b
     UNION ALL SELECT 'I4', b.* FROM books_margin() AS b
     UNION ALL SELECT 'I6', b.* FROM books_guards() AS b
     UNION ALL SELECT 'I6', NULL, a.chain || ' ' || a.version, a.problem FROM verify_audit() AS a

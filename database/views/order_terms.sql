@@ -4,10 +4,10 @@ CREATE OR REPLACE VIEW order_terms WITH (security_invoker = TRUE) AS
 SELECT
     r.user_id,
     r.account_id,
-    p.email,
-    p.kyc_status,
-    p.account_status,
-    p.account_tier,
+    r.email,
+    r.kyc_status,
+    r.account_status,
+    r.account_tier,
     r.max_position_size,
     r.max_positions,
     r.daily_trade_limit,
@@ -46,9 +46,29 @@ SELECT
     q.received_at,
     q.source,
     q.volatility,
-    i.venue
-FROM risk_settings AS r
-INNER JOIN profiles AS p ON r.user_id = p.id
+    i.venue,
+    r.max_order_quantity,
+    r.max_order_notional,
+    r.max_working_orders,
+    r.max_exposure,
+    r.max_concentration_percent,
+    r.concentration_from_exposure,
+    r.order_rate_limit,
+    r.order_rate_window_s,
+    r.duplicate_window_ms,
+    r.max_drawdown_percent,
+    r.stop_loss_required,
+    r.stop_loss_min_percent,
+    r.stop_loss_max_percent,
+    r.price_collar_percent,
+    array_position(r.restricted_symbols, i.symbol) IS NOT NULL AS is_restricted,
+    -- The profile's cap of this symbol, else of its asset class.
+    (
+        SELECT c.leverage FROM leverage_caps AS c
+        WHERE c.profile = r.leverage_profile AND c.asset_class = i.asset_class AND c.symbol IN ('', i.symbol)
+        ORDER BY c.symbol DESC LIMIT 1
+    ) AS leverage_cap
+FROM effective_limits AS r
 CROSS JOIN platform_settings AS s
 INNER JOIN instruments AS i ON i.is_active
 LEFT JOIN quotes AS q ON i.symbol = q.symbol;

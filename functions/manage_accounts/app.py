@@ -38,6 +38,14 @@ def list_ledger_entries(request: Request) -> Response:
     return Response(body=ledger_body(found))
 
 
+def get_account_risk(request: Request) -> Response:
+    """GET /api/v1/accounts/{id}/risk: exposure, value at risk and drawdown of anybody's account."""
+    _admit(request, state_changing=False)
+    account_id = parse_id(request.path_parameters["id"], "id")
+    owner = owner_of(_store(), account_id)
+    return Response(body=ReadingStore(database()).account_risk(owner, account_id))
+
+
 def post_ledger_entry(request: Request) -> Response:
     """POST /api/v1/accounts/{id}/ledger-entries: 201, or why the money is not moved."""
     caller = _admit(request, state_changing=True)
@@ -106,6 +114,7 @@ handler = http_handler(
     {
         "GET /api/v1/accounts": list_accounts,
         "GET /api/v1/accounts/{id}/ledger-entries": list_ledger_entries,
+        "GET /api/v1/accounts/{id}/risk": get_account_risk,
         "POST /api/v1/accounts/{id}/ledger-entries": post_ledger_entry,
         "PATCH /api/v1/accounts/{id}": patch_account,
     }

@@ -238,6 +238,22 @@ def get_account(request: Request) -> Response:
     return Response(body=account_body(_store().account(caller.user_id, optional_id(request.query, "account_id"))))
 
 
+def get_account_risk(request: Request) -> Response:
+    """GET /api/v1/account/risk: exposure, value at risk and drawdown of one's own account."""
+    caller = _reader(request, "account:read")
+    account_id = optional_id(request.query, "account_id")
+    return Response(body=_store().account_risk(caller.user_id, account_id))
+
+
+def get_risk_settings(request: Request) -> Response:
+    """GET /api/v1/risk/settings: what binds one's own account."""
+    from trading.edge.risk_dialects import settings_body
+
+    caller = admit(request, route_group="account", state_changing=False, permission="account:read")
+    account_id = optional_id(request.query, "account_id")
+    return Response(body=settings_body(_store().risk_settings(caller.user_id, account_id)))
+
+
 def get_profile(request: Request) -> Response:
     """GET /api/user/profile."""
     caller = _reader(request, "account:read")
@@ -342,6 +358,8 @@ handler = http_handler(
         "GET /api/positions": list_positions,
         "GET /api/v1/account": get_account,
         "GET /api/user/profile": get_profile,
+        "GET /api/v1/risk/settings": get_risk_settings,
         "GET /api/v1/account/ledger-entries": list_ledger_entries,
+        "GET /api/v1/account/risk": get_account_risk,
     }
 )

@@ -7,9 +7,10 @@ from typing import Any
 
 from trading.cache import cache
 from trading.observability import MetricUnit, instrumented, logger, metrics
-from trading.queue import send_price_watch, start_triggers
+from trading.queue import send_price_watch, start_triggers, watch_holders
 from trading.quotes.fan_out import FanOut
 from trading.quotes.feed import Clock, Feed, give_back, wait_for_lease
+from trading.quotes.moves import Moves
 from trading.quotes.providers import make_provider
 from trading.settings import settings
 from trading.sockets import sockets
@@ -32,6 +33,7 @@ def stream(_event: dict[str, Any], context: Any) -> dict[str, object]:
 
 def _feed(lease: Lease, clock: Clock) -> dict[str, object]:
     fan_out = FanOut(sockets().post)
+    moves = Moves(watch_holders)
     try:
         instruments = list_feed_instruments(database())
         feed = Feed(
@@ -40,6 +42,7 @@ def _feed(lease: Lease, clock: Clock) -> dict[str, object]:
             database=database(),
             cache=cache(),
             fan_out=fan_out,
+            moves=moves,
             start_triggers=start_triggers,
             order_watch=send_price_watch,
             clock=clock,
@@ -48,6 +51,7 @@ def _feed(lease: Lease, clock: Clock) -> dict[str, object]:
         kept = feed.run(lease)
     finally:
         fan_out.close()
+        moves.close()
         give_back(database(), lease)
     metrics().add_metric(name="QuoteSteps", unit=MetricUnit.Count, value=feed.steps)
     metrics().add_metric(name="QuoteInterruptions", unit=MetricUnit.Count, value=feed.interruptions)

@@ -251,7 +251,7 @@ class TestFailures:
     def test_a_scheduled_run_that_fails_leaves_a_message(self, name: str) -> None:
         function = FUNCTIONS[name]
         for schedule in events_of(function, "ScheduleV2"):
-            assert schedule["ScheduleExpression"] == "rate(1 minute)"
+            assert schedule["ScheduleExpression"] in {"rate(1 minute)", "rate(5 minutes)"}
             assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
             assert schedule["DeadLetterConfig"] == {"Arn": arn_of("ScheduleDeadLetterQueue")}
             assert schedule["RetryPolicy"]["MaximumRetryAttempts"] <= 2
@@ -281,7 +281,7 @@ class TestFailures:
 
     def test_dead_letters_are_kept_for_as_long_as_can_be(self) -> None:
         dead = {name: queue for name, queue in resources_of("AWS::SQS::Queue").items() if "DeadLetter" in name}
-        assert len(dead) == 5
+        assert len(dead) == 6
         assert all(queue["MessageRetentionPeriod"] == 1_209_600 for queue in dead.values())
 
     def test_queues_are_encrypted(self) -> None:
@@ -370,6 +370,7 @@ READ_BY = {
     "notify_relay_unless_awake": {"RELAY_QUEUE_URL"},
     "start_routing": {"ROUTE_QUEUE_URL"},
     "start_triggers": {"TRIGGER_QUEUE_URL"},
+    "watch_holders": {"RISK_QUEUE_URL"},
     "broker": {"VENUES", "ALLOW_MOCK_VENUE", "VENUE_TIMEOUT_MS", "MOCK_LATENCY_MS", "MOCK_FAILURE_PERCENT"},
     "Routing": {"VENUES", "ALLOW_MOCK_VENUE"},
     "send_connection_task": {"AUTHENTICATION_TIMEOUT_QUEUE_URL"},
@@ -444,7 +445,7 @@ class TestEnvironment:
 
     def test_secrets_are_references(self) -> None:
         secrets = {name: value for name, value in PARAMETERS.items() if name.endswith("Secret")}
-        assert len(secrets) == 15
+        assert len(secrets) == 17
         assert all("secretsmanager" in value["AllowedPattern"] for value in secrets.values())
 
 

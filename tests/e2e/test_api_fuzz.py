@@ -38,8 +38,8 @@ every_operation = pytest.mark.parametrize("described", operations(), ids=lambda 
 class Caller:
     """A trader with orders and two opposite positions, and a token that carries every permission.
 
-    `ids` are those that the caller may act on, by collection; the first is one that acting on succeeds. The account
-    is another user's, because an operator may not act on one of their own.
+    `ids` are those that the caller may act on, by collection; the first is one that acting on succeeds. The accounts
+    are other users', because nobody may act on one of their own.
     """
 
     trader: Trader
@@ -61,10 +61,13 @@ class Caller:
             # One that changes nothing for the tests beside these.
             "kind": ["reserved_concurrency"],
             "target": ["no-function"],
+            "tier": self.ids["tiers"],
         } | ({"id": self.ids[found[1]]} if found else {})
 
     def send(self, sent: Sent, **claims: object) -> httpx.Response:
         """The answer to a request, with a token that has other claims; None leaves a claim out."""
+        if sent.path.startswith("/api/v1/risk/"):
+            claims = {"role": "risk_officer"} | claims
         return send(self.trader.http, token_of(self.trader, **claims) if claims else self.token, sent)
 
     def sample(self, described: Described) -> Sent:
@@ -72,7 +75,7 @@ class Caller:
         return sample(described, self.real(described))
 
 
-def new_caller(traders: Traders) -> Caller:
+def new_caller(traders: Traders, tier: str) -> Caller:
     trader = traders.new()
     filled = exact(trader.order(quantity=1))["data"]
     opposite = exact(trader.order(quantity=1, side="sell"))["data"]
@@ -82,6 +85,9 @@ def new_caller(traders: Traders) -> Caller:
         "positions": [filled["position_id"]],
         "opposite positions": [opposite["position_id"]],
         "accounts": [str(traders.new().account_id)],
+        "settings": [str(traders.new().account_id)],
+        # One that nobody trades in, whose limits no other caller has changed.
+        "tiers": [tier],
     }
     caller = Caller(trader, token_of(trader), ids)
     kept = {"kind": "reserved_concurrency", "target": f"of-{trader.user_id}", "seconds": 3600, "reason": "a test"}
@@ -92,7 +98,7 @@ def new_caller(traders: Traders) -> Caller:
 
 @pytest.fixture(scope="module")
 def caller(all_traders: Traders) -> Iterator[Caller]:
-    made = new_caller(all_traders)
+    made = new_caller(all_traders, "bronze")
     yield made
     made.trader.close()
 
@@ -100,7 +106,7 @@ def caller(all_traders: Traders) -> Iterator[Caller]:
 @pytest.fixture(scope="module")
 def untouched(all_traders: Traders) -> Iterator[Caller]:
     """A caller whose position is still open: no other test acts on it."""
-    made = new_caller(all_traders)
+    made = new_caller(all_traders, "silver")
     yield made
     made.trader.close()
 

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+from tests.kit.gateway import eventually
 from tests.kit.local_system import LocalSystem
 from tests.kit.traders import Traders, exact, execute, of_type
 
@@ -107,3 +108,60 @@ def test_an_order_that_may_not_rest_is_filled_or_canceled_at_once(local_system: 
         "FILLED", "CANCELLED", "FILLED", "CANCELLED",
     ]  # fmt: skip
     local_system.quote("USDCHF")
+
+
+def test_groups_of_orders_follow_each_other_and_are_told_in_sequence(
+    local_system: LocalSystem, traders: Traders
+) -> None:
+    # given a bracket below the market and two orders that cancel each other, and their owner who listens
+    local_system.quote("AUDUSD", "0.6600", "0.6602")
+    trader = traders.new()
+    order = {"symbol": "AUDUSD", "quantity": "0.5", "order_type": "LIMIT", "side": "BUY"}
+    with trader.stream("orders") as stream:
+
+        def place(kind: str, **body: object) -> list[str]:
+            answer = trader.http.post(f"{ORDERS}/{kind}", json=body)
+            assert answer.status_code == 201, answer.text
+            return [each["id"] for each in exact(answer)["orders"]]
+
+        entry, loss, profit = place(
+            "bracket",
+            entry=order | {"price": "0.6550"},
+            take_profit={"limit_price": "0.6650"},
+            stop_loss={"stop_price": "0.6500"},
+        )
+        above = order | {"order_type": "STOP", "stop_price": "0.6700"}
+        below, breakout = place("oco", orders=[order | {"price": "0.6450"}, above])
+
+        def hears(since: int, *expected: tuple[str, str]) -> None:
+            def told() -> list[tuple[str, str]]:
+                return [
+                    (frame["data"]["order_id"], frame["data"]["status"])
+                    for frame in stream.frames()
+                    if frame.get("type") == "order_update" and frame["sequence"] > since
+                ]
+
+            eventually(lambda: told() == [*expected], what=f"frames after {since}")
+
+        hears(1, *((each, "pending") for each in (entry, loss, profit, below, breakout)))
+
+        # when the ask comes down to the entry, it is filled and sets its exits to work
+        local_system.quote("AUDUSD", "0.6547", "0.6549")
+        hears(3, (entry, "executed"), (loss, "pending"), (profit, "pending"))
+
+        # when the bid comes up to the take profit, it is filled and the stop loss is canceled
+        local_system.quote("AUDUSD", "0.6651", "0.6653")
+        hears(6, (profit, "executed"), (loss, "cancelled"))
+
+        # when one of the two is filled, the other one is canceled
+        local_system.quote("AUDUSD", "0.6700", "0.6702")
+        hears(8, (breakout, "executed"), (below, "cancelled"))
+        assert stream.sequences() == list(range(2, 11))
+    states = {each["id"]: each["status"] for each in trader.read(ORDERS)["data"]}
+    assert [states[each] for each in (entry, profit, loss, breakout, below)] == [
+        "FILLED", "FILLED", "CANCELLED", "FILLED", "CANCELLED",
+    ]  # fmt: skip
+    open_ones = [each for each in trader.rows("positions") if each["status"] == "open"]
+    assert [each["quantity"] for each in open_ones] == [Decimal("0.5")]
+    assert execute(local_system, "SELECT * FROM verify_books()") == []
+    local_system.quote("AUDUSD")

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.kit.builders import order_request
-from tests.kit.fault_runs import MARKET_ORDER, RESTING_ORDER, FaultRun
+from tests.kit.fault_runs import MARKET_ORDER, RESTING_ORDER, FaultRun, Operation, pair
 from tests.kit.mutations import definition_of, distort, remove_text, replace_body, swallow
 from tests.kit.orders import keyed_request
 from trading.errors import TradingError
@@ -79,6 +79,18 @@ def no_audit_of_what_is_replaced(connection: psycopg.Connection[Any]) -> None:
     swallow(connection, "order_audit_log", "NEW.action = 'REPLACED'")
 
 
+def nothing_taken_off_the_other(connection: psycopg.Connection[Any]) -> None:
+    replace_body(connection, "settle_linked", "BEGIN RETURN p_order; END")
+
+
+def no_audit_of_what_is_taken_off(connection: psycopg.Connection[Any]) -> None:
+    swallow(connection, "order_audit_log", "NEW.action = 'CANCELED'")
+
+
+def another_level(connection: psycopg.Connection[Any]) -> None:
+    distort(connection, "orders", "stop_price", "NEW.stop_price + 0.0001")
+
+
 def no_event_of_a_replacement(connection: psycopg.Connection[Any]) -> None:
     swallow(connection, "events", "NEW.event_type = 'order.replaced'")
 
@@ -109,6 +121,36 @@ def test_what_is_taken_away_is_missed(run: FaultRun, mutation: Mutation, invaria
 
     # when callers race under one key, and others for one account's margin
     race(run)
+
+    # then the checker names what is broken
+    found = run.execute("SELECT invariant, account_id, subject, problem FROM verify_books()")
+    assert {invariant for invariant, *_ in found} >= invariants, found
+    assert bool(found) == bool(invariants), found
+
+
+@pytest.mark.parametrize(
+    ("mutation", "invariants"),
+    [
+        pytest.param(nothing, set(), id="nothing"),
+        pytest.param(nothing_taken_off_the_other, {"I3"}, id="what a fill takes off the other order"),
+        pytest.param(no_audit_of_what_is_taken_off, {"I3", "I6"}, id="the other order's audit row"),
+        pytest.param(another_level, {"I3"}, id="the level of a stop that trailed"),
+    ],
+)
+def test_what_is_taken_from_the_triggers_is_missed(run: FaultRun, mutation: Mutation, invariants: set[str]) -> None:
+    # given procedures without that part, two orders that cancel each other and a stop that trails
+    with run.database.connect() as connection:
+        mutation(connection)
+    user = run.user()
+    client = run.client(user, [])
+    assert client.send("pair", Operation("place_linked_orders", pair))
+    trailing = {"order_type": "trailing_stop", "trail_amount": "0.0005", "side": "sell", "quantity": "0.1"}
+    assert client.send("stop", Operation("place_order", lambda client: order_request(client.user, **trailing)))
+
+    # when prices touch both of the two, and the stop
+    for bid, ask in (("1.0988", "1.0990"), ("1.1013", "1.1015")):
+        run.record("EURUSD", bid, ask)
+        run.execute_touched()
 
     # then the checker names what is broken
     found = run.execute("SELECT invariant, account_id, subject, problem FROM verify_books()")

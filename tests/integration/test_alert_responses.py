@@ -166,7 +166,10 @@ def test_stale_prices_ask_for_the_standby_and_say_when_there_is_none(world: Aler
 def test_a_threat_blocks_addresses_and_suspends_only_whom_several_rules_have_found(world: AlertWorld) -> None:
     market = world.market
     market.execute("UPDATE security_rules SET response = NULL, response_seconds = NULL")
-    with market.database.connect("function_incidents") as officer, market.database.connect("function_security") as guard:
+    with (
+        market.database.connect("function_incidents") as officer,
+        market.database.connect("function_security") as guard,
+    ):
         watch = Watch(market, officer, guard)
         # given forged tokens from one address, a user whom one rule has found, and one whom three have
         once, often = market.user(), market.user()

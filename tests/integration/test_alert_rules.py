@@ -182,7 +182,10 @@ def test_security(world: AlertWorld) -> None:
     """Forged tokens from one address, and a user who tries for rights, are threats; they end when they stop."""
     market = world.market
     world.only(*SECURITY_RULES)
-    with market.database.connect("function_incidents") as officer, market.database.connect("function_security") as guard:
+    with (
+        market.database.connect("function_incidents") as officer,
+        market.database.connect("function_security") as guard,
+    ):
         watch = Watch(market, officer, guard)
         # given one finding: a threat, but the score is 90 still
         watch.happened("authentication_failure|signature", 10, address=STRANGER)

@@ -169,6 +169,16 @@ class TestChildren:
         assert states(market, user, ids) == [("filled", 1, 0, 0), ("new", 0, 1, 0)]
         assert events(market, user)[-2:] == ["order.filled", "order.linked"]
 
+    def test_a_parent_that_is_cut_to_what_is_held_takes_the_rest_of_them_with_it(self, market: Market) -> None:
+        user = market.user(position_mode="netting")
+        market.trade(user)
+
+        parent = market_leg(side="sell", quantity="2", reduce_only=True)
+        ids = placed(market, linked_request(user, "oto", parent, leg(quantity="4")))
+
+        assert states(market, user, ids) == [("canceled", 1, 0, 0), ("new", 0, 2, 0)]
+        assert market.audit(user, ids[1])[-1]["reason"] == "Its parent order was canceled"
+
     def test_a_parent_that_is_denied_leaves_nothing_else(self, market: Market) -> None:
         user = market.user(balance="10")
         request = linked_request(user, "oto", market_leg(), stop_leg())
@@ -395,6 +405,30 @@ class TestExits:
 
         assert states(market, user, ids)[2] == ("canceled", REST, 0, 0)
         assert all(row["status"] == "closed" for row in market.rows("positions", user))
+
+    @pytest.mark.parametrize("entry", [leg(side="sell", limit_price="1.1010"), market_leg(side="sell")])
+    @pytest.mark.parametrize(
+        ("held", "closed", "left"),
+        [("1", ["canceled"], 0), ("5", ["canceled"], 2)],
+        ids=["turns a position round", "only reduces one"],
+    )
+    def test_an_entry_against_a_position_has_exits_for_what_it_opens(
+        self, market: Market, ticker: Ticker, entry: dict[str, object], held: str, closed: list[str], left: int
+    ) -> None:
+        # given an entry to sell three lots where some are held
+        user = market.user(position_mode="netting")
+        market.trade(user, quantity=held)
+        exits = {"take_profit": {"limit_price": "1.0900"}, "stop_loss": {"stop_price": "1.1100"}}
+        ids = placed(market, bracket_request(user, entry | {"quantity": "3"}, **exits))
+        ticker.tick(EURUSD, "1.1010", "1.1012")
+
+        # when its stop loss is touched
+        told = ticker.tick(EURUSD, "1.1100", "1.1102")
+
+        # then what the entry has opened is closed, what it reduced stays, and no exit is left behind
+        assert (told, ticker.tick(EURUSD, "1.0898", "1.0900")) == (closed, [])
+        assert [state[0] for state in states(market, user, ids)] == ["filled", "canceled", "canceled"]
+        assert sum(row["quantity"] for row in market.rows("positions", user)) == left
 
     def test_a_stop_out_takes_them_with_the_position(self, market: Market) -> None:
         user = market.user(balance="1200", position_mode="netting")

@@ -23,6 +23,7 @@ CHANGES: list[dict[str, Any]] = [
     {"account_tier": "platinum"},
     {"leverage": 30},
     {"position_mode": "netting"},
+    {"margin_profile": "retail"},
     {"kyc_status": "pending", "account_status": "closed", "account_tier": "bronze", "leverage": 1},
 ]
 
@@ -48,7 +49,7 @@ def terms(desk: Desk, user: User) -> dict[str, Any]:
     """What the rows of profile and account say."""
     (row,) = desk.market.execute(
         "SELECT jsonb_build_object('kyc_status', p.kyc_status, 'account_status', p.account_status, 'account_tier', "
-        "p.account_tier, 'leverage', a.leverage, 'position_mode', a.position_mode) "
+        "p.account_tier, 'leverage', a.leverage, 'position_mode', a.position_mode, 'margin_profile', a.margin_profile) "
         "FROM profiles AS p JOIN accounts AS a ON a.user_id = p.id WHERE a.id = %s",
         (user.account_id,),
     )
@@ -145,6 +146,7 @@ class TestRefusals:
             ({"leverage": "1.001"}, "leverage"),
             ({"leverage": "many"}, "leverage"),
             ({"position_mode": "both"}, "position_mode"),
+            ({"margin_profile": "lenient"}, "margin_profile"),
             ({"position_mode": "hedging"}, "changes"),
             ({}, "changes"),
             ({"leverage": 100, "account_tier": "gold"}, "changes"),
@@ -330,6 +332,7 @@ class TestTheOnlyWay:
             "UPDATE profiles SET account_tier = 'platinum'",
             "UPDATE accounts SET leverage = 1000",
             "UPDATE accounts SET position_mode = 'netting'",
+            "UPDATE accounts SET margin_profile = 'retail'",
             "SELECT write_account_terms(a, '{\"leverage\": 1000}', now()) FROM accounts AS a",
         ],
     )

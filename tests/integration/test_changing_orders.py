@@ -362,13 +362,35 @@ class TestReplace:
         assert (denied["status"], denied["replaces_order_id"]) == ("REJECTED", order_id)
         assert api.get("GET /api/v1/orders/{id}", user, order_id)["status"] == "PENDING"
 
+    def test_an_order_says_when_it_ends_by_itself(self, api: Api, user: User) -> None:
+        ends: dict[str, object] = {"time_in_force": "gtd", "expires_at": "2090-01-01T00:00:00.000Z"}
+
+        new = api.replace(user, api.subject(CANCEL, user), ends).body
+
+        shown = api.get("GET /api/v1/orders/{id}", user, new["id"])
+        assert new["expires_at"] == shown["expires_at"] == ends["expires_at"]
+
     @every_replacement
-    @pytest.mark.parametrize("field", ["symbol", "side", "order_type"])
+    @pytest.mark.parametrize("field", ["symbol", "side", "order_type", "trail_amount", "display_quantity", "post_only"])
     def test_what_cannot_change(self, api: Api, user: User, route: str, field: str) -> None:
         answer = api.change(route, user, api.subject(CANCEL, user), {field: "buy", "quantity": 1})
 
         assert (answer.status, answer.body["error"]) == (400, "VALIDATION_FAILED")
         assert answer.body["details"] == {"field": field, "value": "buy", "constraint": "left out"}
+        assert answer.body["message"] == (
+            f"An order keeps its {field}: leave {field} out, or cancel the order and send another."
+        )
+
+    @every_replacement
+    def test_a_refusal_speaks_of_the_fields_that_were_sent(self, api: Api, user: User, route: str) -> None:
+        order_id = api.market.place(user, symbol="AAPL", quantity="1", limit_price="140", post_only=True)["order_id"]
+
+        bodies: tuple[dict[str, object], ...] = ({"price": "160"}, {"limit_price": "160"}, {"stop_price": "1"})
+        told = [api.change(route, user, order_id, body).body["message"] for body in bodies]
+
+        assert told[0].startswith("Check price: it must be below the ask ")
+        assert told[1].startswith("Check limit_price: it must be below the ask ")
+        assert "limit order" in told[2]
 
     @every_replacement
     @pytest.mark.parametrize("body", [{}, {"version": 1}, {"quantity": None, "price": None}])

@@ -311,7 +311,7 @@ def denial_closed(market: Market) -> tuple[User, dict[str, object], dict[str, An
 
 def denial_limit(market: Market) -> tuple[User, dict[str, object], dict[str, Any]]:
     user = market.user(risk={"max_position_size": 2})
-    expected = {"field": "max_position_size", "value": "2.01", "constraint": "at most 2"}
+    expected = {"field": "max_position_size", "value": "2.01", "constraint": "at most 2", "limit": "max_position_size"}
     return user, {"quantity": "2.01"}, expected
 
 
@@ -874,7 +874,12 @@ class TestLimits:
         denied = market.trade(user, symbol="USDJPY")
 
         assert denied["code"] == "RISK_LIMIT_VIOLATION"
-        assert denied["details"] == {"field": "max_positions", "value": "3", "constraint": "at most 2"}
+        assert denied["details"] == {
+            "field": "max_positions",
+            "value": "3",
+            "constraint": "at most 2",
+            "limit": "max_positions",
+        }
         # then adding to one makes none, and closing one makes room
         assert market.trade(user, symbol="AAPL")["outcome"] == "filled"
         assert market.trade(user, side="sell")["outcome"] == "filled"
@@ -889,7 +894,12 @@ class TestLimits:
         reduced = market.trade(user, side="sell")
 
         assert denied["code"] == "RISK_LIMIT_VIOLATION"
-        assert denied["details"] == {"field": "daily_trade_limit", "value": "3", "constraint": "at most 2"}
+        assert denied["details"] == {
+            "field": "daily_trade_limit",
+            "value": "3",
+            "constraint": "at most 2",
+            "limit": "daily_trade_limit",
+        }
         assert reduced["outcome"] == "filled"
 
     def test_trades_of_another_day_and_denied_ones_do_not_count(self, market: Market) -> None:

@@ -17,6 +17,7 @@ OCO, OTO, BRACKET = (f"POST /api/v1/orders/{kind}" for kind in ("oco", "oto", "b
 BUY = {"symbol": "EURUSD", "order_type": "LIMIT", "side": "BUY", "quantity": "0.1", "price": "1.0500"}
 SELL = {**BUY, "side": "SELL", "price": "1.2500"}
 MARKET = {"symbol": "EURUSD", "order_type": "MARKET", "quantity": "0.1"}
+PAST = {"time_in_force": "GTD", "expires_at": "2020-01-01T00:00:00Z"}
 EXITS = {"take_profit": {"limit_price": "1.2000"}, "stop_loss": {"stop_price": "1.0500"}}
 BODIES = {
     OCO: {"orders": [BUY, SELL]},
@@ -147,6 +148,12 @@ def test_a_denial_is_told_as_of_one_order_and_kept(api: Api) -> None:
         (OCO, {"orders": [{**BUY, "account_id": str(uuid.uuid4())}, SELL]}, "orders.0.account_id"),
         (OCO, {"orders": [{**BUY, "idempotency_key": "key"}, SELL]}, "orders.0.idempotency_key"),
         (OCO, {"orders": [BUY, SELL], "account_id": "mine"}, "account_id"),
+        # what the database alone can tell
+        (OCO, {"orders": [{**BUY, "price": "1.2", "post_only": True}, SELL]}, "orders.0.price"),
+        (OCO, {"orders": [BUY, {**SELL, "order_type": "STOP", "price": "1.25"}]}, "orders.1.price"),
+        (OTO, {"parent": {**BUY, **PAST}, "children": [SELL]}, "parent.expires_at"),
+        (OTO, {"parent": BUY, "children": [SELL, {**SELL, **PAST}]}, "children.1.expires_at"),
+        (BRACKET, {"entry": {**BUY, **PAST}, **EXITS}, "entry.expires_at"),
         (OTO, {"parent": BUY, "children": []}, "children"),
         (OTO, {"parent": BUY, "children": [SELL] * 6}, "children"),
         (OTO, {"parent": BUY, "children": [MARKET]}, "children.0.order_type"),

@@ -335,6 +335,7 @@ class TestChanges:
             "account_tier": "gold",
             "leverage": "30.5",
             "position_mode": "hedging",
+            "margin_profile": None,
             "updated_at": answer.body["updated_at"],
             "sequence": 2,
         }
@@ -377,6 +378,8 @@ class TestChanges:
             ({"trading_state": "halted"}, "trading_state"),
             ({"balance": 1}, "balance"),
             ({"position_mode": "both"}, "position_mode"),
+            ({"margin_profile": "lenient"}, "margin_profile"),
+            ({"margin_profile": ""}, "margin_profile"),
             ({"position_mode": "HEDGING"}, "changes"),
         ],
     )

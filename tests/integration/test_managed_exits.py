@@ -143,6 +143,22 @@ def test_a_stop_that_trails_follows_the_market_and_never_turns_back(
     assert closing["component_name"] == "trailing_stop"
 
 
+@pytest.mark.parametrize("stop", [{"stop_loss": "1.1080"}, {"trailing_distance": "0.002"}])
+def test_a_stop_that_is_set_after_a_quote_does_not_take_it(
+    market: Market, ticker: Ticker, trader: User, stop: dict[str, str]
+) -> None:
+    """A take profit was touched, nobody has executed it yet, and the market has gone on."""
+    position_id = market.trade(trader, take_profit="1.1050")["position_id"]
+    ticker.touch("EURUSD", "1.1050", "1.1052")
+    ticker.touch("EURUSD", "1.1100", "1.1102")
+
+    change(market, trader, position_id, take_profit="1.1200", **stop)
+
+    assert ticker.work() == ["idle"]
+    assert ticker.tick("EURUSD", "1.1081", "1.1083") == []
+    assert ticker.tick("EURUSD", "1.1080", "1.1082") == ["filled"]
+
+
 def test_a_trail_that_is_ended_leaves_the_stop_where_it_had_come_to(
     market: Market, ticker: Ticker, trader: User
 ) -> None:

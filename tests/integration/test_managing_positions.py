@@ -112,7 +112,8 @@ class TestChange:
     @pytest.mark.parametrize(
         ("body", "field"),
         [
-            ({}, "levels"),
+            ({}, "body"),
+            ({"version": 1, "stop_loss_distance": None}, "body"),
             ({"stop_loss": "0"}, "stop_loss"),
             ({"stop_loss": "abc"}, "stop_loss"),
             ({"stop_loss": 1e-13}, "stop_loss"),

@@ -254,6 +254,9 @@ class TestRequest:
             ({"account_id": "mine"}, "account_id"),
             ({"quantity": 1}, "quantity"),
             ({"quantity": None}, "quantity"),
+            # left out, each would close more than was meant
+            ({"symbol": None}, "symbol"),
+            ({"which": None, "symbol": "EURUSD"}, "which"),
             ({"idempotency_key": "x" * 256}, "idempotency_key"),
         ],
     )

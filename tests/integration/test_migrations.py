@@ -114,7 +114,7 @@ def test_accounts_of_before_get_a_stop_out_level_that_their_margin_call_allows(e
             )
 
     # when
-    migrate(empty_database.url, "head")
+    migrate(empty_database.url, "0011")
 
     # then
     with empty_database.connect() as connection:
@@ -122,6 +122,16 @@ def test_accounts_of_before_get_a_stop_out_level_that_their_margin_call_allows(e
             "SELECT margin_call_threshold, stop_out_level FROM risk_settings ORDER BY 1"
         ).fetchall()
     assert [(str(threshold), str(level)) for threshold, level in levels] == [("12.5", "12.5"), ("50", "20")]
+
+    # when levels become those of a profile
+    migrate(empty_database.url, "head")
+
+    # then only what differs from them is the account's own
+    with empty_database.connect() as connection:
+        own = connection.execute(
+            "SELECT margin_call_threshold::text, stop_out_level::text FROM risk_settings ORDER BY 1"
+        ).fetchall()
+    assert own == [("12.5", "12.5"), (None, None)]
 
 
 def test_a_second_apply_changes_nothing(database: ScratchDatabase) -> None:

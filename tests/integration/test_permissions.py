@@ -53,8 +53,10 @@ NEEDED: Mapping[str, str | None] = {
     "GET /api/v1/account": "account:read",
     "GET /api/user/profile": "account:read",
     "GET /api/v1/account/ledger-entries": "account:read",
+    "GET /api/v1/account/risk": "account:read",
     "GET /api/v1/accounts": "accounts:write",
     "GET /api/v1/accounts/{id}/ledger-entries": "accounts:write",
+    "GET /api/v1/accounts/{id}/risk": "accounts:write",
     "POST /api/v1/accounts/{id}/ledger-entries": "accounts:write",
     "PATCH /api/v1/accounts/{id}": "accounts:write",
     "POST /api/v1/risk/interventions": "interventions:write",
@@ -65,6 +67,15 @@ NEEDED: Mapping[str, str | None] = {
     "POST /api/v1/risk/alerts/{id}/acknowledge": "alerts:write",
     "POST /api/v1/risk/alerts/{id}/resolve": "alerts:write",
     "GET /api/v1/risk/incidents/{id}": "alerts:write",
+    "GET /api/v1/risk/settings": "account:read",
+    "GET /api/v1/risk/settings/{id}": "risk:write",
+    "PATCH /api/v1/risk/settings/{id}": "risk:write",
+    "GET /api/v1/risk/defaults": "risk:write",
+    "PATCH /api/v1/risk/defaults/{tier}": "risk:write",
+    "GET /api/v1/risk/trading-state": "risk:write",
+    "POST /api/v1/risk/trading-state": "risk:write",
+    "POST /api/v1/risk/wind-downs": "risk:write",
+    "GET /api/v1/risk/wind-downs/{id}": "risk:write",
     "GET /functions/v1/get-stock-price": None,
     "POST /functions/v1/get-stock-price": None,
     "GET /api/v1/prices": None,
@@ -100,6 +111,10 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "PATCH /api/v1/accounts/{id}": {"leverage": 30, "reason": "a test"},
     "POST /api/v1/risk/alerts/{id}/resolve": {"note": "a test"},
     "POST /api/v1/risk/interventions": {"kind": "maintenance", "seconds": 60, "reason": "a test"},
+    "PATCH /api/v1/risk/settings/{id}": {"limits": {"max_positions": 5}, "reason": "a test"},
+    "PATCH /api/v1/risk/defaults/{tier}": {"limits": {"max_positions": 5}, "reason": "a test"},
+    "POST /api/v1/risk/trading-state": {"scope": "platform", "trading_state": "active", "reason": "a test"},
+    "POST /api/v1/risk/wind-downs": {"scope": "platform", "action": "flatten", "reason": "a test"},
 }
 QUERIES: Mapping[str, dict[str, str]] = {
     "GET /functions/v1/get-stock-price": {"symbols": "EURUSD"},
@@ -109,6 +124,7 @@ QUERIES: Mapping[str, dict[str, str]] = {
 # Folder -> its login role, and the roles of callers that it is for.
 STAFF: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "manage_accounts": ("function_operator", ("operator",)),
+    "manage_risk": ("function_risk_officer", ("risk_officer",)),
     "manage_incidents": ("function_incidents", ("risk_officer", "operator")),
 }
 # Who is on call besides.
@@ -143,6 +159,9 @@ def environment(
         connection.execute("UPDATE platform_settings SET trade_always = true")
     set_quote(database, "EURUSD", "1.1000", "1.1002")
     route = request.node.callspec.params.get("route", "") if hasattr(request.node, "callspec") else ""
+    if route == "POST /api/v1/risk/wind-downs":
+        with database.connect() as connection:
+            connection.execute("UPDATE platform_settings SET trading_state = 'reducing'")
     role, _ = STAFF.get(ROUTES.get(route, ""), ("function_trader", ()))
     with function_environment(monkeypatch, tmp_path, database=database, redis_url=redis_url, role=role):
         yield
@@ -159,7 +178,11 @@ def ask(route: str, user: User | uuid.UUID, headers: Mapping[str, str] | None = 
     given = {"tier": "unmetered"} | ({"role": roles[-1]} if roles else {}) | claims
     event = http_event(
         route,
-        path_parameters={"id": str(uuid.uuid4())} if "{id}" in route else None,
+        path_parameters={"id": str(uuid.uuid4())}
+        if "{id}" in route
+        else {"tier": "gold"}
+        if "{tier}" in route
+        else None,
         query=QUERIES.get(route),
         headers=bearer(make_token(user, **given)) | dict(headers or {}),
         body=json.dumps(BODIES[route]) if route in BODIES else None,

@@ -237,7 +237,12 @@ class TestDenial:
         after_a_cancel = market.place(user)
 
         assert third["code"] == "RISK_LIMIT_VIOLATION"
-        assert third["details"] == {"field": "max_working_orders", "value": "3", "constraint": "at most 2"}
+        assert third["details"] == {
+            "field": "max_working_orders",
+            "value": "3",
+            "constraint": "at most 2",
+            "limit": "max_working_orders",
+        }
         assert after_a_cancel["outcome"] == "new"
 
     def test_no_limit_on_working_orders_does_not_bind(self, market: Market) -> None:

@@ -133,6 +133,26 @@ def test_an_order_that_rests_is_priced_at_its_own(
     assert answer["accepted"] is True
 
 
+@pytest.mark.parametrize(
+    ("fields", "price"),
+    [
+        ({"time_in_force": "cls"}, "1.10026"),
+        ({"time_in_force": "cls", "order_type": "limit", "price": "1.05"}, "1.05000"),
+        ({"time_in_force": "day", "order_type": "limit", "price": "1.05"}, "1.05000"),
+    ],
+)
+def test_an_order_that_waits_for_a_time(api: Api, user: User, fields: dict[str, Any], price: str) -> None:
+    answer = api.preview(user, **fields)
+
+    assert (answer.status, answer.body.get("price"), answer.body.get("accepted")) == (200, price, True), answer.text
+
+
+def test_a_market_without_an_opening_has_no_order_for_it(api: Api, user: User) -> None:
+    answer = api.preview(user, time_in_force="opg", order_type="limit", price="1.05")
+
+    assert (answer.status, answer.body["details"]["field"]) == (400, "time_in_force")
+
+
 def test_a_reduction_sets_margin_free_and_says_what_it_realizes(api: Api) -> None:
     # given a netting trader who is long one lot at 1.10026, and a market that rose by 100 pips
     user = api.market.user(position_mode="netting")

@@ -27,6 +27,7 @@ from trading.quotes.feed import (
     give_back,
     wait_for_lease,
 )
+from trading.quotes.moves import Moves
 from trading.quotes.provider import FeedInstrument, Quote
 from trading.settings import ConfigurationError
 from trading.sockets import Outcome
@@ -97,6 +98,7 @@ class World:
     posts: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     started: list[None] = field(default_factory=list[None])
     watches: list[int] = field(default_factory=list[int])
+    moved: list[Sequence[str]] = field(default_factory=list[Sequence[str]])
     outcome: Outcome = Outcome.DELIVERED
     opened: list[Any] = field(default_factory=list)
 
@@ -111,13 +113,15 @@ class World:
         # Posts at once and in this thread: what is due is then known without waiting.
         fan_out._pool.shutdown()
         fan_out._pool = _Inline()  # pyright: ignore[reportAttributeAccessIssue]
-        self.opened.append(cache)
+        moves = Moves(self.moved.append)
+        self.opened += [cache, moves]
         return Feed(
             self.provide,
             list_feed_instruments(database),
             database=database,
             cache=cache,
             fan_out=fan_out,
+            moves=moves,
             start_triggers=partial(self.started.append, None),
             order_watch=self.watches.append,
             clock=self.time.clock(),
@@ -134,6 +138,12 @@ class World:
         said = {"version": 1, "actor": "tests", "parameters": {"provider": "replay"}, **request}
         with self.scratch.connect("function_incidents") as connection:
             return connection.execute(f"SELECT {procedure}(%s)".encode(), (Jsonb(said),)).fetchall()[0][0]
+
+    def close_moves(self) -> None:
+        """Wait until what has moved is told."""
+        for each in self.opened:
+            if isinstance(each, Moves):
+                each.close()
 
     def post(self, connection_id: str, text: str) -> Outcome:
         self.posts.append((connection_id, json.loads(text, parse_float=Decimal)["data"]))
@@ -248,6 +258,20 @@ def test_what_a_price_touches_is_started_at_each_step_until_a_worker_has_it(worl
     world.time.sleep(0.25)
     feed.step(lease)
     assert len(world.started) == 2
+
+
+def test_those_who_hold_what_moved_are_watched_once_a_window(world: World, lease: Lease) -> None:
+    # given a symbol that moves at every step and one that stands still
+    world.provider.prices = {"EURUSD": ("1.1000", "1.1002"), "GBPUSD": ("1.2500", "1.2504")}
+    feed = world.feed(world.database())
+    # when
+    for step in range(10):
+        world.provider.prices["EURUSD"] = (f"1.100{step}", "1.1020")
+        feed.step(lease)
+        world.time.sleep(0.25)
+    world.close_moves()
+    # then
+    assert world.moved == [["EURUSD", "GBPUSD"], ["EURUSD"]]
 
 
 def test_the_cache_forgets_a_quote_when_it_is_no_longer_fresh(world: World, lease: Lease) -> None:

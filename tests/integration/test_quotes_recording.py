@@ -62,6 +62,9 @@ def test_a_batch_is_recorded_with_the_digits_of_the_tick(
     [
         (quote("EURUSD", "0", "1.1"), "not_positive"),
         (quote("EURUSD", "-1", "1.1"), "not_positive"),
+        (quote("EURUSD", "1", "1e18"), "too_large"),
+        (quote("EURUSD", "1e400", "1e400"), "too_large"),
+        (quote("EURUSD", "1e400", "1"), "crossed"),
         (quote("EURUSD", "NaN", "1.1"), "not_a_number"),
         (quote("EURUSD", "1.1", "NaN"), "not_a_number"),
         (quote("EURUSD", "1.1", "Infinity"), "not_a_number"),

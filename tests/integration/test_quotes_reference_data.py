@@ -5,13 +5,26 @@ import time
 from database.load_reference_data import load
 from tests.kit import ScratchDatabase, set_quote
 
-NOTHING = {"market_calendars": 0, "market_sessions": 0, "instruments": 0}
+NOTHING = {
+    "market_calendars": 0,
+    "market_sessions": 0,
+    "instruments": 0,
+    "financing_schedules": 0,
+    "financing_days": 0,
+    "instrument_financing": 0,
+    "financing_rates": 0,
+    "leverage_caps": 0,
+    "symbol_breakers": 0,
+    "alert_channels": 0,
+    "alert_rules": 0,
+    "alert_escalations": 0,
+}
 SECONDS_MAX = 5.0
 
 
 def test_an_empty_database_gets_every_row(database: ScratchDatabase) -> None:
     with database.connect() as connection:
-        for table in ("instruments", "market_sessions", "market_calendars"):
+        for table in reversed(NOTHING):
             connection.execute(f"DELETE FROM {table}".encode())
         changed = load(connection)
         counts = {

@@ -9,9 +9,15 @@ import pytest
 from tests.integration.test_venue_procedures import take_from_position
 from tests.integration.test_verification import (
     CANCELED,
+    CUT,
     DENIED,
+    HELD,
+    ICEBERG,
     LAST_ORDER,
     RESTING,
+    TIMED,
+    TRAILING,
+    TRIGGERED,
     World,
     populate,
     tampered,
@@ -30,18 +36,8 @@ NOT_OF_ORDERS = {
     # What it waits for now follows from its type, its prices and its state.
     "trigger_watch",
     "trigger_price",
-    # books_trailing and books_linked hold these.
-    "trail_amount",
-    "trail_percent",
-    "limit_offset",
+    # books_linked holds it.
     "contingency",
-    "held_quantity",
-    "canceled_quantity",
-    # Asked for, and not held against the audit.
-    "display_quantity",
-    "display_variance",
-    "post_only",
-    "active_at",
     "position_size_check",
     "rolled_back_at",
     "rolled_back_reason",
@@ -68,6 +64,13 @@ ORDER_CHANGES = {
     "take_profit": (RESTING, "1.5"),
     "time_in_force": (LAST_ORDER, "'ioc'"),
     "expires_at": (RESTING, "clock_timestamp()"),
+    "active_at": (TIMED, "active_at + interval '1 microsecond'"),
+    "display_quantity": (ICEBERG, "0.2"),
+    "display_variance": (ICEBERG, "0.1"),
+    "post_only": (ICEBERG, "false"),
+    "trail_amount": (TRIGGERED, "0.3"),
+    "trail_percent": (TRAILING, "2"),
+    "limit_offset": (TRIGGERED, "0.1"),
     "triggered_at": (RESTING, "clock_timestamp()"),
     "max_slippage": (LAST_ORDER, "0.1"),
     "reduce_only": (LAST_ORDER, "true"),
@@ -83,6 +86,8 @@ ORDER_CHANGES = {
     "status": (CANCELED, "'expired'"),
     "filled_quantity": (RESTING, "0.5"),
     "leaves_quantity": (RESTING, "0.5"),
+    "canceled_quantity": (CUT, "0.5"),
+    "held_quantity": (HELD, "0.5"),
     "last_price": (LAST_ORDER, "last_price + 0.00001"),
     "average_price": (LAST_ORDER, "average_price + 0.00001"),
     "slippage": (LAST_ORDER, "slippage + 0.00001"),
@@ -206,7 +211,7 @@ class TestRebuilding:
             "WHERE details ? 'balance_after' ORDER BY account_id, version DESC"
         )
 
-        assert len(stored) == 6
+        assert len(stored) == 8
         assert by_ledger == stored
         assert by_audit == stored
 

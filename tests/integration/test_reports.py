@@ -41,7 +41,7 @@ RUNS = [
     (name, role)
     for name in NAMES
     for role in READERS
-    if role != "backup" or name not in {"diagnose_margin", "replay_order"}
+    if role != "backup" or name not in {"account_risk", "diagnose_margin", "replay_order"}
 ]
 
 _numbers = itertools.count(1)

@@ -17,12 +17,12 @@ from psycopg.rows import dict_row
 
 from tests.kit.builders import User, make_position, make_user, set_quote
 from tests.kit.functions import function_environment, load_function
-from tests.kit.risk import LongContext, run_monitoring
+from tests.kit.risk import ENOUGH_TIME_MS, LongContext, run_monitoring
 from tests.kit.servers import ScratchDatabase
 from trading import monitoring
 from trading.errors import ErrorCode, TradingError
-from trading.monitoring import MarginReport
-from trading.risk import MarginCallTerms, margin_call_due
+from trading.monitoring import MarginReport, monitor_holders
+from trading.risk import LevelAction, MarginLevel, episode_change, standing_level
 from trading.store.database import Database
 from trading.store.risk import DueAccount, RiskStore
 
@@ -73,6 +73,12 @@ class World:
         return self.execute(
             "SELECT sequence, event_type, payload, request_id FROM events WHERE account_id = %s "
             "AND event_type LIKE 'margin_call%%' ORDER BY sequence",
+            user.account_id,
+        )
+
+    def risk_events(self, user: User) -> list[dict[str, Any]]:
+        return self.execute(
+            "SELECT event_type FROM events WHERE account_id = %s AND event_type LIKE 'margin%%' ORDER BY sequence",
             user.account_id,
         )
 
@@ -334,24 +340,38 @@ def test_levels_are_those_of_the_accounts_valuation(world: World) -> None:
         assert row["margin_level"] == row["one_level"]
 
 
-@pytest.mark.parametrize("called", [False, True])
-def test_the_database_decides_by_the_rules_of_the_layer(world: World, called: bool) -> None:
-    # Given accounts on 100 of margin whose equity is their level, around each limit
-    terms = MarginCallTerms.of(Decimal(50), Decimal(105))
+WARNING, CALL, STOP_OUT = LEVELS = tuple(
+    MarginLevel.of(name, action, Decimal(threshold), Decimal(105))
+    for name, action, threshold in (
+        ("warning", LevelAction.WARN, 100),
+        ("margin_call", LevelAction.CALL, 75),
+        ("stop_out", LevelAction.STOP_OUT, 50),
+    )
+)
+
+
+@pytest.mark.parametrize("at", [None, *LEVELS])
+def test_the_database_decides_by_the_rules_of_the_layer(world: World, at: MarginLevel | None) -> None:
+    # Given retail accounts on 100 of margin whose equity is their level, around each limit
     world.quote("AAPL", "200", "200")
     users = {}
-    for level in ("0.01", "49.99", "50", "50.01", "52.49", "52.5", "52.51", "400"):
-        user = make_user(world.database, balance=level)
-        make_position(world.database, user, "AAPL", "long", "1", "200", "100")
-        users[user.account_id] = Decimal(level)
-        if called:
-            world.execute(
-                "INSERT INTO margin_call_episodes (user_id, account_id, threshold, release_level, entered_at, "
-                "entered_level, entered_equity, entered_margin_used) VALUES (%s, %s, 50, 52.5, clock_timestamp(), "
-                "49, 49, 100)",
-                user.user_id,
-                user.account_id,
-            )
+    for limit in ("50", "52.5", "75", "78.75", "100", "105", "400"):
+        for step in ("-0.01", "0", "0.01"):
+            level = Decimal(limit) + Decimal(step)
+            user = make_user(world.database, balance=level)
+            make_position(world.database, user, "AAPL", "long", "1", "200", "100")
+            users[user.account_id] = level
+    world.execute("UPDATE accounts SET margin_profile = 'retail'")
+    if at is not None:
+        world.execute(
+            "INSERT INTO margin_call_episodes (user_id, account_id, level_name, level_action, threshold, "
+            "release_level, entered_at, entered_level, entered_equity, entered_margin_used, changed_at) "
+            "SELECT user_id, id, %s, %s, %s, %s, clock_timestamp(), 49, 49, 100, clock_timestamp() FROM accounts",
+            at.name,
+            at.action,
+            at.threshold,
+            at.release_level,
+        )
 
     # When
     rows = world.execute("SELECT * FROM margin_levels(%s, clock_timestamp())", list(users))
@@ -359,8 +379,15 @@ def test_the_database_decides_by_the_rules_of_the_layer(world: World, called: bo
     # Then
     assert len(rows) == len(users)
     for row in rows:
+        standing = standing_level(LEVELS, users[row["account_id"]], at)
+        named = standing or at
         assert row["margin_level"] == users[row["account_id"]]
-        assert row["due"] == margin_call_due(terms, row["margin_level"], is_open=called)
+        assert row["due"] == episode_change(at, standing)
+        assert (row["level_name"], row["threshold"], row["release_level"]) == (
+            (named.name, named.threshold, named.release_level) if named else (None, None, None)
+        )
+        assert row["breached"] == (row["margin_level"] < 100)
+        assert row["stop_out_due"] == (row["margin_level"] <= 50)
 
 
 class TestScan:
@@ -460,10 +487,123 @@ class TestScan:
         assert run_monitoring(store).entered == 1
 
 
+class TestHolders:
+    def watch(self, store: RiskStore, *symbols: str) -> MarginReport:
+        return monitor_holders(store, symbols, lambda _: None, request_id="risk-1", time_left_ms=lambda: ENOUGH_TIME_MS)
+
+    def test_only_those_who_hold_what_moved_are_looked_at(self, world: World, store: RiskStore) -> None:
+        # Given two accounts to be called, in different symbols
+        euro = world.long_eurusd()
+        pound = make_user(world.database, balance=600)
+        make_position(world.database, pound, "GBPUSD", "short", "1", "1.3000", "1300")
+        world.quote("EURUSD", "1.0950", "1.0952")
+        world.quote("GBPUSD", "1.3005", "1.3006")
+        # When the euro has moved
+        report = self.watch(store, "EURUSD", "USDJPY")
+        # Then
+        assert (report.checked, report.entered, report.complete) == (1, 1, True)
+        assert (world.event_types(euro), world.event_types(pound)) == (["margin_call.entered"], [])
+        # And nobody is looked at for what nobody holds, or for nothing
+        assert (self.watch(store, "USDJPY").checked, self.watch(store).checked) == (0, 0)
+        # And the scan of all has not moved on
+        assert run_monitoring(store).checked == 2
+
+    def test_pages_reach_every_holder_once(
+        self, world: World, store: RiskStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given five accounts to be called, pages of four, and three calls a page
+        users = [world.long_eurusd() for _ in range(5)]
+        world.quote("EURUSD", "1.0950", "1.0952")
+        monkeypatch.setattr(monitoring, "PAGE_ACCOUNTS_MAX", 4)
+        monkeypatch.setattr(monitoring, "PAGE_CALLS_MAX", 3)
+        # When
+        report = self.watch(store, "EURUSD")
+        # Then
+        assert (report.checked, report.entered, report.complete) == (5, 5, True)
+        assert all(world.event_types(user) == ["margin_call.entered"] for user in users)
+
+
+class TestHovering:
+    def test_a_level_that_hovers_about_its_thresholds_is_one_episode(self, world: World, store: RiskStore) -> None:
+        # Given a retail account on 11,000 of margin: warned below 100, called below 75, until 105 and 78.75
+        user = world.long_eurusd(balance=11_000)
+        world.execute("UPDATE accounts SET margin_profile = 'retail' WHERE id = %s", user.account_id)
+        told = []
+        # When its level hovers about 100, about 75, eases, hovers about 105 and rises
+        for level, due in [
+            ("100", None),
+            ("99.9", "margin_warning.entered"),
+            ("100.1", None),
+            ("99.8", None),
+            ("104.9", None),
+            ("75.1", None),
+            ("74.9", "margin_call.escalated"),
+            ("75.1", None),
+            ("74.8", None),
+            ("78.7", None),
+            ("78.8", "margin_warning.eased"),
+            ("75.1", None),
+            ("104.9", None),
+            ("105.1", "margin_warning.left"),
+            ("100.1", None),
+        ]:
+            # 1,000,000 euros at 1.1000: 0.01 percent of 11,000 is 1.1 dollars, 0.0000011 of price
+            bid = Decimal("1.1000") + (Decimal(level) - 100) * Decimal("0.00011")
+            world.quote("EURUSD", str(bid), str(bid + Decimal("0.0002")))
+            run_monitoring(store)
+            told += [due] if due else []
+            # Then each change is told once, and nothing else is
+            assert [event["event_type"] for event in world.risk_events(user)] == told, level
+        (episode,) = world.episodes(user)
+        assert (episode["level_name"], episode["entered_level"], episode["left_at"] is not None) == (
+            "warning",
+            Decimal("99.9"),
+            True,
+        )
+        # And the audit tells the same
+        actions = world.execute(
+            "SELECT action FROM order_audit_log WHERE account_id = %s AND action LIKE 'MARGIN%%' ORDER BY version",
+            user.account_id,
+        )
+        assert [row["action"].lower() for row in actions] == [event.replace(".", "_") for event in told]
+        assert world.execute("SELECT * FROM books_episodes()") == []
+
+
+class TestBooks:
+    @pytest.mark.parametrize(
+        ("statement", "problem"),
+        [
+            ("DELETE FROM margin_call_episodes", "the audit tells another episode"),
+            ("UPDATE margin_call_episodes SET level_name = 'warning'", "the audit tells another episode"),
+            (
+                "UPDATE margin_call_episodes SET left_at = changed_at, left_level = 60, left_equity = 60",
+                "the audit tells another episode",
+            ),
+            ("DELETE FROM events WHERE event_type = 'margin_call.entered'", "the events tell otherwise"),
+            (
+                "UPDATE events SET payload = jsonb_set(payload, '{risk,level}', '\"warning\"') "
+                "WHERE event_type LIKE 'margin_call.%%'",
+                "the events tell otherwise",
+            ),
+        ],
+    )
+    def test_they_find_an_episode_that_is_not_what_was_told(
+        self, world: World, store: RiskStore, statement: str, problem: str
+    ) -> None:
+        # Given a called account, whose episode the books find in order
+        world.long_eurusd()
+        world.quote("EURUSD", "1.0950", "1.0952")
+        run_monitoring(store)
+        assert world.execute("SELECT * FROM books_episodes()") == []
+        # When / then
+        world.execute(statement)
+        assert any(row["problem"].startswith(problem) for row in world.execute("SELECT * FROM books_episodes()"))
+
+
 class TestDoors:
     @pytest.mark.parametrize("role", ["function_trader", "function_relay", "function_prices", "compliance"])
     def test_only_risk_monitoring_may_call(self, database: ScratchDatabase, role: str) -> None:
-        for procedure in ("monitor_margin", "record_margin_call", "stop_out_step"):
+        for procedure in ("monitor_margin", "monitor_symbols", "record_margin_call", "stop_out_step"):
             with database.connect(role) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"SELECT {procedure}('{{}}')".encode())
 
@@ -494,10 +634,10 @@ class TestDoors:
         # When / then
         with pytest.raises(psycopg.errors.UniqueViolation):
             world.execute(
-                "INSERT INTO margin_call_episodes (user_id, account_id, threshold, release_level, entered_at, "
-                "entered_level, entered_equity, entered_margin_used) SELECT user_id, account_id, threshold, "
-                "release_level, entered_at, entered_level, entered_equity, entered_margin_used "
-                "FROM margin_call_episodes"
+                "INSERT INTO margin_call_episodes (user_id, account_id, level_name, level_action, threshold, "
+                "release_level, entered_at, entered_level, entered_equity, entered_margin_used, changed_at) "
+                "SELECT user_id, account_id, level_name, level_action, threshold, release_level, entered_at, "
+                "entered_level, entered_equity, entered_margin_used, changed_at FROM margin_call_episodes"
             )
 
 
@@ -536,3 +676,22 @@ class TestFunction:
         assert measured["AccountsSkipped"] == measured["AccountsFailed"] == measured["ScansCutShort"] == [0.0]
         logged = [line for line in lines if line.get("message") == "margin levels watched"]
         assert [line["correlation_id"] for line in logged] == [f"risk-{context.aws_request_id}"]
+
+    def test_messages_say_whose_prices_have_moved(
+        self, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given an account to be called, two messages about its symbol and one that says nothing
+        user = world.long_eurusd()
+        world.quote("EURUSD", "1.0950", "1.0952")
+        bodies = ['{"symbols": ["EURUSD"]}', '{"symbols": ["USDJPY", "EURUSD"]}', '{"symbols": "EURUSD"}']
+        records = [{"messageId": str(number), "body": body} for number, body in enumerate(bodies)]
+        environment = function_environment(
+            monkeypatch, tmp_path, database=world.database, role="function_risk", RELAY_QUEUE_URL="http://127.0.0.1:9"
+        )
+        # When
+        with mock_aws(), environment:
+            answer = load_function("risk_monitoring")({"Records": records}, LongContext())
+        # Then
+        assert (answer["checked"], answer["entered"]) == (1, 1)
+        assert answer["batchItemFailures"] == [{"itemIdentifier": "2"}]
+        assert world.event_types(user) == ["margin_call.entered"]

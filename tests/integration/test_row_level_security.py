@@ -23,12 +23,14 @@ FUNCTION_ROLES = (
     "function_security",
     "function_incidents",
     "function_alerts",
+    "function_end_of_day",
+    "function_risk_officer",
 )
 OWNERS = ("trading_owner", "trading_procedures", "trading_readers", "trading_watchers")
 APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills", "incident_events")
 # What the migrations keep for themselves; no role of ours may see it.
 BOOKKEEPING = {"schema_version", "applied_procedures"}
-VIEWS = {"order_terms"}
+VIEWS = {"effective_limits", "order_terms"}
 
 EXECUTE_GRANTS = {
     "function_trader": {
@@ -44,10 +46,12 @@ EXECUTE_GRANTS = {
         "find_orders(uuid,uuid,text[],text,text,text,timestamp with time zone,timestamp with time zone,text,uuid,"
         "integer)",
         "get_account(uuid,uuid)",
+        "get_account_risk(uuid,uuid)",
         "get_order(uuid,uuid)",
         "get_order_audit(uuid,uuid)",
         "get_order_owner(uuid)",
         "get_profile(uuid)",
+        "get_risk_settings(uuid,uuid)",
         "list_instruments()",
         "list_ledger_entries(uuid,uuid,bigint,integer)",
         "list_orders(uuid,uuid,text[],uuid,integer)",
@@ -103,7 +107,16 @@ EXECUTE_GRANTS = {
         "release_feed_lease(jsonb)",
         "watch_prices(jsonb)",
     },
-    "function_risk": {"monitor_margin(jsonb)", "record_margin_call(jsonb)", "stop_out_step(jsonb)"},
+    "function_risk": {
+        "find_unprotected_balances(jsonb)",
+        "monitor_margin(jsonb)",
+        "monitor_symbols(jsonb)",
+        "protect_balance(jsonb)",
+        "record_margin_call(jsonb)",
+        "stop_out_step(jsonb)",
+        "trip_account_breaker(jsonb)",
+        "watch_breakers(jsonb)",
+    },
     "function_router": {
         "book_venue_fill(jsonb)",
         "claim_venue_orders(jsonb)",
@@ -122,12 +135,12 @@ EXECUTE_GRANTS = {
         "deposit(jsonb)",
         "find_accounts(text)",
         "get_account_owner(uuid)",
+        "get_account_risk(uuid,uuid)",
         "list_ledger_entries(uuid,uuid,bigint,integer)",
         "read_edge_guard()",
         "take_rate_limits(jsonb)",
         "withdraw(jsonb)",
     },
-    "function_triggers": {"claim_triggers(jsonb)", "execute_trigger(jsonb)"},
     "function_security": {
         "erase_security_data(jsonb)",
         "evaluate_security(jsonb)",
@@ -173,7 +186,46 @@ EXECUTE_GRANTS = {
         "take_rate_limits(jsonb)",
         "undo_intervention(jsonb)",
     },
-    "compliance": {"diagnose_margin(text)", "replay_order(uuid)", "verify_audit()", "verify_books()"},
+    "function_end_of_day": {
+        "begin_account_day(jsonb)",
+        "finance_account(jsonb)",
+        "find_due_financing(jsonb)",
+        "find_ended_days(jsonb)",
+        "finish_rolls(jsonb)",
+        "open_rolls(jsonb)",
+        "take_equity_snapshots(jsonb)",
+    },
+    "compliance": {
+        "diagnose_margin(text)",
+        "get_account_risk(uuid,uuid)",
+        "replay_order(uuid)",
+        "verify_audit()",
+        "verify_books()",
+    },
+    "function_risk_officer": {
+        "change_risk_defaults(jsonb)",
+        "change_risk_settings(jsonb)",
+        "count_security_event(jsonb)",
+        "get_account_owner(uuid)",
+        "get_risk_settings(uuid,uuid)",
+        "get_wind_down(uuid)",
+        "list_risk_changes(uuid,uuid,integer)",
+        "list_risk_defaults(integer)",
+        "list_trading_states()",
+        "order_horizon()",
+        "orders_are_over(text)",
+        "preview_wind_down(jsonb)",
+        "read_edge_guard()",
+        "set_trading_state(jsonb)",
+        "start_wind_down(jsonb)",
+        "take_rate_limits(jsonb)",
+    },
+    "function_triggers": {
+        "claim_triggers(jsonb)",
+        "execute_trigger(jsonb)",
+        "claim_wind_downs(jsonb)",
+        "wind_down_step(jsonb)",
+    },
     "backup": {"verify_audit()", "verify_books()"},
 }
 
@@ -300,7 +352,7 @@ class TestFunctions:
         elsewhere = market.execute(
             "SELECT p.oid::regprocedure::text, p.proconfig FROM pg_proc AS p "
             "WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef "
-            "AND p.proconfig IS DISTINCT FROM ARRAY['search_path=public, pg_temp']"
+            "AND NOT coalesce(p.proconfig @> ARRAY['search_path=public, pg_temp'], false)"
         )
 
         assert elsewhere == []
@@ -319,7 +371,7 @@ class TestFunctions:
             market.database.connect(role) as connection,
             pytest.raises(psycopg.errors.InsufficientPrivilege),
         ):
-            connection.execute("SELECT realized_since(uuidv7(), uuidv7(), now())")
+            connection.execute("SELECT own_limits(NULL)")
 
 
 class TestRoles:

@@ -100,6 +100,7 @@ class TestLevel:
             "threshold": 20,
             "order_id": str(market.rows("orders", user)[-1]["id"]),
             "position_id": str(position),
+            "quantity": 5,
             "realized_pnl": Decimal("-5030.00"),
             "canceled_orders": [],
             "sequence": 3,

@@ -91,7 +91,9 @@ class TestRun:
         again = run_monitoring(store)
         assert (again.checked, again.stopped_out) == (0, 0)
 
-    def test_who_was_called_before_is_stopped_out_without_another_call(self, market: Market, store: RiskStore) -> None:
+    def test_who_was_called_before_is_told_that_it_got_worse_then_stopped_out(
+        self, market: Market, store: RiskStore
+    ) -> None:
         # given a call at 45 percent
         user = long_eurusd(market)
         market.quote("EURUSD", "1.09300", "1.09320")
@@ -100,8 +102,13 @@ class TestRun:
         fall_to_the_level(market)
         report = run_monitoring(store)
         # then
-        assert (report.entered, report.unchanged, report.stopped_out, report.left) == (0, 0, 1, 1)
-        assert risk_events(market, user) == ["margin_call.entered", "stop_out.closed", "margin_call.left"]
+        assert (report.entered, report.escalated, report.stopped_out, report.left) == (0, 1, 1, 1)
+        assert risk_events(market, user) == [
+            "margin_call.entered",
+            "margin_call.escalated",
+            "stop_out.closed",
+            "margin_call.left",
+        ]
 
     def test_a_hovering_level_is_one_episode_and_one_stop_out(self, market: Market, store: RiskStore) -> None:
         # given two positions, of which the larger is enough to come back to 93 percent
@@ -124,13 +131,15 @@ class TestRun:
         # when 3,200 - 2 x 1,400 = 400 are 18.18 percent of 2,200.52
         market.quote("EURUSD", "1.08626", "1.08646")
         report = run_monitoring(store)
-        # then one goes, and 394 are 35.81 percent of 1,100.26: no further position, and no end of the call
-        assert (report.positions_closed, report.entered, report.left, report.unchanged) == (1, 1, 0, 1)
-        assert risk_events(market, user) == ["margin_call.entered", "stop_out.closed"]
+        # then one goes, and 394 are 35.81 percent of 1,100.26: no further position, and no end of the call, but no
+        # stop-out any more
+        assert (report.positions_closed, report.entered, report.eased, report.left) == (1, 1, 1, 0)
+        told = ["margin_call.entered", "stop_out.closed", "margin_call.eased"]
+        assert risk_events(market, user) == told
         # and hovering there changes nothing
         market.quote("EURUSD", "1.08630", "1.08650")
         run_monitoring(store)
-        assert risk_events(market, user) == ["margin_call.entered", "stop_out.closed"]
+        assert risk_events(market, user) == told
         assert open_positions(market, user) == 1
 
     def test_accounts_are_stopped_out_whoever_lies_between(self, market: Market, store: RiskStore) -> None:

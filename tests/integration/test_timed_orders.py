@@ -24,6 +24,11 @@ def market(migrated: MigratedTemplate) -> Iterator[Market]:
         # a slip that ten shares show
         market.execute("UPDATE instruments SET slippage_min = 5, slippage_max = 10 WHERE symbol = 'AAPL'")
         yield market
+        # its_time_has_come has moved what the audit tells
+        market.execute(
+            "UPDATE orders AS o SET active_at = (l.details ->> 'active_at')::timestamptz FROM order_audit_log AS l "
+            "WHERE l.user_id = o.user_id AND l.order_id = o.id AND l.action = 'APPROVED' AND l.details ? 'active_at'"
+        )
 
 
 @pytest.fixture
@@ -80,6 +85,16 @@ class TestItsTime:
 
         order = order_of(market, user)
         assert (order["active_at"], order["expires_at"]) == (now + 20 * HOUR, now + 26 * HOUR)
+
+    def test_a_lunch_break_neither_opens_nor_closes_a_day(self, market: Market) -> None:
+        now = session(market, -HOUR, HOUR, 2 * HOUR, 5 * HOUR, 23 * HOUR, 25 * HOUR, 26 * HOUR, 29 * HOUR)
+        opening, closing = market.user(), market.user()
+
+        place(market, opening, time_in_force="opg")
+        place(market, closing)
+
+        assert order_of(market, opening)["active_at"] == now + 23 * HOUR
+        assert order_of(market, closing)["active_at"] == now + 5 * HOUR - MINUTE
 
     def test_while_the_market_is_closed_both_wait_for_its_next_session(self, market: Market) -> None:
         now = session(market, HOUR, 7 * HOUR)

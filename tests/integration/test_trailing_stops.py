@@ -11,6 +11,7 @@ import pytest
 
 from tests.kit import MigratedTemplate, User
 from tests.kit.orders import Market, Outcome, details_of, keyed_request, raises_sqlstate, send, stale_time
+from tests.kit.positions import change, change_request
 from tests.kit.ticks import Ticker
 
 EURUSD = "EURUSD"
@@ -440,24 +441,13 @@ class TestTheRow:
             "2 + n / 10000.0, 0.5 FROM trailing_levels CROSS JOIN generate_series(1, 20000) AS n"
         )
         market.execute("ANALYZE trailing_levels")
-        before = reads(market)
+        before = ticker.reads("trailing_levels")
 
         ticker.touch(EURUSD, "1.1040", "1.1042")
-        ticker.prices.execute("SELECT pg_stat_force_next_flush()")
 
-        assert 0 < reads(market) - before < 100
+        assert 0 < ticker.reads("trailing_levels") - before < 100
         assert trail_of_order(market, user) == (Decimal("1.1040"), Decimal("1.1020"))
         market.execute("DELETE FROM trailing_levels WHERE mark > 2")
-
-
-def reads(market: Market) -> int:
-    """How many rows of trailing_levels were read so far, by scans of the table and by its indexes."""
-    market.execute("SELECT pg_stat_force_next_flush()")
-    (found,) = market.execute(
-        "SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'trailing_levels') + sum(idx_tup_read) "
-        "FROM pg_stat_user_indexes WHERE relname = 'trailing_levels'"
-    )
-    return int(found[0])
 
 
 def trail_of_order(market: Market, user: User) -> tuple[Decimal, Decimal]:
@@ -513,6 +503,21 @@ class TestPositions:
         market.close_out(user, position_id)
 
         assert (market.rows("trailing_levels", user), ticker.work()) == ([], ["idle"])
+
+    def test_while_its_owner_changes_something_else_it_follows_every_quote(
+        self, market: Market, ticker: Ticker
+    ) -> None:
+        user = market.user()
+        position_id = market.trade(user)["position_id"]
+        change(market, user, position_id, trailing_distance="0.002")
+        with market.database.connect("function_trader", autocommit=False) as changing:
+            send(changing, change_request(user, position_id, take_profit="1.2"), "change_position")
+            ticker.touch(EURUSD, "1.1100", "1.1102")
+            changing.commit()
+
+        ticker.touch(EURUSD, "1.1090", "1.1092")
+
+        assert trail_of(market, user) == (Decimal("1.1100"), Decimal("1.1080"))
 
 
 def test_two_feeds_and_a_cancel_do_not_wait_for_each_other(market: Market, ticker: Ticker) -> None:

@@ -11,6 +11,7 @@ from moto import mock_aws
 
 from tests.kit import MigratedTemplate
 from tests.kit.functions import Context, function_environment, load_function
+from tests.kit.kill_switch import Officer
 from tests.kit.orders import Market
 from tests.kit.ticks import Ticker
 
@@ -58,3 +59,25 @@ def test_what_prices_have_touched_is_executed_and_told(
 
 def test_nothing_queued_is_nothing_done(handler: Any) -> None:
     assert handler({"version": "2.0"}, Context())["claimed"] == 0
+
+
+def test_what_an_officer_winds_down_goes_before_what_prices_touch(market: Market, handler: Any) -> None:
+    user = market.user()
+    market.place(user, limit_price="1.0950")
+    held = market.trade(user)["position_id"]
+    with Ticker.opened(market) as ticker, Officer.opened(market) as officer:
+        ticker.touch("EURUSD", "1.0948", "1.0950")
+        officer.set_state("symbol", "halted", symbol="EURUSD")
+        officer.wind_down("symbol", symbol="EURUSD")
+
+        done = handler({"version": "2.0"}, Context())
+
+    assert done["wound_down"] == {
+        "accounts": 1,
+        "orders_canceled": 1,
+        "positions_closed": 1,
+        "waiting": 0,
+        "failed": 0,
+    }
+    assert done["states"] == {"idle": 1}
+    assert [row["status"] for row in market.rows("positions", user) if str(row["id"]) == held] == ["closed"]

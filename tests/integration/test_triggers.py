@@ -27,6 +27,33 @@ TOUCHES = [
 ]
 
 
+NEW_YORK, TOKYO = "America/New_York", "Asia/Tokyo"
+SESSIONS = [
+    ("FX", NEW_YORK, "2027-03-07 17:00", "2027-03-12 17:00"),
+    ("FX", NEW_YORK, "2027-03-14 17:00", "2027-03-19 17:00"),
+    ("FX", NEW_YORK, "2027-11-07 17:00", "2027-11-12 17:00"),
+    ("XTKS", TOKYO, "2027-03-11 09:00", "2027-03-11 11:30"),
+    ("XTKS", TOKYO, "2027-03-11 12:30", "2027-03-11 15:30"),
+    ("XTKS", TOKYO, "2027-03-12 09:00", "2027-03-12 11:30"),
+    ("XTKS", TOKYO, "2027-03-12 12:30", "2027-03-12 15:30"),
+]
+# calendar, zone, when an order is placed, when its day ends
+DAYS = [
+    ("FX", NEW_YORK, "2027-03-11 16:59", "03-11 17:00"),
+    ("FX", NEW_YORK, "2027-03-11 17:00", "03-12 17:00"),
+    ("FX", NEW_YORK, "2027-03-12 16:59:59", "03-12 17:00"),
+    ("FX", NEW_YORK, "2027-03-12 17:00", "03-15 17:00"),
+    ("FX", NEW_YORK, "2027-03-14 01:30", "03-15 17:00"),
+    ("FX", NEW_YORK, "2027-03-14 17:00", "03-15 17:00"),
+    ("FX", NEW_YORK, "2027-11-07 01:30", "11-08 17:00"),
+    ("XTKS", TOKYO, "2027-03-11 08:00", "03-11 15:30"),
+    ("XTKS", TOKYO, "2027-03-11 10:00", "03-11 15:30"),
+    ("XTKS", TOKYO, "2027-03-11 12:00", "03-11 15:30"),
+    ("XTKS", TOKYO, "2027-03-11 15:29", "03-11 15:30"),
+    ("XTKS", TOKYO, "2027-03-11 15:30", "03-12 15:30"),
+]
+
+
 def prices(given: dict[str, str]) -> dict[str, object]:
     return {"limit_price": None, **given}
 
@@ -206,6 +233,7 @@ class TestDepth:
         order = order_of(market, user)
         fills = sorted(market.rows("fills", user), key=lambda row: row["transact_time"])
         assert states == ["partially_filled", "filled"]
+        assert Decimal(market.last_payload(user)["orders"][0]["limit_price"]) == Decimal("1.0950")
         assert [(fill["quantity"], fill["price"]) for fill in fills] == [
             (Decimal("28.93"), Decimal("1.0942")), (Decimal("21.07"), Decimal("1.0940")),
         ]  # fmt: skip
@@ -428,6 +456,76 @@ class TestTime:
         )
         assert day == (datetime(2026, 7, 1, 21, tzinfo=UTC), datetime(2026, 7, 2, 21, tzinfo=UTC))
 
+    def test_a_trading_day_ends_when_its_market_says_whatever_the_clocks_do(self, market: Market) -> None:
+        """FX is closed from Friday to Sunday, 17:00 in New York; Tokyo has a lunch break. Summer begins on 14 March."""
+        market.execute("DELETE FROM market_sessions WHERE calendar IN ('FX', 'XTKS')")
+        for calendar, zone, opens, closes in SESSIONS:
+            market.execute(
+                "INSERT INTO market_sessions VALUES (%s, %s::timestamptz, %s::timestamptz)",
+                (calendar, f"{opens} {zone}", f"{closes} {zone}"),
+            )
+
+        for calendar, zone, at, end in DAYS:
+            told = market.execute(
+                "SELECT to_char(trading_day_end(%s, %s::timestamptz) AT TIME ZONE %s, 'MM-DD HH24:MI')",
+                (calendar, f"{at} {zone}", zone),
+            )
+            assert told == [(end,)], (calendar, at)
+
+
+class TestWork:
+    """It follows what is touched or due, not what waits."""
+
+    OF_EACH = 2_000
+    DUE = ("active_at = clock_timestamp()", "expires_at = clock_timestamp()", "trigger_price = 1.1")
+
+    @pytest.fixture
+    def crowd(self, migrated: MigratedTemplate) -> Iterator[Market]:
+        """Many orders of each kind and positions with exits, copies of one, none of which is touched or due."""
+        scratch = migrated.clone()
+        try:
+            with Market.opened(scratch) as market:
+                user = market.user()
+                market.place(user, limit_price="1.0400", time_in_force="gtd", expires_at="2099-01-01T00:00:00Z")
+                market.place(user, limit_price=None, order_type="stop", stop_price="1.1800")
+                market.place(user, time_in_force="cls")
+                market.execute(
+                    "UPDATE orders SET active_at = '2098-12-31', expires_at = '2099-01-01' WHERE active_at > now()"
+                )
+                market.trade(user, stop_loss="1.0500", take_profit="1.1700")
+                for table in ("orders", "positions"):
+                    market.execute(
+                        f"INSERT INTO {table} SELECT (jsonb_populate_record(t, jsonb_build_object('id', uuidv7()))).* "
+                        f"FROM {table} AS t CROSS JOIN generate_series(1, %s) WHERE t.status IN ('new', 'open')",
+                        (self.OF_EACH,),
+                    )
+                market.execute("ANALYZE orders, positions")
+                yield market
+        finally:
+            scratch.drop()
+
+    def test_a_quote_reads_what_it_touches_and_what_is_due(self, crowd: Market) -> None:
+        with Ticker.opened(crowd) as ticker:
+
+            def read(bid: str, ask: str) -> tuple[int, int]:
+                before = [ticker.reads(table) for table in ("orders", "positions")]
+                ticker.touch(EURUSD, bid, ask)
+                return ticker.reads("orders") - before[0], ticker.reads("positions") - before[1]
+
+            # when a quote comes that touches nothing
+            nothing = read("1.1010", "1.1012")
+            # and one for which three orders are due: by time, by their end, by price
+            for number, due in enumerate(self.DUE):
+                crowd.execute(
+                    f"UPDATE orders SET {due} WHERE id = (SELECT id FROM orders WHERE order_type = 'limit' "
+                    f"AND {due.split()[0]} IS NOT NULL ORDER BY id DESC OFFSET {number} LIMIT 1)"
+                )
+            three = read("1.0998", "1.1000")
+
+            # then the first reads none of them, the other a few
+            assert (nothing, ticker.queued(), three[1]) == ((0, 0), len(self.DUE), 0)
+            assert three[0] < 30
+
 
 class TestWorkers:
     def test_two_workers_do_not_share_a_user(self, market: Market, ticker: Ticker) -> None:
@@ -439,6 +537,22 @@ class TestWorkers:
         first, second = ticker.claim(UUID(int=1)), ticker.claim(UUID(int=2))
 
         assert (len(first), second) == (2, [])
+
+    def test_two_that_claim_at_once_do_not_either(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        for limit in ("1.0950", "1.0960"):
+            market.place(user, limit_price=limit)
+        ticker.touch(EURUSD, "1.0940", "1.0942")
+
+        # while one claims the first row, another one gets neither it nor the next
+        with market.database.connect("function_triggers", autocommit=False) as claiming:
+            request = {"holder": str(UUID(int=2)), "users": 1, "limit": 1, "lease_ms": 5000}
+            first = call(claiming, "claim_triggers", request)
+            assert (len(first), ticker.claim()) == (1, [])
+            claiming.commit()
+
+        # nor afterwards, as long as the lease lasts
+        assert ticker.claim() == []
 
     def test_a_lease_that_ran_out_is_taken_over_and_the_first_holder_does_nothing(
         self, market: Market, ticker: Ticker

@@ -1,7 +1,6 @@
 """The checkers turned on themselves: each thing that can be wrong with the books is found, and named."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -9,10 +8,12 @@ from psycopg.types.json import Jsonb
 
 from database import verify
 from tests.kit import MigratedTemplate, ScratchDatabase, User
+from tests.kit.linked import bracket_request, leg, linked_request, placed, stop_leg
+from tests.kit.mutations import tampered
 from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market
-
-APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills", "incident_events")
+from tests.kit.positions import change
+from tests.kit.ticks import Ticker
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class World:
 
     The rester has an order that rests (event 2), one that was denied, one that was canceled, and a position that was
     opened and closed. On the kept account operators moved money of every kind and changed every term. The replacer
-    has an order in the place of another one (event 3), and one whose replacement was denied.
+    has an order in the place of another one (event 3), and one whose replacement was denied. The trailer has orders and
+    a position whose stops trail, and one that has left; the linker groups of orders, of which one is filled in part,
+    and an iceberg and one for the close.
     """
 
     market: Market
@@ -31,6 +34,8 @@ class World:
     rester: User
     kept: User
     replacer: User
+    trailer: User
+    linker: User
 
 
 def populate(market: Market) -> World:
@@ -39,9 +44,7 @@ def populate(market: Market) -> World:
         market.user(),
         market.user(position_mode="netting"),
         market.user(kind="cash", balance=20_000),
-        market.user(),
-        market.user(),
-        market.user(),
+        *(market.user() for _ in range(5)),
     )
     for _ in range(2):
         market.trade(world.hedger)
@@ -56,11 +59,36 @@ def populate(market: Market) -> World:
     market.close_out(world.rester, market.trade(world.rester)["position_id"])
     market.replace(world.replacer, market.place(world.replacer)["order_id"], quantity="2")
     market.replace(world.replacer, market.place(world.replacer)["order_id"], quantity="900")  # denied for margin
+    with Ticker.opened(market) as ticker:
+        trail(world, ticker)
+        link(world, ticker)
     for procedure, fields in ACTS:
         act(market.owner, procedure, operator_request(world.kept, **fields))
     set_trade_always(market, True)
     set_trade_always(market, False)
     return world
+
+
+def trail(world: World, ticker: Ticker) -> None:
+    """A stop with a limit that is triggered at 149.8, one that trails on, and a position that trails too."""
+    yen: dict[str, object] = {"symbol": "USDJPY", "side": "sell", "limit_price": None}
+    world.market.place(world.trailer, order_type="trailing_stop_limit", trail_amount="0.2", limit_offset="0", **yen)
+    world.market.place(world.trailer, order_type="trailing_stop", trail_percent="1", **yen)
+    change(world.market, world.trailer, world.market.trade(world.trailer)["position_id"], trailing_distance="0.002")
+    assert ticker.tick("USDJPY", "149.700", "149.710") == ["triggered"]
+
+
+def link(world: World, ticker: Ticker) -> None:
+    """Two of GBPUSD that cancel each other, one of three lots filled; an entry that rests and one that is filled."""
+    market, pound = world.market, {"symbol": "GBPUSD", "quantity": "3"}
+    market.execute("UPDATE instruments SET daily_volume = 86400 WHERE symbol = 'GBPUSD'")
+    both = (leg(limit_price="1.2400", **pound), stop_leg(stop_price="1.2600", **pound))
+    placed(market, linked_request(world.linker, "oco", *both))
+    placed(market, bracket_request(world.linker, leg()))
+    placed(market, bracket_request(world.linker, leg(order_type="market", limit_price=None)))
+    market.place(world.linker, display_quantity="0.3", display_variance="0.5", post_only=True)
+    market.place(world.linker, time_in_force="cls")
+    assert ticker.tick("GBPUSD", "1.2398", "1.2400") == ["partially_filled"]
 
 
 ACTS: tuple[tuple[str, dict[str, object]], ...] = (
@@ -88,23 +116,6 @@ def world(migrated: MigratedTemplate) -> Iterator[World]:
         scratch.drop()
 
 
-@contextmanager
-def tampered(market: Market, *statements: str, **parameters: object) -> Iterator[None]:
-    """What somebody with the owner's password could do: past the guards, which stand again afterwards."""
-    with market.owner.transaction(force_rollback=True):
-        for table in APPEND_ONLY:
-            market.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-        market.execute("ALTER TABLE orders DISABLE TRIGGER USER")
-        for statement in statements:
-            cursor = market.owner.execute(statement.encode(), parameters)
-            assert cursor.rowcount > 0, f"changed nothing: {statement}"
-        for table in APPEND_ONLY:
-            for guard in ("append_only", "append_only_whole"):
-                market.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {guard}")
-        market.execute("ALTER TABLE orders ENABLE TRIGGER USER")
-        yield
-
-
 def users(world: World) -> dict[str, object]:
     return {
         "hedger": world.hedger.user_id,
@@ -113,6 +124,8 @@ def users(world: World) -> dict[str, object]:
         "rester": world.rester.user_id,
         "kept": world.kept.user_id,
         "replacer": world.replacer.user_id,
+        "trailer": world.trailer.user_id,
+        "linker": world.linker.user_id,
     }
 
 
@@ -264,6 +277,20 @@ CLOSING = "(SELECT id FROM orders WHERE user_id = %(rester)s AND side = 'sell')"
 REPLACED = "(SELECT id FROM orders WHERE user_id = %(replacer)s AND status = 'replaced')"
 REPLACING = f"(SELECT id FROM orders WHERE user_id = %(replacer)s AND replaces_order_id = {REPLACED})"
 NOT_REPLACED = "(SELECT replaces_order_id FROM orders WHERE user_id = %(replacer)s AND status = 'denied')"
+TRAILING = "(SELECT id FROM orders WHERE user_id = %(trailer)s AND status = 'new')"
+TRIGGERED = "(SELECT id FROM orders WHERE user_id = %(trailer)s AND status = 'triggered')"
+FILLED_IN_PART = "(SELECT id FROM orders WHERE user_id = %(linker)s AND status = 'partially_filled')"
+CUT = "(SELECT id FROM orders WHERE user_id = %(linker)s AND canceled_quantity > 0)"
+HELD = (
+    "(SELECT id FROM orders WHERE user_id = %(linker)s AND contingency = 'bracket_exit' AND held_quantity > 0 "
+    "AND order_type = 'stop')"
+)
+SET_TO_WORK = (
+    "(SELECT id FROM orders WHERE user_id = %(linker)s AND contingency = 'bracket_exit' AND held_quantity = 0 "
+    "AND order_type = 'stop')"
+)
+ICEBERG = "(SELECT id FROM orders WHERE user_id = %(linker)s AND post_only)"
+TIMED = "(SELECT id FROM orders WHERE user_id = %(linker)s AND active_at IS NOT NULL)"
 # An order of the platform's own: without a key, so that nothing but its event tells of it.
 WITHOUT_KEY = (
     f"DELETE FROM idempotency_keys WHERE (answer ->> 'order_id')::uuid = {CLOSING}",
@@ -325,7 +352,7 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
             "WHERE user_id = %(netter)s",
         ),
         "I2",
-        "money moved by hand that the audit tells otherwise",
+        "money moved without a fill that the audit tells otherwise",
     ),
     "a withdrawal of another amount": (
         (
@@ -333,7 +360,7 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
             "WHERE user_id = %(kept)s AND entry_type = 'withdrawal'",
         ),
         "I2",
-        "money moved by hand that the audit tells otherwise",
+        "money moved without a fill that the audit tells otherwise",
     ),
     "an adjustment forgotten": (
         (
@@ -342,7 +369,7 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
             "WHERE user_id = %(kept)s",
         ),
         "I2",
-        "money moved by hand that the audit tells otherwise",
+        "money moved without a fill that the audit tells otherwise",
     ),
     "a withdrawal that no event tells of": (
         (
@@ -755,6 +782,114 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         ),
         "I3",
         "the incident of alert MARGIN_WATCH_SILENT is missing, or tells another life",
+    ),
+    "an order that replaces one of another symbol": (
+        (f"UPDATE orders SET symbol = 'GBPUSD' WHERE id = {REPLACED}",),
+        "I3",
+        "it replaces an order of another kind",
+    ),
+    "an order that replaces one of another type": (
+        (f"UPDATE orders SET order_type = 'stop', stop_price = 1.2, limit_price = NULL WHERE id = {REPLACED}",),
+        "I3",
+        "it replaces an order of another kind",
+    ),
+    "an order that replaces a later one": (
+        (f"UPDATE orders SET created_at = clock_timestamp() WHERE id = {REPLACED}",),
+        "I3",
+        "it replaces an order of another kind",
+    ),
+    "an order that trails and nothing says where": (
+        ("DELETE FROM trailing_levels WHERE user_id = %(trailer)s AND kind = 'order'",),
+        "I3",
+        "nothing says where it trails",
+    ),
+    **{
+        f"a level of another {column}": (
+            (f"UPDATE trailing_levels SET {column} = {value} WHERE subject_id = {TRAILING}",),
+            "I3",
+            "nothing says where it trails",
+        )
+        for column, value in (("symbol", "'EURUSD'"), ("watch", "'ask_rises'"), ("trail_percent", "2"))
+    },
+    "a level of what does not trail": (
+        (f"UPDATE trailing_levels SET subject_id = {TRIGGERED} WHERE subject_id = {TRAILING}",),
+        "I3",
+        "a level trails for it though it does not wait for one",
+    ),
+    "a position whose stop nothing moves": (
+        ("DELETE FROM trailing_levels WHERE user_id = %(trailer)s AND kind = 'position'",),
+        "I3",
+        "the level of the feed by  at ",
+    ),
+    "a position whose stop trails at another distance": (
+        ("UPDATE trailing_levels SET trail_amount = 0.003 WHERE user_id = %(trailer)s AND kind = 'position'",),
+        "I3",
+        "its stop trails by 0.002 from 1.1030, the level of the feed by 0.003 at 1.1030",
+    ),
+    "a position whose stop has gone back": (
+        ("UPDATE trailing_levels SET level = level - 0.001 WHERE user_id = %(trailer)s AND kind = 'position'",),
+        "I3",
+        "its stop trails by 0.002 from 1.1030, the level of the feed by 0.002 at 1.1020",
+    ),
+    "a level that was not the one that was touched": (
+        (f"UPDATE orders SET stop_price = 149.9, limit_price = 149.9 WHERE id = {TRIGGERED}",),
+        "I3",
+        "stop_price is 149.9, by the audit 149.80",
+    ),
+    "a limit that does not follow from its level": (
+        (f"UPDATE orders SET limit_price = 149.9 WHERE id = {TRIGGERED}",),
+        "I3",
+        "the audit tells another order: limit_price is 149.9, by the audit 149.80",
+    ),
+    "an exit that works before its entry is filled": (
+        (f"UPDATE orders SET held_quantity = 0, trigger_price = stop_price WHERE id = {HELD}",),
+        "I3",
+        "holds 0, its parent is new with 0 of 1 filled",
+    ),
+    "an exit that waits for an entry that is filled": (
+        (f"UPDATE orders SET held_quantity = 1, trigger_price = NULL WHERE id = {SET_TO_WORK}",),
+        "I3",
+        "holds 1, its parent is filled with 1 of 1 filled",
+    ),
+    "an exit that fills more than its entry": (
+        (f"UPDATE orders SET filled_quantity = 1 WHERE id = {HELD}",),
+        "I3",
+        "more was filled than its parent has released",
+    ),
+    "two that fill more than the quantity of one": (
+        (f"UPDATE orders SET filled_quantity = 2.5 WHERE id = {CUT}",),
+        "I3",
+        "2.5 filled, 1.00 of its linked order",
+    ),
+    "a fill that was not taken off the other": (
+        (f"UPDATE orders SET canceled_quantity = 0 WHERE id = {CUT}",),
+        "I3",
+        "0 filled, 1.00 of its linked order",
+    ),
+    "two of which one does not know the other": (
+        (f"UPDATE orders SET linked_order_ids = '{{}}' WHERE id = {CUT}",),
+        "I3",
+        "1.00 filled, 0 of its linked order",
+    ),
+    "an order that holds more than is left of it": (
+        (f"UPDATE orders SET held_quantity = 5 WHERE id = {FILLED_IN_PART}",),
+        "I3",
+        " left is held, and it waits for 1.24000",
+    ),
+    "an order that is held and waits for a price": (
+        (f"UPDATE orders SET trigger_price = stop_price WHERE id = {HELD}",),
+        "I3",
+        "left is held, and it waits for 1.0900",
+    ),
+    "an order that is set to work and waits for no price": (
+        (f"UPDATE orders SET trigger_price = NULL WHERE id = {SET_TO_WORK}",),
+        "I3",
+        "left is held, and it waits for no price",
+    ),
+    "an order that belongs to no group any more": (
+        (f"UPDATE orders SET contingency = NULL WHERE id = {CUT}",),
+        "I3",
+        "the answer names an order of a group that is not there",
     ),
     "another state": (
         (f"UPDATE orders SET status = 'canceled' WHERE id = {LAST_ORDER}",),

@@ -11,7 +11,7 @@ from tests.kit import MigratedTemplate, User
 from tests.kit.builders import make_position
 from tests.kit.orders import Market
 from tests.kit.reference import worked_case
-from tests.kit.risk import stop_out_step
+from tests.kit.risk import make_profile, stop_out_step, watch_by
 from tests.kit.ticks import Ticker
 from trading.accounts import Worth
 from trading.risk import stop_out_due
@@ -158,12 +158,40 @@ class TestStopOut:
             expected["level_pct"],
         ]
         assert level["stop_out_due"]
-        # and where that venue closes as much as it takes, ours closes the larger position whole
+        # and where that venue closes as much as it takes, ours closes the larger position whole, if not told otherwise
         with market.database.connect("function_risk") as connection:
             answer = stop_out_step(connection, user)
         assert answer["state"] == "done"
         left = [row["quantity"] for row in market.rows("positions", user) if row["status"] == "open"]
         assert left == [Decimal("0.5")]
+
+    def test_the_smart_stop_out_itself(self, market: Market) -> None:
+        # given its account, by a profile that closes as much as it takes and no more, and fills without slippage
+        given, expected = worked_case("ctrader-smart-stopout")
+        make_profile(
+            market,
+            "smart",
+            policy="smallest_partial_step",
+            levels={"stop_out": ("stop_out", int(given["stop_out"]), 100)},
+        )
+        user = watch_by(market, market.user(balance=given["balance"], leverage=given["leverage"]), "smart")
+        market.execute("UPDATE instruments SET slippage_base = 0, slippage_min = 0 WHERE symbol = 'USDJPY'")
+        market.quote("USDJPY", str(given["usdjpy"]), str(given["usdjpy"]))
+        entry = str(given["usdjpy"] + given["loss_pips"] / 100)
+        for lots in ("2", "0.5"):
+            required = margin(market, "USDJPY", lots, entry, given["leverage"])
+            make_position(market.owner, user, "USDJPY", "long", lots, entry, str(required))
+        # when
+        with market.database.connect("function_risk") as connection:
+            answer = stop_out_step(connection, user)
+        # then
+        assert (answer["quantity"] * 100_000, answer["realized_pnl"], answer["margin_level"]) == (
+            expected["closed_units"],
+            expected["realized"],
+            expected["level_after_pct"],
+        )
+        held = market.rows("positions", user)
+        assert sum(row["margin_used"] for row in held) == expected["margin_after"]
 
     @pytest.mark.parametrize(("cents", "due"), [("0.00", True), ("0.01", False)])
     def test_a_retail_clients_close_out_at_half_the_initial_margin(self, market: Market, cents: str, due: bool) -> None:
@@ -179,6 +207,18 @@ class TestStopOut:
         worth = Worth(expected["stock_maint"] + Decimal(cents), Decimal(0), expected["stock_init"])
         assert level["margin_level"] == worth.margin_level
         assert level["stop_out_due"] is stop_out_due("margin", Decimal(50), worth.margin_level) is due
+
+
+class TestFinancing:
+    def test_points(self, market: Market) -> None:
+        # given lots whose point is worth a unit of the account's currency each
+        given, expected = worked_case("swap-points")
+        # when
+        ((booked,),) = market.execute(
+            "SELECT financing_amount(%(lots)s, 1, %(point_value)s, %(points)s, 0, 1, 'points', '{1,1}', 'USD')", given
+        )
+        # then
+        assert booked == expected["swap"]
 
 
 class TestGaps:

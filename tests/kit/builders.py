@@ -42,8 +42,8 @@ def make_user(  # every argument is a fact that some test varies
 ) -> User:
     """A user with one account that holds `balance`, booked by the deposit procedure.
 
-    `database` may be a connection of the owner. `risk` overrides columns of risk_settings; a cash account is netting
-    and unleveraged unless told otherwise.
+    `database` may be a connection of the owner. `risk` overrides columns of risk_settings, where None lifts the limit;
+    a cash account is netting and unleveraged unless told otherwise.
     """
     email = email or f"trader-{next(_numbers)}@example.com"
     leverage = leverage if leverage is not None else (1 if kind == "cash" else 100)
@@ -61,7 +61,8 @@ def make_user(  # every argument is a fact that some test varies
             "RETURNING id",
             (user_id, currency, kind, leverage, position_mode),
         )
-        settings = {"user_id": user_id, "account_id": account_id} | (risk or {})
+        lifted = [name for name, value in (risk or {}).items() if value is None]
+        settings = {"user_id": user_id, "account_id": account_id, "unlimited": lifted} | (risk or {})
         connection.execute(
             f"INSERT INTO risk_settings ({', '.join(settings)}) VALUES ({', '.join(['%s'] * len(settings))})".encode(),
             list(settings.values()),

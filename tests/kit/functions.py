@@ -41,9 +41,10 @@ class Context:
     memory_limit_in_mb: int = 512
     invoked_function_arn: str = "arn:aws:lambda:eu-west-1:123456789012:function:function-under-test"
     aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    time_left_ms: int = 10_000
 
     def get_remaining_time_in_millis(self) -> int:
-        return 10_000
+        return self.time_left_ms
 
 
 @dataclass(frozen=True)

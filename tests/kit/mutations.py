@@ -4,9 +4,15 @@ Each fails when the text, procedure, table or column that it should change is no
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+
+from tests.kit.orders import Market
+
+APPEND_ONLY = ("order_audit_log", "platform_audit_log", "ledger_entries", "fills", "incident_events")
 
 _BODY = re.compile(r"LANGUAGE \w+(?P<between>.*?)\nAS (?P<quote>\$\w*\$).*(?P=quote)\s*", re.DOTALL)
 
@@ -59,3 +65,20 @@ def distort(connection: psycopg.Connection[Any], table: str, column: str, value:
 
 def _execute(connection: psycopg.Connection[Any], statement: str) -> None:
     connection.execute(statement.encode())
+
+
+@contextmanager
+def tampered(market: Market, *statements: str, **parameters: object) -> Iterator[None]:
+    """What somebody with the owner's password could do: past the guards, which stand again afterwards."""
+    with market.owner.transaction(force_rollback=True):
+        for table in APPEND_ONLY:
+            market.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        market.execute("ALTER TABLE orders DISABLE TRIGGER USER")
+        for statement in statements:
+            cursor = market.owner.execute(statement.encode(), parameters)
+            assert cursor.rowcount > 0, f"changed nothing: {statement}"
+        for table in APPEND_ONLY:
+            for guard in ("append_only", "append_only_whole"):
+                market.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {guard}")
+        market.execute("ALTER TABLE orders ENABLE TRIGGER USER")
+        yield

@@ -97,7 +97,14 @@ class Market:
             "WHERE (slippage_variation, quote_age_ms_max, trading_state) <> (0, %(age)s, 'active')",
             {"age": QUOTE_AGE_MS_MAX},
         )
-        self.execute("UPDATE platform_settings SET trading_state = 'active', trade_always = false")
+        self.execute(
+            "UPDATE platform_settings SET trading_state = 'active', trade_always = false, reject_rate_percent = NULL"
+        )
+        # Prices in tests jump as they please.
+        self.execute(
+            "UPDATE symbol_breakers SET move_percent = NULL, spread_percent = NULL "
+            "WHERE num_nonnulls(move_percent, spread_percent) > 0"
+        )
         self.execute("DELETE FROM quotes")
         for symbol, (bid, ask) in QUOTES.items():
             self.quote(symbol, bid, ask)

@@ -1,6 +1,7 @@
 """Stop-outs as the scheduled function asks for them, and what they find: prices that have moved, orders at rest."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from tests.kit.builders import User
 from tests.kit.functions import Context
+from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market, Outcome
 from trading.monitoring import MarginReport, monitor_margin
 from trading.store.risk import RiskStore
@@ -23,6 +25,8 @@ BID_AT_THE_LEVEL, ASK_AT_THE_LEVEL = "1.09026", "1.09046"
 
 
 ENOUGH_TIME_MS = 50_000
+
+STANDARD_LEVELS = {"margin_call": ("call", 50, 105), "stop_out": ("stop_out", 20, 105)}
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,32 @@ def run_monitoring(
     """One run of the watch over all accounts; it adds to `announced` whom it tells the relay of."""
     told = announced if announced is not None else []
     return monitor_margin(store, told.append, request_id=REQUEST_ID, time_left_ms=lambda: time_left_ms)
+
+
+def make_profile(  # every argument is a term that some test varies
+    market: Market,
+    name: str,
+    *,
+    policy: str = "largest_loss_first",
+    protected: bool = False,
+    levels: Mapping[str, tuple[str, int, int]] = STANDARD_LEVELS,
+) -> str:
+    """A margin profile of that name, and its name; `levels` are (action, threshold, release_percent) by name."""
+    market.execute(
+        "INSERT INTO margin_profiles (name, description, stop_out_policy, negative_balance_protection) "
+        "VALUES (%s, 'of a test', %s, %s)",
+        (name, policy, protected),
+    )
+    for level, terms in levels.items():
+        market.execute("INSERT INTO margin_profile_levels VALUES (%s, %s, %s, %s, %s)", (name, level, *terms))
+    return name
+
+
+def watch_by(market: Market, user: User, profile: str) -> User:
+    """Have `user` watched by `profile`, as an operator does."""
+    with market.database.connect("function_operator") as connection:
+        act(connection, "change_account", operator_request(user, margin_profile=profile))
+    return user
 
 
 def opened(outcome: Outcome) -> UUID:

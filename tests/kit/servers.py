@@ -53,8 +53,8 @@ class ScratchDatabase:
     """A database of one test.
 
     `url` is the owner's. Roles are those of the migrations: function_trader, function_relay, function_prices,
-    function_risk, function_router, function_operator, function_triggers, function_security, function_incidents,
-    function_alerts, compliance, backup.
+    function_risk, function_router, function_operator, function_triggers, function_end_of_day,
+    function_risk_officer, function_security, function_incidents, function_alerts, compliance, backup.
     """
 
     postgres: Postgres

@@ -69,6 +69,17 @@ class Ticker:
         """Execute one claimed row."""
         return call(self.triggers, "execute_trigger", execution_request(claimed, holder))
 
+    def reads(self, table: str) -> int:
+        """How many rows of a table were read so far, by scans of it and by its indexes."""
+        for connection in (self.prices, self.triggers, self.market.owner):
+            connection.execute("SELECT pg_stat_force_next_flush()")
+        (found,) = self.market.execute(
+            "SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = %(table)s) + sum(idx_tup_read) "
+            "FROM pg_stat_user_indexes WHERE relname = %(table)s",
+            {"table": table},
+        )
+        return int(found[0])
+
     def queued(self) -> int:
         """How many rows wait."""
         return self.market.execute("SELECT count(*) FROM trigger_queue")[0][0]

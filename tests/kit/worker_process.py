@@ -1,8 +1,8 @@
 """A function in a process of its own, as Lambda runs it, to be killed, frozen and given a wrong clock.
 
 `python -m tests.kit.worker_process FUNCTION` reads one command a line, as JSON, and answers each by lines of JSON:
-{event, pause?: "before" | "after" the procedure, clock_seconds?: how far the clock is off} -> {paused} where asked for,
-then {answer}. A line lets a paused worker go on.
+{event, pause?: "before" | "after" the procedure, clock_seconds?: how far the clock is off, time_left_ms?} -> {paused}
+where asked for, then {answer}. A line lets a paused worker go on.
 """
 
 import datetime
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-PROCEDURES = ("execute_order_atomic", "execute_trigger")
+PROCEDURES = ("execute_order_atomic", "execute_trigger", "finance_account")
 
 
 class Clock:
@@ -82,7 +82,7 @@ def main(function: str) -> None:
         clock.seconds = command.get("clock_seconds", 0.0)
         clock.reach()
         Database.call = pausing(line, command.get("pause"), call)
-        line.tell(answer=handler(command["event"], Context()))
+        line.tell(answer=handler(command["event"], Context(time_left_ms=command.get("time_left_ms", 10_000))))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from tests.kit import MigratedTemplate
 from trading.accounts import Account, AccountKind, round_money
 from trading.conversion import NoRateError, Rates
+from trading.financing import FinancingRate, RateBasis, RolledPosition, financing_amount
 from trading.instruments import AssetClass, Instrument
 from trading.margin import required_margin
 from trading.positions import Position, PositionSide, margin_after_reducing, realized_pnl, unrealized_pnl
@@ -27,6 +28,7 @@ ASSET_CLASSES: tuple[AssetClass, ...] = ("forex", "stock", "index", "crypto")
 SIDES: tuple[PositionSide, ...] = ("long", "short")
 ANY_MARGIN = Decimal("1234.56")
 KINDS: tuple[AccountKind, ...] = ("margin", "cash")
+BASES: tuple[RateBasis, ...] = ("percent_360", "percent_365", "points")
 ACCOUNT_CURRENCIES = ("USD", "EUR", "GBP")
 CURRENCIES = ("USD", "EUR", "GBP", "JPY", "CHF")
 PAIRS: tuple[str, ...] = ("EURUSD", "GBPUSD", "USDJPY", "USDCHF", "EURGBP", "EURJPY", "GBPJPY")
@@ -70,6 +72,7 @@ def instruments(draw: st.DrawFn) -> Instrument:
         quantity_step=Decimal("0.001"),
         tick_size=draw(st.sampled_from([Decimal(t) for t in ("0.00001", "0.001", "0.01", "0.25", "0.1", "1", "3")])),
         leverage=draw(decimals("1", "500", 0)),
+        leverage_cap=draw(st.none() | decimals("1", "500", 0)),
         slippage_base=draw(decimals("0", "50", 4)),
         slippage_min=slippage_min,
         slippage_max=slippage_min + draw(decimals("0", "50", 4)),
@@ -135,7 +138,7 @@ POSITION = "jsonb_populate_record(NULL::positions, %(position)s)"
 def row(of: Instrument | Account | Position | Mapping[str, Any], **more: object) -> Jsonb:
     """A row as jsonb, numbers as text so that no digit is lost."""
     facts = dict(of) if isinstance(of, Mapping) else {member.name: getattr(of, member.name) for member in fields(of)}
-    return Jsonb({name: str(value) for name, value in (facts | more).items()})
+    return Jsonb({name: str(value) for name, value in (facts | more).items() if value is not None})
 
 
 @EXAMPLES
@@ -272,6 +275,59 @@ def test_profit_and_loss(
 
     assert database.value(realized, **parameters) == expected
     assert database.value(unrealized, **parameters) == round_money(standing, account.currency)
+
+
+@EXAMPLES
+@given(
+    instrument=instruments(),
+    position=st.builds(RolledPosition, st.sampled_from(SIDES), quantities),
+    market=market_prices(),
+    rate=st.builds(
+        FinancingRate,
+        decimals("-30", "30", 4),
+        decimals("-30", "30", 4),
+        decimals("0", "5", 4),
+        st.sampled_from(BASES),
+    ),
+    days=st.integers(1, 7),
+    currency=st.sampled_from(ACCOUNT_CURRENCIES),
+    given_rates=some_rates(),
+)
+def test_financing(
+    database: Sql,
+    instrument: Instrument,
+    position: RolledPosition,
+    market: MarketPrice,
+    rate: FinancingRate,
+    days: int,
+    currency: str,
+    given_rates: Rates,
+) -> None:
+    database.quote(given_rates)
+    parameters = {
+        "units": position.quantity * instrument.contract_size,
+        "price": market.bid if position.side == "long" else market.ask,
+        "tick": instrument.tick_size,
+        "rate": rate.long_rate if position.side == "long" else rate.short_rate,
+        "markup": rate.markup,
+        "days": days,
+        "basis": rate.basis,
+        "quote": instrument.quote_currency,
+        "currency": currency,
+    }
+    booked = (
+        "financing_amount(%(units)s, %(price)s, %(tick)s, %(rate)s, %(markup)s, %(days)s, %(basis)s, "
+        "fraction_before(%(quote)s, %(currency)s, %(rate)s > %(markup)s, now()), %(currency)s)"
+    )
+    try:
+        expected = financing_amount(position, instrument, market, rate, days, currency, given_rates)
+    except NoRateError:
+        assert database.value(booked, **parameters) is None
+        return
+
+    assert database.value(booked, **parameters) == expected
+    # who earns is never charged, and the other way round
+    assert expected == 0 or (expected > 0) == (rate.of(position.side) > 0)
 
 
 @EXAMPLES

@@ -1,6 +1,6 @@
 """Whatever is held and however prices run: a stop-out closes what the rule says, in its order."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -14,15 +14,18 @@ from psycopg.rows import dict_row
 
 from tests.kit import MigratedTemplate, User
 from tests.kit.orders import QUOTES, Market
-from tests.kit.risk import stop_out_step
+from tests.kit.risk import make_profile, run_monitoring, stop_out_step, watch_by
 from trading.accounts import Worth, round_money
 from trading.conversion import Rates
 from trading.instruments import Instrument
 from trading.positions import Position, realized_pnl, unrealized_pnl
 from trading.pricing import MarketPrice, commission, fill_price
-from trading.risk import ExposedPosition, first_to_close, stop_out_due
+from trading.risk import ExposedPosition, StopOutPolicy, first_to_close, stop_out_due
+from trading.store.database import Database
+from trading.store.risk import RiskStore
 
 STOP_OUT_LEVEL = Decimal(20)
+RELEASE_LEVEL = Decimal(21)
 TIER = "gold"
 CALENDARS = ("FX", "XNYS")
 FOREX = ("EURUSD", "GBPUSD", "USDJPY")
@@ -72,6 +75,8 @@ def market(migrated: MigratedTemplate) -> Iterator[Market]:
     scratch = migrated.clone()
     try:
         with Market.opened(scratch) as market:
+            for policy in StopOutPolicy:
+                make_profile(market, policy, policy=policy)
             yield market
             assert market.book_faults() == []
     finally:
@@ -84,6 +89,13 @@ def risk(market: Market) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
+@pytest.fixture(scope="module")
+def store(market: Market) -> Iterator[RiskStore]:
+    with_role = Database(lambda: market.database.url_for("function_risk"))
+    yield RiskStore(with_role)
+    with_role.close()
+
+
 @dataclass
 class Oracle:
     """An account by the formulas of the layer: what it is worth, and what a stop-out does to it."""
@@ -91,6 +103,7 @@ class Oracle:
     market: Market
     user: User
     currency: str
+    policy: StopOutPolicy
 
     def __post_init__(self) -> None:
         with self.market.owner.cursor(row_factory=dict_row) as cursor:
@@ -105,6 +118,7 @@ class Oracle:
         self.closed = closed
         self.rows = {row["id"]: row for row in self.market.rows("positions", self.user) if row["status"] == "open"}
         self.pnl = {position_id: self.gain(row) for position_id, row in self.rows.items()}
+        self.balance = self.market.account(self.user)["balance"]
 
     def gain(self, row: Mapping[str, Any]) -> Decimal:
         symbol = row["symbol"]
@@ -115,9 +129,8 @@ class Oracle:
         return Position(row["side"], row["quantity"], row["entry_price"], row["margin_used"])
 
     def worth(self) -> Worth:
-        balance = self.market.account(self.user)["balance"]
         return Worth(
-            balance,
+            self.balance,
             sum(self.pnl.values(), Decimal(0)),
             sum((row["margin_used"] for row in self.rows.values()), Decimal(0)),
         )
@@ -127,33 +140,51 @@ class Oracle:
 
     def next_position(self) -> UUID | None:
         chosen = first_to_close(
-            ExposedPosition(
-                position_id,
-                self.pnl[position_id],
-                row["created_at"],
-                self.calendars[row["symbol"]] not in self.closed,
-            )
-            for position_id, row in self.rows.items()
+            (
+                ExposedPosition(
+                    position_id,
+                    self.pnl[position_id],
+                    row["margin_used"],
+                    row["created_at"],
+                    self.calendars[row["symbol"]] not in self.closed,
+                )
+                for position_id, row in self.rows.items()
+            ),
+            self.policy,
         )
         return chosen.position_id if chosen else None
 
-    def costs_of_closing(self, position_id: UUID) -> tuple[Decimal, Decimal]:
-        """What closing it realizes, and what its equity then is less by."""
+    def restores(self, position_id: UUID, quantity: Decimal) -> bool:
+        """Whether closing so much of it is enough for the account to be left in peace."""
+        row, worth = self.rows[position_id], self.worth()
+        _, costs = self.costs_of_closing(position_id, quantity)
+        kept = row["margin_used"] * (row["quantity"] - quantity) / row["quantity"]
+        margin = worth.margin_used - row["margin_used"] + round_money(kept, self.currency)
+        level = Worth(worth.equity - costs, Decimal(0), margin).margin_level
+        return level is None or (level > STOP_OUT_LEVEL and level >= RELEASE_LEVEL)
+
+    def is_what_goes(self, position_id: UUID, quantity: Decimal) -> bool:
+        """Whether the policy closes so much of it."""
+        row = self.rows[position_id]
+        step = self.instruments[row["symbol"]].quantity_step
+        if self.policy is not StopOutPolicy.SMALLEST_PARTIAL_STEP or not self.restores(position_id, row["quantity"]):
+            return quantity == row["quantity"]
+        less = quantity - step
+        return self.restores(position_id, quantity) and (less == 0 or not self.restores(position_id, less))
+
+    def costs_of_closing(self, position_id: UUID, quantity: Decimal) -> tuple[Decimal, Decimal]:
+        """What closing so much of it realizes, and what its equity then is less by."""
         row = self.rows[position_id]
         instrument, price = self.instruments[row["symbol"]], self.rates.quotes[row["symbol"]]
         side = "sell" if row["side"] == "long" else "buy"
         seed = f"{self.user.account_id}:{position_id}"
-        filled = fill_price(instrument, price, side, row["quantity"], seed=seed, after_hours=False)
-        realized = realized_pnl(
-            self.position(row), row["quantity"], filled.price, instrument, self.currency, self.rates
-        )
+        filled = fill_price(instrument, price, side, quantity, seed=seed, after_hours=False)
+        realized = realized_pnl(self.position(row), quantity, filled.price, instrument, self.currency, self.rates)
         charged = -round_money(
-            self.rates.convert(
-                -commission(instrument, row["quantity"], TIER), instrument.quote_currency, self.currency
-            ),
+            self.rates.convert(-commission(instrument, quantity, TIER), instrument.quote_currency, self.currency),
             self.currency,
         )
-        return realized, self.pnl[position_id] - realized + charged
+        return realized, self.pnl[position_id] * quantity / row["quantity"] - realized + charged
 
 
 def move(market: Market, prices: Round) -> None:
@@ -166,32 +197,52 @@ def move(market: Market, prices: Round) -> None:
         market.quote(symbol, str(moved), str(moved + Decimal(ask) - Decimal(bid)))
 
 
-@settings(max_examples=100, deadline=None)
-@given(currency=st.sampled_from(["USD", "EUR", "GBP"]), balance=numbers("2000", "6000", 2), held=trades, runs=rounds)
+given_accounts = given(
+    currency=st.sampled_from(["USD", "EUR", "GBP"]),
+    policy=st.sampled_from(list(StopOutPolicy)),
+    balance=numbers("2000", "6000", 2),
+    held=trades,
+    runs=rounds,
+)
+
+
+def trading_user(market: Market, currency: str, policy: StopOutPolicy, balance: Decimal, held: Sequence[Trade]) -> User:
+    market.prepare()
+    user = watch_by(market, market.user(currency=currency, balance=balance, tier=TIER), policy)
+    for trade in held:
+        market.trade(user, symbol=trade.symbol, side=trade.side, quantity=str(trade.quantity))
+    return user
+
+
+@settings(max_examples=70, deadline=None)
+@given_accounts
 def test_steps_close_what_the_rule_says_and_cost_no_more_than_closing_costs(
     market: Market,
     risk: psycopg.Connection[Any],
     currency: str,
+    policy: StopOutPolicy,
     balance: Decimal,
     held: list[Trade],
     runs: list[Round],
 ) -> None:
-    market.prepare()
-    user = market.user(currency=currency, balance=balance, tier=TIER)
-    for trade in held:
-        market.trade(user, symbol=trade.symbol, side=trade.side, quantity=str(trade.quantity))
-    oracle = Oracle(market, user, currency)
+    user = trading_user(market, currency, policy, balance, held)
+    oracle = Oracle(market, user, currency, policy)
 
     for prices in runs:
         move(market, prices)
         oracle.look(prices.closed)
         while True:
             due, expected, before = oracle.is_due(), oracle.next_position(), oracle.worth().equity
-            realized, costs = oracle.costs_of_closing(expected) if due and expected else (None, Decimal(0))
 
             answer = stop_out_step(risk, user)
-            event(f"a step: {answer['state']}")
+            event(f"a step by {policy}: {answer['state']}")
 
+            costs = Decimal(0)
+            if due and expected:
+                assert UUID(answer["position_id"]) == expected
+                assert oracle.is_what_goes(expected, answer["quantity"])
+                realized, costs = oracle.costs_of_closing(expected, answer["quantity"])
+                assert (answer["realized_pnl"], costs >= -CENT) == (realized, True)
             oracle.look(prices.closed)
             level = oracle.worth().margin_level
             if not due:
@@ -200,10 +251,42 @@ def test_steps_close_what_the_rule_says_and_cost_no_more_than_closing_costs(
                 assert answer["state"] == "waiting"
             else:
                 assert answer["state"] == ("more" if oracle.is_due() else "done")
-                assert (UUID(answer["position_id"]), answer["realized_pnl"]) == (expected, realized)
-                assert costs >= -CENT
             assert abs(before - costs - oracle.worth().equity) < Decimal("1e-9")
             assert answer["margin_level"] == (None if level is None else round_money(level, "USD"))
             if answer["state"] != "more":
                 break
         assert not oracle.is_due() or oracle.next_position() is None
+
+
+@settings(max_examples=15, deadline=None)
+@given_accounts
+def test_the_watch_leaves_nobody_who_should_be_stopped_out(
+    market: Market,
+    store: RiskStore,
+    currency: str,
+    policy: StopOutPolicy,
+    balance: Decimal,
+    held: list[Trade],
+    runs: list[Round],
+) -> None:
+    user = trading_user(market, currency, policy, balance, held)
+    oracle = Oracle(market, user, currency, policy)
+
+    for prices in runs:
+        move(market, prices)
+        report = run_monitoring(store)
+        event(f"a run closed {report.positions_closed} positions")
+
+        # Whoever is below the level has nothing that could be closed, and no order at rest; of all accounts so far.
+        assert (report.complete, report.failed, report.unfinished) == (True, 0, 0)
+        assert run_monitoring(store).positions_closed == 0
+        oracle.look(prices.closed)
+        assert not oracle.is_due() or oracle.next_position() is None
+        # And its episode stands where the level is.
+        episodes = market.execute(
+            "SELECT level_name FROM margin_call_episodes WHERE user_id = %s AND left_at IS NULL", (user.user_id,)
+        )
+        standing = market.execute(
+            "SELECT level_name, due FROM margin_levels(ARRAY[%s]::uuid[], clock_timestamp())", (user.account_id,)
+        )
+        assert standing == [(episodes[0][0] if episodes else None, None)]

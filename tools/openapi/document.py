@@ -34,7 +34,7 @@ TAGS: Mapping[str, str] = {
     "positions": "What an account holds.",
     "account": "What an account is worth.",
     "operators": "Money and terms of anybody's account, for operators.",
-    "risk": "Steps against dangers, and what was noted at the edge, for officers.",
+    "risk": "Limits, the kill switch, steps against dangers and alerts, for officers.",
     "prices": "Bid and ask, for display; an order is filled at the price of its moment.",
     "sessions": "What a browser session needs.",
     "health": "Whether the system is well.",

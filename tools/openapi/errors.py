@@ -53,6 +53,7 @@ MORE_DETAILS: Mapping[ErrorCode, Mapping[str, Schema]] = {
     ErrorCode.INSUFFICIENT_MARGIN: {"required": DECIMAL, "available": DECIMAL, "margin_level": nullable(DECIMAL)},
     ErrorCode.INSUFFICIENT_FUNDS: {"required_balance": {"type": "number"}, "available_balance": {"type": "number"}},
     ErrorCode.INSUFFICIENT_POSITION: {"held_quantity": {"type": "number"}},
+    ErrorCode.RISK_LIMIT_VIOLATION: {"limit": {"type": "string", "description": "The limit that the order breaks."}},
     ErrorCode.MARKET_CLOSED: {"opens_at": nullable(PRECISE_TIMESTAMP)},
     ErrorCode.CONFLICT: {
         "order": ORDER_NOW,
@@ -60,7 +61,7 @@ MORE_DETAILS: Mapping[ErrorCode, Mapping[str, Schema]] = {
     },
     ErrorCode.ORDER_NOT_CANCELABLE: {"order": ORDER_NOW},
 }
-NOT_ALWAYS = frozenset({"account_ids", "order_id", "order", "position"})
+NOT_ALWAYS = frozenset({"account_ids", "order_id", "order", "position", "limit"})
 
 
 def error_schema(dialect: Dialect, code: ErrorCode) -> Schema:
@@ -182,6 +183,7 @@ EXAMPLES: Mapping[ErrorCode, TradingError] = {
         "max_positions",
         "11",
         "at most 10",
+        limit="max_positions",
     ),
     ErrorCode.SLIPPAGE_EXCEEDED: _denied(
         ErrorCode.SLIPPAGE_EXCEEDED,

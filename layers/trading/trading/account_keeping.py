@@ -30,12 +30,16 @@ class KeyTerms:
     key_days: int
 
 
-class Store(Protocol):
-    """Where it is booked; see `store.accounts.AccountStore`, also for what the procedures raise."""
+class Owners(Protocol):
+    """Who has which account."""
 
     def owner(self, account_id: UUID) -> UUID | None:
         """The user whose account it is."""
         ...
+
+
+class Store(Owners, Protocol):
+    """Where it is booked; see `store.accounts.AccountStore`, also for what the procedures raise."""
 
     def move_money(self, entry_type: str, request: Mapping[str, object]) -> dict[str, Any]:
         """The answer of deposit, withdraw or adjust."""
@@ -46,7 +50,7 @@ class Store(Protocol):
         ...
 
 
-def owner_of(store: Store, account_id: UUID) -> UUID:
+def owner_of(store: Owners, account_id: UUID) -> UUID:
     """The user whose account it is; NOT_FOUND."""
     owner = store.owner(account_id)
     if owner is None:
@@ -62,24 +66,28 @@ def move_money(
     store: Store, account_id: UUID, movement: MoneyMovement, operator: Origin, terms: KeyTerms, wake_relay: RelayWaker
 ) -> OperatorAct:
     """Book `movement` and wake the relay for its event. Raises NOT_FOUND and what the store raises."""
-    request = _request(owner_of(store, account_id), account_id, operator, terms)
+    request = operator_request(owner_of(store, account_id), account_id, operator, terms)
     asked = movement.model_dump(mode="python", exclude={"entry_type"})
-    return _outcome(store.move_money(movement.entry_type, asked | request), wake_relay)
+    return told_outcome(store.move_money(movement.entry_type, asked | request), wake_relay)
 
 
 def change_account(
     store: Store, account_id: UUID, change: AccountChange, operator: Origin, terms: KeyTerms, wake_relay: RelayWaker
 ) -> OperatorAct:
     """Make `change` and wake the relay for its event. Raises NOT_FOUND and what the store raises."""
-    request = _request(owner_of(store, account_id), account_id, operator, terms)
-    return _outcome(store.change(change.model_dump(mode="python", exclude_none=True) | request), wake_relay)
+    request = operator_request(owner_of(store, account_id), account_id, operator, terms)
+    return told_outcome(store.change(change.model_dump(mode="python", exclude_none=True) | request), wake_relay)
 
 
-def _request(user_id: UUID, account_id: UUID, operator: Origin, terms: KeyTerms) -> dict[str, object]:
+def operator_request(user_id: UUID, account_id: UUID, operator: Origin, terms: KeyTerms) -> dict[str, object]:
+    """What an operator's request about an account carries beside what it asks for."""
+    return {"user_id": user_id, "account_id": account_id} | operator_origin(operator, terms)
+
+
+def operator_origin(operator: Origin, terms: KeyTerms) -> dict[str, object]:
+    """Who asks, from where, and under which key."""
     # The audit names the actor by id; address, user agent and e-mail go to its personal data alone.
     return {
-        "user_id": user_id,
-        "account_id": account_id,
         "actor": str(operator.user_id),
         "actor_id": operator.user_id,
         "email": operator.email,
@@ -91,7 +99,8 @@ def _request(user_id: UUID, account_id: UUID, operator: Origin, terms: KeyTerms)
     }
 
 
-def _outcome(answer: dict[str, Any], wake_relay: RelayWaker) -> OperatorAct:
+def told_outcome(answer: dict[str, Any], wake_relay: RelayWaker) -> OperatorAct:
+    """The outcome in `answer`, once the relay knows of its event."""
     if not answer["replayed"]:
         wake_relay(UUID(answer["account_id"]))
     refusal = None

@@ -1,13 +1,15 @@
-"""What an operator asks for: money moved on an account, or a change of what its user is and may."""
+"""What an operator asks for: money moved on an account, a change of what its user is and may, or of its limits."""
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from trading.order_entry import DIGITS_MAX, Key, Number, lower_case
 
 REASON_CHARACTERS_MAX = 500
+PROFILE_CHARACTERS_MAX = 32
+LIMITS_MAX = 50
 
 
 def _said(value: str) -> str:
@@ -18,6 +20,7 @@ def _said(value: str) -> str:
 
 type Amount = Annotated[Number, Field(gt=-(Decimal(10) ** DIGITS_MAX), lt=Decimal(10) ** DIGITS_MAX)]
 type Reason = Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX), AfterValidator(_said)]
+type ProfileName = Annotated[str, Field(min_length=1, max_length=PROFILE_CHARACTERS_MAX)]
 type EntryType = Literal["deposit", "withdrawal", "adjustment"]
 
 
@@ -42,5 +45,20 @@ class AccountChange(BaseModel):
     account_tier: Annotated[Literal["bronze", "silver", "gold", "platinum"] | None, BeforeValidator(lower_case)] = None
     leverage: Annotated[Number, Field(ge=1, le=1000)] | None = None
     position_mode: Annotated[Literal["hedging", "netting"] | None, BeforeValidator(lower_case)] = None
+    margin_profile: Annotated[ProfileName | None, BeforeValidator(lower_case)] = None
+    reason: Reason
+    idempotency_key: Key
+
+
+class RiskChange(BaseModel):
+    """New values of the `limits` that are named; what is left out stays.
+
+    A value, None for what the tier has (of a tier: for no limit), or `unlimited`. Which values each takes is for
+    `check_limits` in the database to say.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limits: Annotated[dict[str, Any], Field(min_length=1, max_length=LIMITS_MAX)]
     reason: Reason
     idempotency_key: Key

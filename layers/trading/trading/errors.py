@@ -52,6 +52,7 @@ CODE_BY_SQLSTATE: Mapping[str, ErrorCode] = {
     "TR011": ErrorCode.FORBIDDEN,
     "TR012": ErrorCode.CONFLICT,
     "TR013": ErrorCode.CONFLICT,
+    "TR015": ErrorCode.RISK_LIMIT_VIOLATION,
 }
 
 

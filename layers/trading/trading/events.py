@@ -197,6 +197,7 @@ def _position_data(fact: Facts) -> dict[str, object]:
         "unrealized_pnl": _number(fact.get("unrealized_pnl")),
         "realized_pnl": _number(fact.get("realized_pnl")),
         "margin_used": _number(fact.get("margin_used")),
+        "financing": _number(fact.get("financing")),
         "status": fact.get("status"),
         "version": fact.get("version"),
     }
@@ -206,8 +207,9 @@ def _position_data(fact: Facts) -> dict[str, object]:
 
 
 def _account_data(fact: Facts) -> dict[str, object]:
-    # Told only where an operator changed one of them.
-    terms = {name: fact.get(name) for name in ("kyc_status", "account_status", "account_tier", "position_mode")}
+    # Told only where an operator or a risk officer changed one of them.
+    told = ("kyc_status", "account_status", "account_tier", "position_mode", "margin_profile", "limits")
+    terms = {name: fact.get(name) for name in told}
     # margin_level is null while no margin is used: its absence would read as "unchanged".
     return _present(terms | {"leverage": _number(fact.get("leverage"))}) | {
         "currency": fact["currency"],
@@ -224,6 +226,8 @@ def _risk_data(fact: Facts) -> dict[str, object]:
     data = dict(fact)
     data["margin_level"] = _number(fact.get("margin_level"))
     data["threshold"] = _number(fact.get("threshold"))
+    if "amount" in fact:
+        data["amount"] = _number(fact["amount"])
     return data
 
 

@@ -17,6 +17,7 @@ class Instrument:
 
     Quantities are in lots of `contract_size` units; `tick_size` and commissions are in `quote_currency`; slippage is
     in pips of `slippage_step`; `volatility_average` is a fraction of the price. Orders are executed at `venue`.
+    `leverage_cap` is what the leverage profile of the account at hand allows here; None where nothing caps it.
     """
 
     symbol: str
@@ -43,15 +44,19 @@ class Instrument:
     commission_min: Decimal
     commission_max: Decimal
     venue: str = INTERNAL
+    leverage_cap: Decimal | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Instrument":
         """An instrument from a row that has at least its columns; numbers become Decimal."""
         texts = ("symbol", "asset_class", "base_currency", "quote_currency", "venue")
+        cap = row.get("leverage_cap")
         values: dict[str, Any] = {
-            field.name: row[field.name] if field.name in texts else Decimal(row[field.name]) for field in fields(cls)
+            field.name: row[field.name] if field.name in texts else Decimal(row[field.name])
+            for field in fields(cls)
+            if field.name != "leverage_cap"
         }
-        return cls(**values)
+        return cls(**values, leverage_cap=None if cap is None else Decimal(cap))
 
     def takes_quantity(self, quantity: Decimal) -> bool:
         """Whether `quantity` lots are within the bounds and a multiple of the step."""

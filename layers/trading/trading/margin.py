@@ -12,8 +12,11 @@ from trading.pricing import EXACT
 
 
 def effective_leverage(account: Account, instrument: Instrument) -> Decimal:
-    """The smaller of the account's and the instrument's leverage; 1 for a cash account."""
-    return Decimal(1) if account.kind == "cash" else min(account.leverage, instrument.leverage)
+    """The smallest of the account's leverage, the instrument's and its cap; 1 for a cash account."""
+    if account.kind == "cash":
+        return Decimal(1)
+    caps = () if instrument.leverage_cap is None else (instrument.leverage_cap,)
+    return min(account.leverage, instrument.leverage, *caps)
 
 
 def required_margin(

@@ -233,9 +233,9 @@ def _check_exits(order: OrderEntry, price: Decimal, *, reduces: bool) -> None:
         if reduces:
             constraint = "left out of an order that reduces a position"
         elif below and exit_price >= price:
-            constraint = f"below the fill price {price:f}"
+            constraint = f"below the price of this order, {price:f}"
         elif not below and exit_price <= price:
-            constraint = f"above the fill price {price:f}"
+            constraint = f"above the price of this order, {price:f}"
         else:
             continue
         raise validation_failed(field, exit_price, constraint, f"Check {field}: it must be {constraint}.")

@@ -1,7 +1,7 @@
 """Queue messages: hints that somebody should look, so that losing one costs only the wait for the sweep."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -61,6 +61,11 @@ def start_routing(user_id: UUID, order_id: UUID, *, request_id: str | None = Non
 def start_triggers() -> None:
     """Have executed what prices have touched. Call it after commit; it never raises."""
     _send(settings().trigger_queue_url, "TRIGGER_QUEUE_URL", {}, delay_seconds=0)
+
+
+def watch_holders(symbols: Sequence[str]) -> None:
+    """Have the accounts watched that hold one of `symbols`, whose prices have moved. It never raises."""
+    _send(settings().risk_queue_url, "RISK_QUEUE_URL", {"symbols": symbols}, delay_seconds=0)
 
 
 def send_connection_task(task: ConnectionTask) -> None:

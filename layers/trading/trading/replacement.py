@@ -14,7 +14,18 @@ from trading.orders import TimeInForce
 # What may be taken away from an order, by null.
 REMOVABLE = frozenset({"stop_loss", "take_profit", "conditions"})
 # What makes an order another one: for that it is canceled, and a new one sent.
-FIXED = ("symbol", "side", "order_type")
+FIXED = (
+    "symbol",
+    "side",
+    "order_type",
+    "trail_amount",
+    "trail_percent",
+    "limit_offset",
+    "display_quantity",
+    "display_variance",
+    "post_only",
+    "reduce_only",
+)
 
 
 class OrderChange(BaseModel):

@@ -130,6 +130,7 @@ class Settings(BaseModel):
     alert_concurrency_max: Annotated[int | None, Field(alias="ALERT_CONCURRENCY_MAX", ge=1)] = None
 
     route_queue_url: Annotated[str | None, Field(alias="ROUTE_QUEUE_URL")] = None
+    risk_queue_url: Annotated[str | None, Field(alias="RISK_QUEUE_URL")] = None
     trigger_queue_url: Annotated[str | None, Field(alias="TRIGGER_QUEUE_URL")] = None
     relay_queue_url: Annotated[str | None, Field(alias="RELAY_QUEUE_URL")] = None
     authentication_timeout_queue_url: Annotated[str | None, Field(alias="AUTHENTICATION_TIMEOUT_QUEUE_URL")] = None

@@ -141,7 +141,7 @@ class TestLoadAccounts:
             database,
             "SELECT p.email, a.balance, num_nonnulls("
             "r.max_position_size, r.max_positions, r.daily_trade_limit, r.max_daily_loss) "
-            "FROM profiles p JOIN accounts a ON a.user_id = p.id JOIN risk_settings r ON r.account_id = a.id "
+            "FROM profiles p JOIN accounts a ON a.user_id = p.id JOIN effective_limits r ON r.account_id = a.id "
             "WHERE p.email LIKE 'load-%' ORDER BY 1",
         ) == [
             ("load-0001@example.com", Decimal("500.25"), 0),

@@ -21,10 +21,12 @@ SECRETS = {
         "RiskDatabaseSecret",
         "RouterDatabaseSecret",
         "OperatorDatabaseSecret",
+        "RiskOfficerDatabaseSecret",
         "TriggersDatabaseSecret",
         "AlertsDatabaseSecret",
         "SecurityDatabaseSecret",
         "IncidentsDatabaseSecret",
+        "EndOfDayDatabaseSecret",
         "RedisSecret",
         "JwtSecret",
         "CsrfSecret",
@@ -88,6 +90,7 @@ def test_the_projects_queues_and_schedules_are_found(project: Stack) -> None:
     assert {mapping.function for mapping in project.mappings} == {
         "RealtimeFunction",
         "ProcessUpdatesFunction",
+        "RiskMonitoringFunction",
         "RouteOrdersFunction",
         "TriggerOrdersFunction",
     }
@@ -97,6 +100,7 @@ def test_the_projects_queues_and_schedules_are_found(project: Stack) -> None:
         ("RiskMonitoringFunction", 60.0),
         ("SecurityWatchFunction", 60.0),
         ("EvaluateAlertsFunction", 60.0),
+        ("EndOfDayFunction", 300.0),
         ("RouteOrdersFunction", 60.0),
         ("TriggerOrdersFunction", 60.0),
         ("StreamPricesFunction", 60.0),

@@ -212,6 +212,21 @@ def test_position_update_tells_levels_where_they_may_have_changed_and_null_for_n
     assert of_change["data"] == of_fill | levels
 
 
+def test_financing_is_told_with_the_position_and_the_account() -> None:
+    # given what finance_account tells
+    filled = filled_order()
+    fact = filled["positions"][0] | {"financing": Decimal("-9.17")}  # type: ignore[index]
+    charge = {"position_id": POSITION_ID, "roll_date": "2026-11-25", "amount": Decimal("-9.17")}
+
+    # when
+    told = frames_of(event_of({"positions": [fact], "account": filled["account"], "financing": [charge]}))
+
+    # then
+    position, account = messages(told)
+    assert (position["type"], position["data"]["financing"]) == ("position_update", Decimal("-9.17"))
+    assert account["type"] == "account_update"
+
+
 def test_a_partial_fill_is_an_event_of_its_own() -> None:
     # given
     payload = filled_order()

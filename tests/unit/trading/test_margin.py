@@ -1,5 +1,6 @@
 """The margin that a position ties up."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -52,6 +53,8 @@ def test_a_metal_is_not_forex_whatever_its_symbol() -> None:
 def test_the_smaller_leverage_counts_and_cash_has_none() -> None:
     assert effective_leverage(account(leverage="100"), AAPL) == 20
     assert effective_leverage(account(leverage="5"), AAPL) == 5
+    assert effective_leverage(account(leverage="100"), replace(AAPL, leverage_cap=Decimal(5))) == 5
+    assert effective_leverage(account(leverage="3"), replace(AAPL, leverage_cap=Decimal(5))) == 3
     assert effective_leverage(account(leverage="1", kind="cash"), AAPL) == 1
     assert margin(AAPL, account(kind="cash", leverage="1"), "100", "150") == 15_000
 

@@ -24,8 +24,16 @@ class Script:
 
     def __init__(self, due: Sequence[Mapping[str, Any]], **answers: Sequence[Answer]) -> None:
         page = {"checked": len(due), "breached": 0, "skipped": 0, "unpriced": [], "due": due, "finished": True}
-        self._answers = {"monitor_margin": [page]} | {name: list(given) for name, given in answers.items()}
+        nobody = {"accounts": []}
+        self._answers = {"monitor_margin": [page], "find_unprotected_balances": [nobody]} | {
+            name: list(given) for name, given in answers.items()
+        }
         self.calls: list[str] = []
+
+    @property
+    def settled(self) -> list[str]:
+        """The calls that were about one account."""
+        return [call for call in self.calls if call not in {"monitor_margin", "find_unprotected_balances"}]
 
     def call(self, procedure: str, request: Mapping[str, object]) -> Any:
         self.calls.append(procedure)
@@ -75,7 +83,7 @@ def test_the_call_then_steps_until_done_then_the_call_again() -> None:
     # when
     report, announced = run(script)
     # then
-    assert script.calls[1:] == ["record_margin_call", "stop_out_step", "stop_out_step", "record_margin_call"]
+    assert script.settled == ["record_margin_call", "stop_out_step", "stop_out_step", "record_margin_call"]
     assert (report.entered, report.left, report.stopped_out) == (1, 1, 1)
     assert (report.positions_closed, report.orders_canceled, report.unfinished) == (2, 2, 0)
     assert announced == [1, 1, 1, 1]
@@ -84,7 +92,7 @@ def test_the_call_then_steps_until_done_then_the_call_again() -> None:
 def test_a_call_alone_is_not_stepped() -> None:
     script = Script([account(1, "left", stop_out=False)], record_margin_call=[{"state": "left"}])
     run(script)
-    assert script.calls[1:] == ["record_margin_call"]
+    assert script.settled == ["record_margin_call"]
 
 
 def test_an_open_call_is_not_recorded_again_unless_something_was_closed() -> None:
@@ -93,20 +101,20 @@ def test_an_open_call_is_not_recorded_again_unless_something_was_closed() -> Non
     # when
     report, announced = run(script)
     # then
-    assert script.calls[1:] == ["stop_out_step"]
+    assert script.settled == ["stop_out_step"]
     assert (report.stopped_out, report.waiting, report.positions_closed, announced) == (1, 1, 0, [1])
 
 
 @pytest.mark.parametrize(("state", "counted"), [("recovered", 0), ("waiting", 0), ("skipped", 1)])
 def test_a_step_that_did_nothing_ends_it_and_tells_nobody(state: str, counted: int) -> None:
     report, announced = run(script := Script([account(1, None)], stop_out_step=[step(state)]))
-    assert script.calls[1:] == ["stop_out_step"]
+    assert script.settled == ["stop_out_step"]
     assert (report.stopped_out, report.skipped, announced) == (0, counted, [])
 
 
 def test_an_account_without_prices_is_counted_once_and_not_stepped() -> None:
     report, _ = run(script := Script([account(1, "entered")], record_margin_call=[{"state": "skipped"}]))
-    assert script.calls[1:] == ["record_margin_call"]
+    assert script.settled == ["record_margin_call"]
     assert report.skipped == 1
 
 
@@ -126,12 +134,12 @@ def test_the_steps_of_one_account_are_bounded(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_step_is_begun_without_time() -> None:
-    # given time for the scan, the account and one step
+    # given time for the protected, the scan, the account and one step
     script = Script([account(1, None), account(2, None)], stop_out_step=[step("more")])
     # when
-    report, announced = run(script, [ENOUGH] * 3 + [ENOUGH - 1])
+    report, announced = run(script, [ENOUGH] * 4 + [ENOUGH - 1])
     # then the close was told, and what is left is left to the next run
-    assert script.calls[1:] == ["stop_out_step"]
+    assert script.settled == ["stop_out_step"]
     assert (report.positions_closed, report.unfinished, report.complete, announced) == (1, 1, False, [1])
 
 
@@ -154,3 +162,32 @@ def test_a_run_in_which_everything_fails_fails() -> None:
     with pytest.raises(TradingError):
         run(script)
     assert script.calls.count("stop_out_step") == monitoring.FAILURES_MAX
+
+
+def test_balances_are_protected_before_the_scan_and_after_what_it_closed() -> None:
+    # given an account that a run before left, and one that is closed by this one
+    owed = {"user_id": str(UUID(int=1)), "account_id": str(UUID(int=7))}
+    closed = {"user_id": str(UUID(int=1)), "account_id": str(UUID(int=1))}
+    script = Script(
+        [account(1, None)],
+        stop_out_step=[step("done")],
+        record_margin_call=[{"state": "left"}],
+        find_unprotected_balances=[{"accounts": [owed]}, {"accounts": [closed]}],
+        protect_balance=[{"state": "protected"}],
+    )
+    # when
+    report, announced = run(script)
+    # then
+    assert script.settled == ["protect_balance", "stop_out_step", "record_margin_call", "protect_balance"]
+    assert (report.protected, announced) == (2, [7, 1, 1, 1])
+
+
+def test_each_change_of_an_episode_is_counted_and_told() -> None:
+    states = ("entered", "escalated", "eased", "left")
+    script = Script(
+        [account(number, state, stop_out=False) for number, state in enumerate(states)],
+        record_margin_call=[{"state": state} for state in states],
+    )
+    report, announced = run(script)
+    assert (report.entered, report.escalated, report.eased, report.left) == (1, 1, 1, 1)
+    assert announced == [0, 1, 2, 3]

@@ -4,7 +4,20 @@ from collections.abc import Mapping
 
 from tools.openapi.forms import Schema
 from tools.openapi.operation import Operation
-from tools.openapi.routes import account, alerts, health, interventions, operators, orders, positions, prices, sessions
+from tools.openapi.routes import (
+    account,
+    account_risk,
+    alerts,
+    health,
+    interventions,
+    kill_switch,
+    operators,
+    orders,
+    positions,
+    prices,
+    risk,
+    sessions,
+)
 
 OPERATIONS: tuple[Operation, ...] = (
     *orders.ORDERS,
@@ -13,6 +26,9 @@ OPERATIONS: tuple[Operation, ...] = (
     *operators.OPERATORS,
     *interventions.INTERVENTIONS,
     *alerts.ALERTS,
+    *account_risk.RISK,
+    *risk.RISK,
+    *kill_switch.KILL_SWITCH,
     *prices.PRICES,
     *sessions.SESSIONS,
     *health.HEALTH,
@@ -25,6 +41,9 @@ SCHEMAS: Mapping[str, Schema] = {
     **operators.SCHEMAS,
     **interventions.SCHEMAS,
     **alerts.SCHEMAS,
+    **account_risk.SCHEMAS,
+    **risk.SCHEMAS,
+    **kill_switch.SCHEMAS,
     **prices.SCHEMAS,
     **health.SCHEMAS,
 }

@@ -68,6 +68,7 @@ SCHEMAS: Mapping[str, Schema] = {
                         "leverage": DECIMAL,
                         "position_mode": word(["hedging", "netting"]),
                         "trading_state": word(["active", "reducing", "halted"]),
+                        "margin_profile": {**TEXT, "description": "Which margin levels it is watched by."},
                         "limits": {**nullable(ref("Limits")), "description": "Without them nothing can be traded."},
                     }
                 )
@@ -83,7 +84,7 @@ SCHEMAS: Mapping[str, Schema] = {
                 "max_working_orders": nullable(COUNT),
                 "daily_trade_limit": nullable(COUNT),
                 "max_daily_loss": nullable(DECIMAL),
-                "margin_call_threshold": DECIMAL,
+                "margin_call_threshold": nullable(DECIMAL),
             }
         ),
         "description": "One that is null does not bind.",
@@ -106,6 +107,7 @@ PROFILED: Mapping[str, Any] = {
             "leverage": "100",
             "position_mode": "hedging",
             "trading_state": "active",
+            "margin_profile": "standard",
             "limits": {
                 "max_position_size": "100000",
                 "max_positions": 10,

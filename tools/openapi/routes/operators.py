@@ -26,7 +26,7 @@ from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT
 from tools.openapi.parameters import PAGE_LIMIT, path_id
 from tools.openapi.routes.account import ACCOUNT_FACTS
 from tools.openapi.routes.account import SCHEMAS as ACCOUNT_SCHEMAS
-from trading.account_requests import REASON_CHARACTERS_MAX, AccountChange, EntryType
+from trading.account_requests import PROFILE_CHARACTERS_MAX, REASON_CHARACTERS_MAX, AccountChange, EntryType
 from trading.edge.account_dialects import EMAIL_CHARACTERS_MAX, TAKEN, accounts_body, change_body, movement_body
 from trading.edge.reading_dialects import CURSOR_DIGITS_MAX, ledger_body
 from trading.errors import ErrorCode
@@ -37,7 +37,7 @@ BOUND = 10**DIGITS_MAX
 DECIMAL_TEXT: Schema = {"type": "string", "pattern": f"^{PLAIN_DECIMAL.pattern}$"}
 LEDGER_CURSOR: Schema = {"type": "string", "pattern": f"^[0-9]{{1,{CURSOR_DIGITS_MAX}}}$"}
 # Those that an operator books, and those that trading does.
-ENTRY_TYPES = (*words_of(EntryType), "realized_pnl", "commission", "financing")
+ENTRY_TYPES = (*words_of(EntryType), "realized_pnl", "commission", "financing", "negative_balance_protection")
 
 
 def _taken(name: str, form: Schema, more: str = "") -> Schema:
@@ -73,6 +73,11 @@ CHANGES: Mapping[str, Schema] = {
         " with at most 2 places, as a number or as text; 1 on a cash account",
     ),
     "position_mode": _taken("position_mode", _words("position_mode"), " (its case is ignored); a cash account nets"),
+    "margin_profile": _taken(
+        "margin_profile",
+        {"type": "string", "minLength": 1, "maxLength": PROFILE_CHARACTERS_MAX},
+        " (its case is ignored); none on a cash account",
+    ),
 }
 SEQUENCE: Schema = {**COUNT, "description": "Of the event that tells it."}
 SCHEMAS: Mapping[str, Schema] = {
@@ -85,7 +90,10 @@ SCHEMAS: Mapping[str, Schema] = {
             "amount": {**DECIMAL, "description": "Signed: below zero it left the account."},
             "balance": {**DECIMAL, "description": "After this entry."},
             "currency": CURRENCY,
-            "reason": {**nullable(TEXT), "description": "What the operator said; null for what trading booked."},
+            "reason": {
+                **nullable(TEXT),
+                "description": "What the operator said, or which roll it is of; null for what trading booked.",
+            },
             "order_id": nullable(IDENTIFIER),
             "position_id": nullable(IDENTIFIER),
             "created_at": TIMESTAMP,
@@ -128,11 +136,12 @@ SCHEMAS: Mapping[str, Schema] = {
             "trader_id": IDENTIFIER,
             **TERMS,
             "position_mode": _words("position_mode"),
+            "margin_profile": {**nullable(TEXT), "description": "null: the default of the account's kind and tier."},
             "updated_at": TIMESTAMP,
             "sequence": SEQUENCE,
         },
         # Answers that an earlier release kept do not say it.
-        optional=("position_mode",),
+        optional=("position_mode", "margin_profile"),
     ),
     "FoundAccount": closed({**ACCOUNT_SCHEMAS["Account"]["properties"], "email": TEXT, **TERMS}),
 }
@@ -178,6 +187,7 @@ MOVED: Mapping[str, Any] = {
 CHANGED: Mapping[str, Any] = {
     **TERMS_FACTS,
     "position_mode": "netting",
+    "margin_profile": "retail",
     "account_id": ACCOUNT_ID,
     "user_id": ACCOUNT_FACTS["user_id"],
     "transact_time": MOMENT,

@@ -421,7 +421,14 @@ POSITIONS = (
         parameters=(path_id("a position of yours"),),
         body=ref("PositionChangeRequest"),
         body_example={"stop_loss": None},
-        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.MARKET_DATA_UNAVAILABLE}),
+        errors=frozenset(
+            {
+                ErrorCode.NOT_FOUND,
+                ErrorCode.CONFLICT,
+                ErrorCode.MARKET_DATA_UNAVAILABLE,
+                ErrorCode.RISK_LIMIT_VIOLATION,
+            }
+        ),
         answers={
             200: Answer(
                 "The position as it is now.", ref("Position"), position_body(POSITION_FACTS), ("Idempotency-Replayed",)

@@ -27,6 +27,7 @@ TAKEN: Mapping[str, str] = {
     "account_tier": "bronze, silver, gold or platinum",
     "leverage": "a number from 1 to 1000",
     "position_mode": "hedging or netting",
+    "margin_profile": "the name of a margin profile",
     "reason": f"text of 1 to {REASON_CHARACTERS_MAX} characters",
     "idempotency_key": TAKEN_BY_ORDERS["idempotency_key"],
 }
@@ -73,7 +74,7 @@ def change_body(answer: Facts) -> dict[str, Any]:
         "trader_id": answer["user_id"],
         **_terms(answer),
         # Answers of an earlier release, which a repeat gets again, do not say.
-        **({"position_mode": answer["position_mode"]} if "position_mode" in answer else {}),
+        **{name: answer[name] for name in ("position_mode", "margin_profile") if name in answer},
         "updated_at": _time(answer["transact_time"]),
         "sequence": answer["sequence"],
     }

@@ -13,7 +13,7 @@ from trading.edge.dialects import order_state, spoken
 from trading.edge.http import Request
 from trading.edge.idempotency import idempotency_key
 from trading.edge.order_dialects import filled_data, moment, plain_number, price_text, resting_data
-from trading.edge.order_faults import first_fault
+from trading.edge.order_faults import first_fault, speak_field
 from trading.errors import ECHO_CHARACTERS_MAX, TradingError, validation_failed
 from trading.json_text import shortest
 from trading.replacement import FIXED, REMOVABLE, OrderChange, ReplaceEntry
@@ -29,12 +29,17 @@ def cancel_all_entry(request: Request, body: Mapping[str, Any]) -> CancelAllEntr
 
     A filter that is null is refused, not left out: it would cancel more than whoever sent it may have meant.
     """
+    refuse_null_filters(body, "cancel orders")
+    return _entry(CancelAllEntry, request, body, "a cancellation")
+
+
+def refuse_null_filters(body: Mapping[str, Any], asked: str) -> None:
+    """VALIDATION_FAILED for a member of `body`, which asks to do as `asked`, that is null; only its key may be."""
     for field, value in body.items():
         if value is None and field != "idempotency_key":
             name = field[:ECHO_CHARACTERS_MAX]
-            message = f"Send {name} with a value, or leave it out to cancel orders whatever it is."
+            message = f"Send {name} with a value, or leave it out to {asked} whatever it is."
             raise validation_failed(name, None, "left out, or a value", message)
-    return _entry(CancelAllEntry, request, body, "a cancellation")
 
 
 def replace_entry(request: Request, body: Mapping[str, Any]) -> ReplaceEntry:
@@ -83,7 +88,7 @@ def limit_as_sent(body: Mapping[str, Any]) -> Generator[None]:
         yield
     except TradingError as error:
         if error.details.get("field") == "limit_price" and "price" in body:
-            error.details["field"] = "price"
+            speak_field(error, "price")
         raise
 
 

@@ -47,8 +47,8 @@ class Request:
         return parse_body(self.body)
 
     def json_if_any(self) -> dict[str, Any]:
-        """As `json`, but a request without a body says nothing: {}."""
-        return self.json() if self.body.strip() else {}
+        """As `json`, but a request without a body says nothing: {}. White space is a body, and no JSON."""
+        return self.json() if self.body else {}
 
     def elapsed_ms(self) -> int:
         """Whole milliseconds since the request came in."""

@@ -12,7 +12,7 @@ from trading.edge.dialects import spoken
 from trading.edge.http import Request
 from trading.edge.idempotency import idempotency_key
 from trading.edge.order_dialects import order_entry, resting_data
-from trading.edge.order_faults import TAKEN, field_sent
+from trading.edge.order_faults import TAKEN, field_sent, speak_field
 from trading.errors import ECHO_CHARACTERS_MAX, TradingError, validation_failed
 from trading.json_text import shortest
 from trading.linked_orders import CHILDREN_MAX, LinkedEntry, LinkKind, StopLoss, TakeProfit, faults_at
@@ -87,17 +87,29 @@ def linked_entry(kind: LinkKind, request: Request, body: Mapping[str, Any]) -> L
 
 @contextmanager
 def linked_faults_as_sent(body: Mapping[str, Any]) -> Generator[None]:
-    """A refusal inside names a price of one of the orders by the field that `body` has it in."""
+    """A refusal inside names a field of one of the orders by its path, a price as `body` has it."""
     try:
         yield
     except TradingError as error:
+        if "place" in error.details:
+            speak_field(error, f"{_path_of(error.details.pop('place'), body)}.{error.details['field']}")
         *path, last = str(error.details.get("field", "")).split(".")
         if path and path[0] in ("orders", "parent", "children", "entry"):
             node: Any = body
             for part in path:
                 node = node[int(part)] if part.isdecimal() else node[part]
-            error.details["field"] = ".".join([*path, field_sent(last, node)])
+            speak_field(error, ".".join([*path, field_sent(last, node)]))
         raise
+
+
+def _path_of(place: object, body: Mapping[str, Any]) -> str:
+    """Where `body` has the order that the database numbers `place`, from 1: the exits of a bracket come last."""
+    number = int(str(place)) - 1
+    if "orders" in body:
+        return f"orders.{number}"
+    if "parent" in body:
+        return f"children.{number - 1}" if number else "parent"
+    return ("entry", "stop_loss", "take_profit")[number]
 
 
 def linked_body(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:

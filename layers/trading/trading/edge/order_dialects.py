@@ -12,7 +12,7 @@ from trading.edge.dialects import order_state, spoken
 from trading.edge.envelope import Dialect, timestamp
 from trading.edge.http import Request
 from trading.edge.idempotency import idempotency_key
-from trading.edge.order_faults import field_sent, first_fault
+from trading.edge.order_faults import field_sent, first_fault, speak_field
 from trading.errors import TradingError, validation_failed
 from trading.execution import Execution
 from trading.json_text import shortest
@@ -54,7 +54,7 @@ def faults_as_sent(body: Mapping[str, Any]) -> Generator[None]:
         yield
     except TradingError as error:
         if "field" in error.details:
-            error.details["field"] = field_sent(str(error.details["field"]), body)
+            speak_field(error, field_sent(str(error.details["field"]), body))
         raise
 
 

@@ -11,6 +11,7 @@ from trading.order_entry import (
     DIGITS_MAX,
     KEY_CHARACTERS_MAX,
     LABEL_CHARACTERS_MAX,
+    LIMIT_TYPES,
     METADATA_CHARACTERS_MAX,
     METADATA_MEMBERS_MAX,
     PLACES_MAX,
@@ -189,5 +190,16 @@ def first_fault(error: ValidationError, body: Mapping[str, Any], asked: str = "a
 
 
 def field_sent(field: str, body: Mapping[str, Any]) -> str:
-    """The name by which `body` has `field`: our two prices may both have come as `price`."""
-    return "price" if field in ("limit_price", "stop_price") and field not in body else field
+    """The name by which `body` has `field`: `price` is the limit of an order that has one, else its trigger."""
+    if field not in ("limit_price", "stop_price") or field in body:
+        return field
+    has_limit = str(body.get("order_type")).lower() in LIMIT_TYPES
+    return "stop_price" if field == "stop_price" and has_limit else "price"
+
+
+def speak_field(error: TradingError, field: str) -> None:
+    """Let a refusal name what it is about `field`, as the caller has it."""
+    named = f"Check {error.details['field']}:"
+    error.details["field"] = field
+    if error.message.startswith(named):
+        error.message = f"Check {field}:" + error.message.removeprefix(named)

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 
 from trading.closing import CloseByEntry
-from trading.edge.change_dialects import closing_order
+from trading.edge.change_dialects import closing_order, refuse_null_filters
 from trading.edge.changes import speak_state
 from trading.edge.dialects import spoken
 from trading.edge.envelope import error_body
@@ -51,14 +51,24 @@ def position_change(request: Request, body: Mapping[str, Any]) -> PositionChange
 
     A null member removes its level, or counts as left out where there is none to remove.
     """
-    return _read(PositionChange, request, body, "a change of a position", removable=REMOVABLE)
+    change = _read(PositionChange, request, body, "a change of a position", removable=REMOVABLE)
+    if not change.levels():
+        raise validation_failed(
+            "body",
+            None,
+            "something that changes",
+            "Send what is to change: stop_loss, stop_loss_distance, stop_loss_amount, breakeven, trailing_distance, "
+            "take_profit, take_profit_distance or take_profit_amount.",
+        )
+    return change
 
 
 def close_all_entry(request: Request, body: Mapping[str, Any]) -> CloseAllEntry:
     """Which positions `body` asks to be closed, all where it says nothing; VALIDATION_FAILED names what does not fit.
 
-    A null member counts as left out.
+    A filter that is null is refused, not left out: it would close more than whoever sent it may have meant.
     """
+    refuse_null_filters(body, "close positions")
     return _read(CloseAllEntry, request, body, "closing positions")
 
 

@@ -168,6 +168,7 @@ def order_members(fact: Facts) -> dict[str, Any]:
         "stop_loss": fact["stop_loss"],
         "take_profit": fact["take_profit"],
         "time_in_force": spoken("rest", fact["time_in_force"]),
+        "expires_at": _time(fact["expires_at"]),
         "status": order_state("rest", fact["status"]),
         "average_price": fact["average_price"],
         "slippage": fact["slippage"],

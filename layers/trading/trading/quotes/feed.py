@@ -9,6 +9,7 @@ from trading.cache import Cache, CacheUnavailableError
 from trading.errors import ErrorCode, TradingError
 from trading.observability import logger
 from trading.quotes.fan_out import ROUND_SECONDS, FanOut
+from trading.quotes.moves import Moves
 from trading.quotes.provider import FeedInstrument, Quote, QuoteProvider
 from trading.quotes.quote_cache import write_quotes
 from trading.settings import ConfigurationError
@@ -70,6 +71,7 @@ class Feed:
         database: Database,
         cache: Cache,
         fan_out: FanOut,
+        moves: Moves,
         start_triggers: Callable[[], None],
         order_watch: Callable[[int], None],
         clock: Clock,
@@ -84,6 +86,7 @@ class Feed:
         self._database = database
         self._cache = cache
         self._fan_out = fan_out
+        self._moves = moves
         self._start_triggers = start_triggers
         self._order_watch = order_watch
         self._clock = clock
@@ -117,7 +120,10 @@ class Feed:
         return True
 
     def step(self, lease: Lease) -> None:
-        """Pull, record, start what was touched, cache, hand on. TradingError CONFLICT when the lease is lost."""
+        """Pull, record, start what was touched, have accounts watched, cache, hand on.
+
+        TradingError CONFLICT when the lease is lost.
+        """
         looks_around = self._clock.seconds() - self._looked_around_at >= LOOK_AROUND_SECONDS
         if looks_around:
             self._take_wanted_provider()
@@ -127,6 +133,7 @@ class Feed:
         if recorded.triggers_due:
             self._start_triggers()
         standing = self._standing(offered, recorded)
+        self._moves.note(standing, self._clock.seconds())
         self._newest |= {quote.symbol: quote for quote in standing}
         self._keep(standing, now)
         self.steps += 1

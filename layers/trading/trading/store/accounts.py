@@ -42,5 +42,5 @@ class AccountStore:
         return self._database.call(PROCEDURE_BY_ENTRY_TYPE[entry_type], {"version": REQUEST_VERSION, **request})
 
     def change(self, request: Mapping[str, object]) -> dict[str, Any]:
-        """Change KYC, status, tier, leverage or position mode; outcome changed."""
+        """Change KYC, status, tier, leverage, position mode or margin profile; outcome changed."""
         return self._database.call("change_account", {"version": REQUEST_VERSION, **request})

@@ -118,6 +118,14 @@ class ReadingStore:
         """The same of closing many positions; raises what plan_closes does."""
         return self._answer("SELECT preview_close_all(%s, %s) AS answer", (user_id, Jsonb(asked)))
 
+    def account_risk(self, user_id: UUID, account_id: UUID | None) -> dict[str, Any]:
+        """An account's exposure, value at risk and drawdown; NOT_FOUND when the user has no such account."""
+        return self._answer("SELECT get_account_risk(%s, %s) AS answer", (user_id, account_id))
+
+    def risk_settings(self, user_id: UUID, account_id: UUID | None) -> dict[str, Any]:
+        """What binds an account; NOT_FOUND without such an account, VALIDATION_FAILED where it has to be named."""
+        return self._answer("SELECT get_risk_settings(%s, %s) AS answer", (user_id, account_id))
+
     def ledger(self, user_id: UUID, account_id: UUID | None, *, before: int | None, limit: int) -> dict[str, Any]:
         """A page {entries, next} of an account's ledger, newest first; NOT_FOUND without such an account."""
         return self._answer(

@@ -152,6 +152,13 @@ def test_a_body_may_come_in_base64() -> None:
     assert refused.body["error"]["details"] == {"field": "body", "value": None, "constraint": "base64"}
 
 
+@pytest.mark.parametrize(("body", "status"), [(None, 200), ("", 200), ("{}", 200), (" ", 400), ("\t\n", 400)])
+def test_only_a_request_without_any_body_says_nothing(body: str | None, status: int) -> None:
+    handler = http_handler({"POST /api/v1/positions/close-all": lambda request: Response(body=request.json_if_any())})
+
+    assert call(handler, http_event("POST /api/v1/positions/close-all", body=body)).status == status
+
+
 @pytest.mark.parametrize("encoded", [False, True])
 def test_the_limit_of_a_body_is_in_bytes_however_it_came(encoded: bool) -> None:
     # given bodies of as many bytes as there may be, and of one more, in which a character is two bytes

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from trading.edge.body import parse_body
 from trading.edge.envelope import Dialect
 from trading.edge.http import Request
-from trading.edge.order_dialects import execution_data, order_entry
+from trading.edge.order_dialects import execution_data, faults_as_sent, order_entry
 from trading.errors import ErrorCode, TradingError
 from trading.execution import Execution
 from trading.order_entry import ExecutionInstructions, OrderEntry
@@ -69,7 +69,8 @@ def fault_of(body: Mapping[str, Any], dialect: Dialect = "functions", headers: M
 
 
 def refusal_of(body: Mapping[str, Any]) -> TradingError:
-    with pytest.raises(TradingError) as caught:
+    """As the API tells it."""
+    with pytest.raises(TradingError) as caught, faults_as_sent(body):
         read(body)
     assert caught.value.code is ErrorCode.VALIDATION_FAILED
     return caught.value
@@ -216,6 +217,13 @@ class TestFaults:
                 None,
                 REQUIRED,
                 "A stop limit order needs price: send the limit price.",
+            ),
+            (
+                {"order_type": "stop_limit", "price": "1"},
+                "stop_price",
+                None,
+                REQUIRED,
+                "A stop limit order needs stop_price: send the price that triggers it.",
             ),
             (
                 {"price": "1", "limit_price": "1"},

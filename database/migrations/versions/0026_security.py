@@ -8,8 +8,8 @@ from alembic import op
 from database.migrations.policies import secure
 from database.migrations.roles import create_role, limit_role
 
-revision = "0022"
-down_revision = "0021"
+revision = "0026"
+down_revision = "0025"
 
 SEVERITIES = "('low', 'medium', 'high', 'critical')"
 RESPONSES = "('ip_block', 'account_suspension')"

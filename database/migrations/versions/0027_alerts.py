@@ -5,8 +5,8 @@ from alembic import op
 from database.migrations.policies import secure
 from database.migrations.roles import create_role, limit_role
 
-revision = "0023"
-down_revision = "0022"
+revision = "0027"
+down_revision = "0026"
 
 LOGIN = "function_alerts"
 # Below the time that the function gives the database, so that a slow figure fails and not the run.

@@ -1,0 +1,364 @@
+-- The limits that bind what adds exposure, one statement for all that are set. What only reduces is never asked here.
+-- A new limit is a column of effective_limits, a line in limit_refusal and a sentence in broken_limit; what it reads
+-- beside is a field of limit_facts.
+
+-- Why the order of p_case breaks a limit: the first in the order below, NULL when none does. p_terms: the limits, the
+-- instrument and its quote.
+CREATE OR REPLACE FUNCTION limit_refusal(
+    p_account accounts, p_terms order_terms, p_case limit_case, p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_facts limit_facts;
+BEGIN
+    IF NOT p_terms.is_restricted AND NOT p_terms.stop_loss_required AND num_nonnulls(
+        p_terms.max_order_quantity, p_terms.max_order_notional, p_terms.price_collar_percent,
+        p_terms.stop_loss_min_percent, p_terms.stop_loss_max_percent, p_terms.duplicate_window_ms,
+        p_terms.order_rate_limit, p_terms.max_positions, p_terms.max_position_size, p_terms.max_exposure,
+        p_terms.max_concentration_percent, p_terms.daily_trade_limit, p_terms.max_daily_loss,
+        p_terms.max_drawdown_percent
+    ) = 0 THEN
+        RETURN NULL;
+    END IF;
+    SELECT
+        CASE
+            WHEN p_terms.is_restricted THEN 'restricted_symbols'
+            WHEN p_case.order_quantity > p_terms.max_order_quantity THEN 'max_order_quantity'
+            WHEN p_case.is_new AND f.collar_deviation > p_terms.price_collar_percent THEN 'price_collar_percent'
+            WHEN p_terms.stop_loss_required AND p_case.stop_loss IS NULL THEN 'stop_loss_required'
+            WHEN f.stop_distance < p_terms.stop_loss_min_percent THEN 'stop_loss_min_percent'
+            WHEN f.stop_distance > p_terms.stop_loss_max_percent THEN 'stop_loss_max_percent'
+            WHEN r.duplicate_age_ms < p_terms.duplicate_window_ms THEN 'duplicate_window_ms'
+            WHEN r.recent_orders + p_case.orders > p_terms.order_rate_limit THEN 'order_rate_limit'
+            WHEN f.order_notional > p_terms.max_order_notional THEN 'max_order_notional'
+            WHEN p_case.opens AND p_case.open_positions >= p_terms.max_positions THEN 'max_positions'
+            WHEN h.held > p_terms.max_position_size THEN 'max_position_size'
+            WHEN x.exposure > p_terms.max_exposure THEN 'max_exposure'
+            WHEN x.exposure > p_terms.concentration_from_exposure
+                AND x.symbol_exposure * 100 > p_terms.max_concentration_percent * x.exposure
+                THEN 'max_concentration_percent'
+            WHEN d.trades >= p_terms.daily_trade_limit THEN 'daily_trade_limit'
+            WHEN d.loss >= p_terms.max_daily_loss THEN 'max_daily_loss'
+            WHEN d.drawdown_percent >= p_terms.max_drawdown_percent THEN 'max_drawdown_percent'
+        END,
+        h.held, f.order_notional, x.symbol_exposure, x.exposure, r.recent_orders, r.duplicate_age_ms, d.day_ends_at,
+        d.trades, d.loss, d.drawdown_percent, f.collar_deviation, f.stop_distance
+    INTO v_facts
+    FROM order_figures(p_account, p_terms, p_case, p_at) AS f
+    CROSS JOIN recent_orders(p_account, p_terms, p_case, p_at) AS r
+    CROSS JOIN held_lots(p_account, p_terms, p_case) AS h
+    CROSS JOIN exposure_with(p_account, p_terms, p_case, f.added_notional, p_at) AS x
+    CROSS JOIN day_so_far(p_account, p_terms, p_case, p_at) AS d;
+    IF v_facts.broken IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN broken_limit(p_account, p_terms, p_case, v_facts);
+END
+$$;
+
+-- What the order comes to by itself: its value and that of what it adds, in account currency; how far its prices lie
+-- from the side of the quote that it takes, and its stop loss from the price that it is judged at, in percent.
+CREATE OR REPLACE FUNCTION order_figures(
+    p_account accounts, p_terms order_terms, p_case limit_case, p_at timestamptz
+) RETURNS TABLE (order_notional numeric, added_notional numeric, collar_deviation numeric, stop_distance numeric)
+LANGUAGE sql STABLE AS $$
+    SELECT
+        round_money(n.lot * p_case.order_quantity, p_account.currency),
+        n.lot * p_case.added,
+        greatest(abs(p_case.limit_price - n.reference), abs(p_case.stop_price - n.reference)) * 100 / n.reference,
+        abs(p_case.price - p_case.stop_loss) * 100 / p_case.price
+    FROM (
+        SELECT
+            CASE WHEN num_nonnulls(
+                p_terms.max_order_notional, p_terms.max_exposure, p_terms.max_concentration_percent
+            ) > 0 THEN exposure_amount(
+                p_terms.asset_class, p_terms.base_currency, p_terms.quote_currency, p_terms.contract_size,
+                p_case.price, p_account.currency, p_at
+            ) END AS lot,
+            CASE p_case.side WHEN 'buy' THEN p_terms.ask ELSE p_terms.bid END AS reference
+        -- Evaluated once.
+        OFFSET 0
+    ) AS n
+$$;
+
+-- Orders taken within the window of the rate, whoever sent them, and how long ago the last one was that looks the same.
+-- The bound on the id, which starts with its time, lets the primary key find them; created_at decides.
+CREATE OR REPLACE FUNCTION recent_orders(
+    p_account accounts, p_terms order_terms, p_case limit_case, p_at timestamptz
+) RETURNS TABLE (recent_orders bigint, duplicate_age_ms numeric)
+LANGUAGE sql STABLE AS $$
+    SELECT
+        count(*) FILTER (WHERE o.created_at > p_at - p_terms.order_rate_window_s * interval '1 s'),
+        1000 * extract(EPOCH FROM p_at - max(o.created_at) FILTER (
+            WHERE o.symbol = p_terms.symbol AND o.side = p_case.side AND o.order_type = p_case.order_type
+            AND o.quantity = p_case.order_quantity AND o.id IS DISTINCT FROM p_case.replaces_order_id
+            AND (o.trail_amount, o.trail_percent) IS NOT DISTINCT FROM (p_case.trail_amount, p_case.trail_percent)
+            AND (
+                num_nonnulls(o.trail_amount, o.trail_percent) > 0
+                OR (o.limit_price, o.stop_price) IS NOT DISTINCT FROM (p_case.limit_price, p_case.stop_price)
+            )
+        ))
+    FROM orders AS o
+    WHERE p_case.is_new AND num_nonnulls(p_terms.order_rate_limit, p_terms.duplicate_window_ms) > 0
+        AND o.user_id = p_account.user_id AND o.account_id = p_account.id AND o.status <> 'denied'
+        AND o.id >= uuidv7_floor(p_at - greatest(
+            CASE WHEN p_terms.order_rate_limit IS NOT NULL THEN p_terms.order_rate_window_s * interval '1 s' END,
+            p_terms.duplicate_window_ms * interval '1 ms'
+        ))
+$$;
+
+-- The lots of the symbol on the order's side, with what it adds and what is in flight.
+CREATE OR REPLACE FUNCTION held_lots(p_account accounts, p_terms order_terms, p_case limit_case)
+RETURNS TABLE (held numeric)
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(sum(p.quantity), 0) + p_case.lots_in_flight + p_case.added
+    FROM positions AS p
+    WHERE p_terms.max_position_size IS NOT NULL
+        AND p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
+        AND p.symbol = p_terms.symbol AND p.side = CASE p_case.side WHEN 'buy' THEN 'long' ELSE 'short' END
+$$;
+
+-- The exposure of the symbol and of the account with p_added of it, in account currency: open positions at their marks,
+-- longs and shorts both counted, and what is in flight to a venue at the price that it was accepted at.
+CREATE OR REPLACE FUNCTION exposure_with(
+    p_account accounts, p_terms order_terms, p_case limit_case, p_added numeric, p_at timestamptz
+) RETURNS TABLE (symbol_exposure numeric, exposure numeric)
+LANGUAGE sql STABLE AS $$
+    SELECT
+        round_money(coalesce(sum(e.amount) FILTER (WHERE e.symbol = p_terms.symbol), 0) + p_added, p_account.currency),
+        round_money(coalesce(sum(e.amount), 0) + p_added, p_account.currency)
+    FROM (
+        SELECT h.symbol, exposure_amount(
+            i.asset_class, i.base_currency, i.quote_currency, h.quantity * i.contract_size, h.price,
+            p_account.currency, p_at
+        ) AS amount
+        FROM (
+            SELECT p.symbol, p.quantity, CASE p.side WHEN 'long' THEN q.bid ELSE q.ask END AS price
+            FROM positions AS p
+            LEFT JOIN quotes AS q USING (symbol)
+            WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
+                AND p.id IS DISTINCT FROM p_case.closed_position_id
+            UNION ALL
+            SELECT o.symbol, o.quantity - o.filled_quantity, r.reference_price
+            FROM venue_routes AS r
+            INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
+            WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done'
+                AND r.adds_exposure
+        ) AS h
+        INNER JOIN instruments AS i USING (symbol)
+        WHERE num_nonnulls(p_terms.max_exposure, p_terms.max_concentration_percent) > 0
+    ) AS e
+$$;
+
+-- What the account's day and its peak have come to: trades with those in flight, the loss against the equity that the
+-- day began with, and how far equity lies below its peak. A day that is not opened yet has had no trade and no loss.
+CREATE OR REPLACE FUNCTION day_so_far(
+    p_account accounts, p_terms order_terms, p_case limit_case, p_at timestamptz
+) RETURNS TABLE (day_ends_at timestamptz, trades bigint, loss numeric, drawdown_percent numeric)
+LANGUAGE sql STABLE AS $$
+    SELECT
+        d.ends_at,
+        (
+            SELECT count(*) FROM (
+                SELECT FROM orders AS o
+                WHERE p_terms.daily_trade_limit IS NOT NULL AND d.ends_at > p_at
+                    AND o.user_id = p_account.user_id AND o.account_id = p_account.id AND o.status = 'filled'
+                    AND o.executed_at >= d.starts_at
+                LIMIT p_terms.daily_trade_limit
+            ) AS t
+        ) + p_case.orders_in_flight,
+        CASE WHEN d.ends_at > p_at THEN d.start_equity + d.transferred - p_case.equity ELSE 0 END,
+        CASE WHEN d.peak_equity > p_case.equity AND d.peak_equity > 0
+            THEN (d.peak_equity - p_case.equity) * 100 / d.peak_equity
+            ELSE 0
+        END
+    FROM (VALUES (1)) AS one (row)
+    LEFT JOIN LATERAL (
+        SELECT * FROM account_days AS a
+        WHERE num_nonnulls(p_terms.daily_trade_limit, p_terms.max_daily_loss, p_terms.max_drawdown_percent) > 0
+            AND a.user_id = p_account.user_id AND a.account_id = p_account.id
+        ORDER BY a.starts_at DESC LIMIT 1
+    ) AS d ON true
+    OFFSET 0
+$$;
+
+-- A new order: p_quantity lots are filled, p_added of them add to the exposure, judged at p_price. p_position is what
+-- it meets, all NULL without. What the account holds, and what is in flight, is for the caller to say.
+CREATE OR REPLACE FUNCTION new_limit_case(
+    request jsonb, p_position positions, p_quantity numeric, p_added numeric, p_price numeric
+) RETURNS limit_case
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN ROW(
+        request ->> 'side', request ->> 'order_type', p_quantity, p_added, p_price,
+        (request ->> 'limit_price')::numeric, (request ->> 'stop_price')::numeric,
+        (request ->> 'trail_amount')::numeric, (request ->> 'trail_percent')::numeric,
+        coalesce(
+            request ->> 'stop_loss', request ->> 'exit_stop_price',
+            CASE WHEN p_added = p_quantity THEN p_position.stop_loss::text END
+        )::numeric,
+        true, coalesce((request ->> 'group_size')::integer, 1), (request ->> 'replaces_order_id')::uuid,
+        p_position.id IS NULL OR p_added < p_quantity, CASE WHEN p_added < p_quantity THEN p_position.id END,
+        0, 0, 0, 0
+    )::limit_case;
+END
+$$;
+
+-- A working order that a price has touched, of which p_added lots add at p_price now. It is no new order: it was sent
+-- once, so that rate, duplicates and the collar are behind it.
+CREATE OR REPLACE FUNCTION working_limit_case(
+    p_order orders, p_position positions, p_added numeric, p_price numeric
+) RETURNS limit_case
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_turns boolean := held_against(p_position, p_order.side) > 0;
+BEGIN
+    RETURN ROW(
+        p_order.side, p_order.order_type, p_order.quantity, p_added, p_price, NULL, NULL, NULL, NULL,
+        coalesce(
+            p_order.stop_loss,
+            CASE WHEN p_order.contingency = 'oto_parent' THEN (
+                SELECT o.stop_price FROM orders AS o
+                WHERE o.user_id = p_order.user_id AND o.id = ANY (p_order.linked_order_ids)
+                    AND o.contingency = 'bracket_exit' AND o.stop_price IS NOT NULL
+            ) END,
+            CASE WHEN NOT v_turns THEN p_position.stop_loss END
+        ),
+        false, 0, NULL, p_position.id IS NULL OR v_turns, CASE WHEN v_turns THEN p_position.id END, 0, 0, 0, 0
+    )::limit_case;
+END
+$$;
+
+-- The refusal of the limit that p_facts names, in words that say what to do.
+CREATE OR REPLACE FUNCTION broken_limit(
+    p_account accounts, p_terms order_terms, p_case limit_case, p_facts limit_facts
+) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN CASE p_facts.broken
+        WHEN 'restricted_symbols' THEN limit_refused(
+            p_facts.broken, 'symbol', p_terms.symbol, 'a symbol that you may trade',
+            format('You may not add to %s; you may close what you hold. Trade another symbol.', p_terms.symbol)
+        )
+        WHEN 'stop_loss_required' THEN limit_refused(
+            p_facts.broken, 'stop_loss', NULL, 'required',
+            'Your orders need a stop loss. Send the order again with one.'
+        )
+        WHEN 'stop_loss_min_percent' THEN limit_refused(
+            p_facts.broken, 'stop_loss', p_case.stop_loss::text,
+            format('at least %s percent from %s', p_terms.stop_loss_min_percent, p_case.price),
+            format('Your stop loss must be at least %s percent away from the price; move it further away.',
+                p_terms.stop_loss_min_percent)
+        )
+        WHEN 'stop_loss_max_percent' THEN limit_refused(
+            p_facts.broken, 'stop_loss', p_case.stop_loss::text,
+            format('at most %s percent from %s', p_terms.stop_loss_max_percent, p_case.price),
+            format('Your stop loss may be at most %s percent away from the price; move it closer.',
+                p_terms.stop_loss_max_percent)
+        )
+        WHEN 'price_collar_percent' THEN limit_refused(
+            p_facts.broken, CASE WHEN p_case.limit_price IS NULL THEN 'stop_price' ELSE 'limit_price' END,
+            coalesce(p_case.limit_price, p_case.stop_price)::text,
+            format('at most %s percent from the quote', p_terms.price_collar_percent),
+            format('The price lies %s percent away from the quote, at most %s are allowed. Check the price.',
+                round(p_facts.collar_deviation, 2), p_terms.price_collar_percent)
+        )
+        WHEN 'duplicate_window_ms' THEN limit_refused(
+            p_facts.broken, 'duplicate_window_ms', trim_scale(p_facts.duplicate_age_ms)::text,
+            'at least ' || p_terms.duplicate_window_ms,
+            format('The same order was taken less than %s ms ago. If you mean a second one, send it again after that.',
+                p_terms.duplicate_window_ms)
+        )
+        WHEN 'order_rate_limit' THEN limit_violation(
+            p_facts.broken, p_facts.recent_orders + p_case.orders, p_terms.order_rate_limit,
+            format('orders in %s s; send fewer', p_terms.order_rate_window_s)
+        )
+        WHEN 'max_order_quantity' THEN limit_violation(
+            p_facts.broken, p_case.order_quantity, p_terms.max_order_quantity,
+            'lots an order; reduce the quantity', 'quantity'
+        )
+        WHEN 'max_order_notional' THEN limit_violation(
+            p_facts.broken, p_facts.order_notional, p_terms.max_order_notional,
+            p_account.currency || ' of value an order; reduce the quantity', 'quantity'
+        )
+        WHEN 'max_positions' THEN limit_violation(
+            p_facts.broken, p_case.open_positions + 1, p_terms.max_positions, 'open positions; close one first'
+        )
+        WHEN 'max_position_size' THEN limit_violation(
+            p_facts.broken, p_facts.held, p_terms.max_position_size,
+            'lots of ' || p_terms.symbol || '; reduce the quantity'
+        )
+        WHEN 'max_exposure' THEN limit_violation(
+            p_facts.broken, p_facts.exposure, p_terms.max_exposure,
+            p_account.currency || ' of exposure; reduce the quantity or close a position'
+        )
+        WHEN 'max_concentration_percent' THEN limit_violation(
+            p_facts.broken, round(p_facts.symbol_exposure * 100 / p_facts.exposure, 2),
+            p_terms.max_concentration_percent,
+            format('percent of your exposure in one symbol; reduce the quantity of %s', p_terms.symbol)
+        )
+        WHEN 'daily_trade_limit' THEN limit_violation(
+            p_facts.broken, p_facts.trades + 1, p_terms.daily_trade_limit,
+            'trades a day; trade again when the next one begins'
+        )
+        WHEN 'max_daily_loss' THEN limit_violation(
+            p_facts.broken, round_money(p_facts.loss, p_account.currency), p_terms.max_daily_loss,
+            p_account.currency || ' of loss a day; you may close positions'
+        )
+        ELSE limit_violation(
+            p_facts.broken, round(p_facts.drawdown_percent, 2), p_terms.max_drawdown_percent,
+            'percent below your highest equity; you may close positions'
+        )
+    END;
+END
+$$;
+
+-- A limit that is a number that must not be exceeded. p_field: of the request where changing it would do, else the
+-- limit's own name.
+CREATE OR REPLACE FUNCTION limit_violation(
+    p_limit text, p_value numeric, p_bound numeric, p_unit text, p_field text DEFAULT NULL
+) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT limit_refused(
+        p_limit, coalesce(p_field, p_limit), p_value::text, 'at most ' || p_bound,
+        format('Your limit is %s %s.', p_bound, p_unit)
+    )
+$$;
+
+CREATE OR REPLACE FUNCTION limit_refused(
+    p_limit text, p_field text, p_value text, p_constraint text, p_message text
+) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT refusal(
+        'RISK_LIMIT_VIOLATION', p_message, p_field, p_value, p_constraint, jsonb_build_object('limit', p_limit)
+    )
+$$;
+
+-- The forms without a case were of an earlier release.
+DROP FUNCTION IF EXISTS limit_refusal(accounts, order_terms, text, numeric, boolean, bigint, numeric, timestamptz);
+DROP FUNCTION IF EXISTS limit_violation(text, numeric, numeric, text);
+DROP FUNCTION IF EXISTS realized_since(uuid, uuid, timestamptz);
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'limit_refusal(accounts, order_terms, limit_case, timestamptz)',
+        'order_figures(accounts, order_terms, limit_case, timestamptz)',
+        'recent_orders(accounts, order_terms, limit_case, timestamptz)',
+        'held_lots(accounts, order_terms, limit_case)',
+        'exposure_with(accounts, order_terms, limit_case, numeric, timestamptz)',
+        'day_so_far(accounts, order_terms, limit_case, timestamptz)',
+        'new_limit_case(jsonb, positions, numeric, numeric, numeric)',
+        'working_limit_case(orders, positions, numeric, numeric)',
+        'broken_limit(accounts, order_terms, limit_case, limit_facts)',
+        'limit_violation(text, numeric, numeric, text, text)',
+        'limit_refused(text, text, text, text, text)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO trading_readers', v_function);
+    END LOOP;
+END
+$$;

@@ -1,0 +1,196 @@
+-- Working off a wind-down, account by account, by whoever executes triggers.
+
+-- Take a lease on up to `limit` accounts that are due, the longest waiting first. request {version: 1, holder, limit,
+-- lease_ms} -> [{wind_down_id, user_id, account_id, fencing}]
+CREATE OR REPLACE FUNCTION claim_wind_downs(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_at CONSTANT timestamptz := clock_timestamp();
+    v_claimed jsonb;
+BEGIN
+    PERFORM check_request_version(request);
+    WITH free AS MATERIALIZED (
+        SELECT w.user_id, w.account_id, w.wind_down_id
+        FROM wind_down_accounts AS w
+        WHERE w.done_at IS NULL AND w.due_at <= v_at AND (w.lease_expires_at IS NULL OR w.lease_expires_at <= v_at)
+        ORDER BY w.due_at, w.account_id
+        LIMIT (request ->> 'limit')::integer
+        FOR UPDATE SKIP LOCKED
+    ), leased AS (
+        UPDATE wind_down_accounts AS w SET
+            lease_holder = (request ->> 'holder')::uuid,
+            lease_fencing = w.lease_fencing + 1,
+            lease_expires_at = v_at + (request ->> 'lease_ms')::integer * interval '1 millisecond',
+            attempts = w.attempts + 1
+        FROM free AS f
+        WHERE w.user_id = f.user_id AND w.account_id = f.account_id AND w.wind_down_id = f.wind_down_id
+        RETURNING w.*
+    )
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+        'wind_down_id', l.wind_down_id, 'user_id', l.user_id, 'account_id', l.account_id, 'fencing', l.lease_fencing
+    ) ORDER BY l.due_at, l.account_id), '[]') INTO v_claimed
+    FROM leased AS l;
+    RETURN v_claimed;
+END
+$$;
+
+-- One step, one transaction: first all working orders of the scope are canceled; then, to flatten, one position is
+-- closed at the market, the oldest that can be closed now. What somebody else has done meanwhile is not done again.
+-- request {version: 1, wind_down_id, user_id, account_id, holder, fencing, lease_ms, request_id?}
+-- -> {state, orders_canceled, positions_closed, sequence: the event's, NULL without one}
+--   more: there may be more to do; the lease is renewed. done: nothing is left. lost: another worker has the lease.
+--   waiting: what is left cannot be closed now, and is due again in a minute.
+CREATE OR REPLACE FUNCTION wind_down_step(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_account accounts;
+    v_at timestamptz;
+    v_work wind_down_accounts;
+    v_wind_down wind_downs;
+    v_canceled jsonb;
+    v_closed uuid;
+    v_state text := 'more';
+BEGIN
+    PERFORM check_request_version(request);
+    v_account := lock_account((request ->> 'user_id')::uuid, (request ->> 'account_id')::uuid);
+    v_at := clock_timestamp();
+    SELECT * INTO v_work FROM wind_down_accounts AS w
+    WHERE w.user_id = v_account.user_id AND w.account_id = v_account.id
+        AND w.wind_down_id = (request ->> 'wind_down_id')::uuid AND w.done_at IS NULL
+        AND w.lease_holder = (request ->> 'holder')::uuid AND w.lease_fencing = (request ->> 'fencing')::bigint
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN jsonb_build_object('state', 'lost', 'orders_canceled', 0, 'positions_closed', 0, 'sequence', NULL);
+    END IF;
+    SELECT * INTO STRICT v_wind_down FROM wind_downs AS w WHERE w.id = v_work.wind_down_id;
+    v_canceled := cancel_for_wind_down(request, v_account, v_wind_down, v_at);
+    IF v_canceled = '[]' AND v_wind_down.action = 'flatten' THEN
+        v_closed := close_for_wind_down(request, v_account, v_wind_down, v_at);
+    END IF;
+    IF v_canceled = '[]' AND v_closed IS NULL THEN
+        v_state := CASE WHEN left_to_flatten(v_account, v_wind_down) THEN 'waiting' ELSE 'done' END;
+    END IF;
+    UPDATE wind_down_accounts AS w SET
+        orders_canceled = w.orders_canceled + jsonb_array_length(v_canceled),
+        positions_closed = w.positions_closed + (v_closed IS NOT NULL)::integer,
+        done_at = CASE v_state WHEN 'done' THEN v_at END,
+        due_at = CASE v_state WHEN 'waiting' THEN v_at + interval '1 minute' ELSE w.due_at END,
+        lease_expires_at = CASE v_state
+            WHEN 'more' THEN v_at + (request ->> 'lease_ms')::integer * interval '1 millisecond'
+        END
+    WHERE w.user_id = v_work.user_id AND w.account_id = v_work.account_id AND w.wind_down_id = v_work.wind_down_id;
+    RETURN jsonb_build_object(
+        'state', v_state, 'orders_canceled', jsonb_array_length(v_canceled),
+        'positions_closed', (v_closed IS NOT NULL)::integer, 'sequence', (
+            SELECT nullif(a.last_sequence, v_account.last_sequence) FROM accounts AS a
+            WHERE a.user_id = v_account.user_id AND a.id = v_account.id
+        )
+    );
+END
+$$;
+
+-- Cancels the working orders of the scope, with audit and one event; the orders as the event tells them.
+CREATE OR REPLACE FUNCTION cancel_for_wind_down(
+    request jsonb, p_account accounts, p_wind_down wind_downs, p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_order_ids uuid [];
+    v_canceled jsonb;
+BEGIN
+    v_order_ids := ARRAY(
+        SELECT o.id FROM orders AS o
+        WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
+            AND o.status IN ('new', 'triggered', 'partially_filled')
+            AND (p_wind_down.symbol IS NULL OR o.symbol = p_wind_down.symbol)
+        ORDER BY o.id
+    );
+    IF v_order_ids = '{}' THEN
+        RETURN '[]';
+    END IF;
+    v_canceled := cancel_audited_orders(
+        p_account, v_order_ids, jsonb_build_object('actor', 'platform', 'wind_down_id', p_wind_down.id),
+        p_wind_down.reason, p_at, NULL
+    );
+    UPDATE accounts SET last_sequence = last_sequence + 1 WHERE user_id = p_account.user_id AND id = p_account.id;
+    PERFORM append_event(
+        p_account, p_account.last_sequence + 1, 'orders.canceled', jsonb_build_object('orders', v_canceled),
+        request ->> 'request_id', p_at
+    );
+    PERFORM settle_canceled(request, p_account, v_order_ids, p_at);
+    RETURN v_canceled;
+END
+$$;
+
+-- Closes the oldest position of the scope whose market is open and whose quote is fresh; its id, NULL for none.
+CREATE OR REPLACE FUNCTION close_for_wind_down(
+    request jsonb, p_account accounts, p_wind_down wind_downs, p_at timestamptz
+) RETURNS uuid
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_position positions;
+    v_terms order_terms;
+    v_fill order_fill;
+    v_side text;
+BEGIN
+    SELECT p.* INTO v_position
+    FROM positions AS p
+    INNER JOIN order_terms AS t
+        ON p.user_id = t.user_id AND p.account_id = t.account_id AND p.symbol = t.symbol
+    WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
+        AND (p_wind_down.symbol IS NULL OR p.symbol = p_wind_down.symbol)
+        AND (t.trade_always OR market_is_open(t.calendar, p_at))
+        AND quote_is_fresh(t, p_at)
+    ORDER BY p.id
+    LIMIT 1
+    FOR NO KEY UPDATE OF p;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    SELECT * INTO STRICT v_terms FROM order_terms AS t
+    WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = v_position.symbol;
+    v_side := CASE v_position.side WHEN 'long' THEN 'sell' ELSE 'buy' END;
+    v_fill := price_order(
+        v_terms, v_side, v_position.quantity, p_account.id || ':' || v_position.id,
+        NOT market_is_open(v_terms.calendar, p_at)
+    );
+    v_fill.commission := charged_commission(p_account, v_terms, v_position.quantity, p_at);
+    PERFORM book_filled_order(jsonb_build_object(
+        'symbol', v_position.symbol, 'order_type', 'market', 'side', v_side, 'quantity', v_position.quantity,
+        'time_in_force', 'ioc', 'reduce_only', true, 'component_name', 'wind_down', 'actor', 'platform',
+        'position_id', v_position.id, 'request_id', request -> 'request_id',
+        'notice', jsonb_build_object('reason', p_wind_down.reason)
+    ), p_account, v_terms, v_fill, v_position, NULL, p_at);
+    RETURN v_position.id;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION left_to_flatten(p_account accounts, p_wind_down wind_downs) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN p_wind_down.action = 'flatten' AND EXISTS (
+        SELECT FROM positions AS p
+        WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
+            AND (p_wind_down.symbol IS NULL OR p.symbol = p_wind_down.symbol)
+    );
+END
+$$;
+
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY[
+        'claim_wind_downs(jsonb)',
+        'wind_down_step(jsonb)',
+        'cancel_for_wind_down(jsonb, accounts, wind_downs, timestamptz)',
+        'close_for_wind_down(jsonb, accounts, wind_downs, timestamptz)',
+        'left_to_flatten(accounts, wind_downs)'
+    ]::regprocedure [] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END LOOP;
+END
+$$;
+GRANT EXECUTE ON FUNCTION claim_wind_downs(jsonb) TO function_triggers;
+GRANT EXECUTE ON FUNCTION wind_down_step(jsonb) TO function_triggers;

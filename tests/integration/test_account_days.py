@@ -1,0 +1,212 @@
+"""The days of an account: opened by its first business, at its own boundary; what counts from them, and is verified."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.kit import MigratedTemplate, User
+from tests.kit.operators import act, operator_request
+from tests.kit.orders import Market
+
+ZONES = ("UTC", "America/New_York", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia")
+
+
+@pytest.fixture(scope="module")
+def shared(migrated: MigratedTemplate) -> Iterator[Market]:
+    scratch = migrated.clone()
+    try:
+        with Market.opened(scratch) as market:
+            yield market
+    finally:
+        scratch.drop()
+
+
+@pytest.fixture
+def market(shared: Market) -> Iterator[Market]:
+    shared.prepare()
+    yield shared
+    assert shared.book_faults() == []
+
+
+def days(market: Market, user: User) -> list[dict[str, Any]]:
+    return sorted(market.rows("account_days", user), key=lambda row: row["starts_at"])
+
+
+def end_day(market: Market, user: User) -> None:
+    """Let the account's day have ended an hour ago, as if it had begun a day before that."""
+    for statement in (
+        "UPDATE account_days SET starts_at = starts_at - interval '2 days', opened_at = opened_at - interval '2 days', "
+        "ends_at = ends_at - interval '2 days' WHERE user_id = %(user)s",
+        "UPDATE accounts SET day_ends_at = day_ends_at - interval '2 days' WHERE user_id = %(user)s",
+    ):
+        market.execute(statement, {"user": user.user_id})
+
+
+class TestBoundaries:
+    @pytest.mark.parametrize(
+        ("zone", "hour", "at", "day", "starts_at", "ends_at"),
+        [
+            ("UTC", 0, "2026-03-08T00:00:00", "2026-03-08", "2026-03-08T00:00:00", "2026-03-09T00:00:00"),
+            ("UTC", 0, "2026-03-07T23:59:59", "2026-03-07", "2026-03-07T00:00:00", "2026-03-08T00:00:00"),
+            # 17:00 in New York, in a night in which its clocks go forward: a day of 23 hours
+            ("America/New_York", 17, "2026-03-08T03:00:00", "2026-03-07", "2026-03-07T22:00:00", "2026-03-08T21:00:00"),
+            # and in one in which they go back: of 25
+            ("America/New_York", 17, "2026-11-01T03:00:00", "2026-10-31", "2026-10-31T21:00:00", "2026-11-01T22:00:00"),
+        ],
+    )
+    def test_a_day_begins_at_its_hour_in_its_zone(
+        self, market: Market, zone: str, hour: int, at: str, day: str, starts_at: str, ends_at: str
+    ) -> None:
+        (found,) = market.execute(
+            "SELECT day::text, starts_at AT TIME ZONE 'UTC', ends_at AT TIME ZONE 'UTC' "
+            "FROM day_bounds(%s, %s, %s::timestamp AT TIME ZONE 'UTC')",
+            (zone, hour, at),
+        )
+
+        assert found == (day, datetime.fromisoformat(starts_at), datetime.fromisoformat(ends_at))
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        zone=st.sampled_from(ZONES),
+        hour=st.integers(0, 23),
+        at=st.integers(1_577_836_800, 1_893_456_000),
+    )
+    def test_each_moment_lies_in_one_day_and_days_meet(self, shared: Market, zone: str, hour: int, at: int) -> None:
+        moment = datetime.fromtimestamp(at, UTC)
+        (bounds,) = shared.execute(
+            "SELECT b.starts_at, b.ends_at, n.starts_at FROM day_bounds(%(zone)s, %(hour)s, %(at)s) AS b "
+            "CROSS JOIN LATERAL day_bounds(%(zone)s, %(hour)s, b.ends_at) AS n",
+            {"zone": zone, "hour": hour, "at": moment},
+        )
+
+        starts_at, ends_at, next_starts_at = bounds
+        assert starts_at <= moment < ends_at
+        assert next_starts_at == ends_at
+
+
+class TestOpening:
+    def test_the_first_business_opens_the_day_and_the_next_finds_it(self, market: Market) -> None:
+        user = market.user(balance=1000)  # a deposit
+
+        (day,) = days(market, user)
+        assert (day["start_balance"], day["start_equity"], day["transferred"]) == (0, 0, 1000)
+        assert day["peak_equity"] == 1000
+        market.trade(user, quantity="0.1")
+        assert days(market, user) == [day]
+        assert market.account(user)["day_ends_at"] == day["ends_at"]
+
+    def test_a_new_day_begins_with_what_positions_are_worth_then(self, market: Market) -> None:
+        user = market.user(balance=100_000)
+        market.trade(user)  # stands at -26
+        end_day(market, user)
+
+        market.quote("EURUSD", "1.0900", "1.0902")
+        market.cancel_all(user)
+
+        old, new = days(market, user)
+        assert (new["start_balance"], new["start_equity"]) == (100_000, Decimal("98974.00"))
+        assert new["starts_at"] >= old["ends_at"]
+        assert new["ledger_version"] == 2
+
+    def test_it_opens_where_a_quote_is_missing(self, market: Market) -> None:
+        user = market.user(balance=100_000)
+        market.trade(user)
+        end_day(market, user)
+        market.execute("DELETE FROM quotes")
+
+        market.cancel_all(user)
+
+        assert days(market, user)[1]["start_equity"] == 100_000
+
+    def test_a_changed_boundary_holds_from_the_next_day_on(self, market: Market) -> None:
+        user = market.user()
+        market.execute(
+            "UPDATE risk_settings SET day_time_zone = 'America/New_York', day_start_hour = 17 WHERE user_id = %s",
+            (user.user_id,),
+        )
+        market.trade(user)
+        assert len(days(market, user)) == 1
+        end_day(market, user)
+
+        market.trade(user)
+
+        old, new = days(market, user)
+        assert new["ends_at"].astimezone(UTC).hour in (21, 22)
+        assert new["starts_at"] >= old["ends_at"]
+
+
+class TestWhatCounts:
+    def test_a_loss_of_yesterday_does_not_count_and_one_since_does(self, market: Market) -> None:
+        user = market.user(risk={"max_daily_loss": 1000, "price_collar_percent": None})
+        market.trade(user)  # a lot at 1.10026
+        market.quote("EURUSD", "1.0900", "1.0902")
+        assert market.trade(user)["details"]["limit"] == "max_daily_loss"
+        end_day(market, user)
+
+        assert market.trade(user, quantity="0.01")["outcome"] == "filled"
+        market.quote("EURUSD", "1.0803", "1.0805")
+        assert market.trade(user, quantity="0.01")["outcome"] == "filled"
+        market.quote("EURUSD", "1.0798", "1.0800")
+        assert market.trade(user, quantity="0.01")["details"]["limit"] == "max_daily_loss"
+
+    def test_what_comes_in_and_goes_out_is_neither_loss_nor_profit(self, market: Market) -> None:
+        user = market.user(balance=10_000, risk={"max_daily_loss": 100, "max_drawdown_percent": 10})
+
+        act(market.owner, "withdraw", operator_request(user, amount="5000"))
+
+        assert market.trade(user, quantity="0.1")["outcome"] == "filled"
+        assert days(market, user)[0]["peak_equity"] == 5000
+
+    def test_the_peak_is_the_highest_equity_that_an_order_has_seen(self, market: Market) -> None:
+        user = market.user(balance=10_000, risk={"max_drawdown_percent": 20})
+        market.trade(user)
+        # given 10 percent of profit, seen by an order, of which 20 percent of the peak are lost
+        market.quote("EURUSD", "1.11026", "1.11046")
+        market.trade(user, quantity="0.01")
+        assert days(market, user)[0]["peak_equity"] == 11_000
+
+        market.quote("EURUSD", "1.0884", "1.0886")
+        denied = market.trade(user, quantity="0.01")
+
+        assert denied["details"]["limit"] == "max_drawdown_percent"
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("UPDATE account_days SET start_balance = start_balance + 1 WHERE user_id = %s", "the ledger had"),
+        ("UPDATE account_days SET transferred = 7 WHERE user_id = %s", "the ledger sums to"),
+        ("UPDATE account_days SET peak_equity = -1 WHERE user_id = %s", "below what it began with"),
+        ("UPDATE accounts SET day_ends_at = day_ends_at + interval '1 h' WHERE user_id = %s", "the last one at"),
+        ("DELETE FROM account_days WHERE user_id = %s", "the last one at"),
+    ],
+)
+def test_books_that_tell_of_another_day_are_found(shared: Market, statement: str, problem: str) -> None:
+    user = shared.user()
+    with shared.owner.transaction(force_rollback=True):
+        shared.execute(statement, (user.user_id,))
+
+        assert any(problem in found for _, _, found in shared.book_faults())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE risk_settings SET max_positions = 4 WHERE user_id = %s",
+        "UPDATE risk_changes SET after = '{\"max_positions\": 4}' WHERE user_id = %s",
+        "DELETE FROM risk_changes WHERE user_id = %s",
+    ],
+)
+def test_limits_that_no_change_made_are_found(shared: Market, statement: str) -> None:
+    user = shared.user()
+    act(shared.owner, "change_risk_settings", operator_request(user, limits={"max_positions": 3}))
+    assert shared.book_faults() == []
+    with shared.owner.transaction(force_rollback=True):
+        shared.execute(statement, (user.user_id,))
+
+        assert shared.book_faults() != []

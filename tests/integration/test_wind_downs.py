@@ -1,0 +1,248 @@
+"""Winding down after trading was stopped: orders canceled and positions closed, account by account, whatever fails."""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.kit import MigratedTemplate, User
+from tests.kit.kill_switch import Officer
+from tests.kit.orders import Market, details_of, raises_sqlstate, stale_time
+from tests.kit.ticks import call
+
+
+@pytest.fixture(scope="module")
+def shared(migrated: MigratedTemplate) -> Iterator[Market]:
+    """One database for the module; its books must hold after all tests."""
+    with Market.checked(migrated) as market:
+        yield market
+
+
+@pytest.fixture
+def market(shared: Market) -> Market:
+    shared.prepare()
+    return shared
+
+
+@pytest.fixture
+def officer(market: Market) -> Iterator[Officer]:
+    # What other tests have left undone is no work of this one's.
+    market.execute("UPDATE wind_down_accounts SET done_at = clock_timestamp() WHERE done_at IS NULL")
+    with Officer.opened(market) as officer:
+        yield officer
+
+
+@pytest.fixture
+def trader(market: Market) -> User:
+    """With a position and a resting order in two symbols."""
+    user = market.user()
+    for symbol, limit_price in (("EURUSD", "1.0500"), ("USDJPY", "140.000")):
+        market.trade(user, symbol=symbol)
+        market.place(user, symbol=symbol, limit_price=limit_price)
+    return user
+
+
+def held(market: Market, user: User) -> set[str]:
+    return {row["symbol"] for row in market.rows("positions", user) if row["status"] == "open"}
+
+
+def working(market: Market, user: User) -> set[str]:
+    return {row["symbol"] for row in market.rows("orders", user) if row["status"] == "new"}
+
+
+def account(user: User) -> dict[str, str]:
+    return {"account_id": str(user.account_id)}
+
+
+def progress(officer: Officer, wind_down: dict[str, Any]) -> dict[str, Any]:
+    row = officer.states.execute("SELECT get_wind_down(%s)", (wind_down["answer"]["wind_down_id"],)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+class TestWhatItEnds:
+    def test_to_flatten_cancels_all_orders_and_closes_all_positions(
+        self, market: Market, officer: Officer, trader: User
+    ) -> None:
+        officer.set_state("account", "halted", **account(trader))
+
+        started = officer.wind_down("account", **account(trader))
+        states = officer.work()
+
+        assert states == ["more", "more", "more", "done"]
+        assert (held(market, trader), working(market, trader)) == (set(), set())
+        done = progress(officer, started)
+        assert (done["accounts"], done["done"], done["orders_canceled"], done["positions_closed"]) == (1, 1, 2, 2)
+        assert done["finished"]
+
+    def test_to_cancel_orders_leaves_positions(self, market: Market, officer: Officer, trader: User) -> None:
+        officer.set_state("account", "reducing", **account(trader))
+
+        officer.wind_down("account", "cancel_orders", **account(trader))
+        officer.work()
+
+        assert (held(market, trader), working(market, trader)) == ({"EURUSD", "USDJPY"}, set())
+
+    def test_of_a_symbol_only_that_ends_and_of_all_accounts(
+        self, market: Market, officer: Officer, trader: User
+    ) -> None:
+        other = market.user()
+        market.trade(other)
+        officer.set_state("symbol", "halted", symbol="EURUSD")
+
+        officer.wind_down("symbol", symbol="EURUSD")
+        officer.work()
+
+        assert (held(market, trader), working(market, trader)) == ({"USDJPY"}, {"USDJPY"})
+        assert held(market, other) == set()
+
+    def test_what_children_hold_ends_with_their_parent(self, market: Market, officer: Officer) -> None:
+        # given a bracket whose entry rests
+        user = market.user()
+        market.place(user, stop_loss="1.0400", take_profit="1.0600")
+        officer.set_state("platform", "halted")
+
+        officer.wind_down("platform", "cancel_orders")
+        officer.work()
+
+        assert working(market, user) == set()
+
+    def test_each_step_is_audited_and_told_with_the_reason(
+        self, market: Market, officer: Officer, trader: User
+    ) -> None:
+        officer.set_state("account", "halted", **account(trader))
+        before = market.account(trader)["last_sequence"]
+
+        officer.wind_down("account", reason="Prices cannot be trusted", **account(trader))
+        officer.work()
+
+        events = [row["event_type"] for row in market.rows("events", trader) if row["sequence"] > before]
+        reasons = [row["reason"] for row in market.rows("order_audit_log", trader) if row["reason"]]
+        assert events == ["orders.canceled", "order.filled", "order.filled"]
+        assert reasons.count("Prices cannot be trusted") >= 4
+
+
+class TestWhatWaits:
+    def test_a_closed_market_keeps_the_rest_until_it_opens(
+        self, market: Market, officer: Officer, trader: User
+    ) -> None:
+        # given
+        officer.set_state("account", "halted", **account(trader))
+        market.quote("EURUSD", "1.1000", "1.1002", stale_time())
+        started = officer.wind_down("account", **account(trader))
+
+        # when
+        states = officer.work()
+
+        # then what can be closed is, and the rest is due again in a minute
+        assert states[-1] == "waiting"
+        assert held(market, trader) == {"EURUSD"}
+        assert officer.claim() == []
+        assert (progress(officer, started)["waiting"], progress(officer, started)["finished"]) == (1, False)
+
+        # and when there is a price again
+        market.quote("EURUSD", "1.1000", "1.1002")
+        market.execute("UPDATE wind_down_accounts SET due_at = clock_timestamp() WHERE done_at IS NULL")
+        assert officer.work() == ["more", "done"]
+        assert held(market, trader) == set()
+
+    def test_what_somebody_else_has_done_meanwhile_is_not_done_again(
+        self, market: Market, officer: Officer, trader: User
+    ) -> None:
+        officer.set_state("account", "halted", **account(trader))
+        officer.wind_down("account", **account(trader))
+        market.cancel_all(trader)
+        for position in market.rows("positions", trader):
+            market.close_out(trader, position["id"])
+
+        assert officer.work() == ["done"]
+
+    def test_a_worker_that_lost_its_lease_does_nothing(self, market: Market, officer: Officer, trader: User) -> None:
+        # given one that died with its lease, and one that took over
+        officer.set_state("account", "halted", **account(trader))
+        officer.wind_down("account", **account(trader))
+        (late,) = officer.claim(lease_ms=0)
+        (current,) = officer.claim(uuid.uuid4())
+
+        assert late["fencing"] < current["fencing"]
+        assert officer.step(late)["state"] == "lost"
+        assert working(market, trader) == {"EURUSD", "USDJPY"}
+
+    def test_two_workers_share_the_accounts(self, market: Market, officer: Officer) -> None:
+        users = [market.user() for _ in range(3)]
+        for user in users:
+            market.trade(user)
+        officer.set_state("symbol", "halted", symbol="EURUSD")
+        officer.wind_down("symbol", symbol="EURUSD")
+
+        first, second = officer.claim(), officer.claim(uuid.uuid4())
+
+        assert {str(user.account_id) for user in users} <= {row["account_id"] for row in first}
+        assert second == []
+
+
+class TestStarting:
+    def test_while_trading_is_active_it_is_refused(self, officer: Officer, trader: User) -> None:
+        with raises_sqlstate("TR010") as caught:
+            officer.wind_down("account", **account(trader))
+
+        assert details_of(caught.value)["field"] == "trading_state"
+
+    def test_a_halted_platform_lets_a_symbol_be_wound_down(self, officer: Officer, trader: User) -> None:
+        officer.set_state("platform", "halted")
+
+        assert officer.wind_down("account", **account(trader))["answer"]["accounts"] == 1
+
+    def test_a_preview_counts_and_changes_nothing(self, market: Market, officer: Officer, trader: User) -> None:
+        officer.set_state("account", "halted", **account(trader))
+
+        counted = call(
+            officer.states, "preview_wind_down", officer.request("account", action="flatten", **account(trader))
+        )
+
+        assert counted == {"accounts": 1, "working_orders": 2, "open_positions": 2}
+        assert officer.claim() == []
+        assert working(market, trader) == {"EURUSD", "USDJPY"}
+
+    def test_a_repeat_starts_nothing_more(self, officer: Officer, trader: User) -> None:
+        officer.set_state("account", "halted", **account(trader))
+        request = officer.request("account", action="flatten", **account(trader))
+
+        first = call(officer.states, "start_wind_down", request)
+        again = call(officer.states, "start_wind_down", request)
+
+        assert again == {"replayed": True, "answer": first["answer"]}
+        with raises_sqlstate("TR003"):
+            call(officer.states, "start_wind_down", request | {"request_hash": "other"})
+        assert len(officer.claim()) == 1
+
+    def test_the_platform_s_audit_tells_of_it(self, market: Market, officer: Officer, trader: User) -> None:
+        officer.set_state("account", "halted", **account(trader))
+
+        started = officer.wind_down("account", **account(trader))["answer"]
+
+        ((actor, details),) = market.execute(
+            "SELECT actor, details FROM platform_audit_log WHERE action = 'WIND_DOWN_STARTED' "
+            "ORDER BY version DESC LIMIT 1"
+        )
+        assert (actor, details["wind_down_id"]) == (str(officer.user_id), started["wind_down_id"])
+
+    @pytest.mark.parametrize(
+        ("fault", "field"),
+        [
+            ({"action": "sell"}, "action"),
+            ({"action": None}, "action"),
+            ({"reason": ""}, "reason"),
+            ({"scope": "x"}, "scope"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused_by_its_field(
+        self, officer: Officer, fault: dict[str, Any], field: str
+    ) -> None:
+        officer.set_state("platform", "halted")
+
+        with raises_sqlstate("TR006") as caught:
+            call(officer.states, "start_wind_down", officer.request("platform", action="flatten") | fault)
+
+        assert details_of(caught.value)["field"] == field
