@@ -14,10 +14,12 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
+from psycopg.types.json import Jsonb
 
+from tests.kit.builders import order_body
 from tests.kit.fuzz import Sent, fitting, permissions, sample, send, token_of, unfitting
 from tests.kit.openapi import Described, operations
-from tests.kit.traders import Trader, Traders, exact
+from tests.kit.traders import Trader, Traders, exact, execute
 
 bounded = settings(
     max_examples=25,
@@ -26,6 +28,8 @@ bounded = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
+# What stops trading or winds it down.
+STOPPING = {"/api/v1/risk/trading-state", "/api/v1/risk/wind-downs"}
 # A limit in EURUSD that the market does not reach.
 FAR_BELOW = "0.50000"
 RESTING = {"symbol": "EURUSD", "order_type": "LIMIT", "price": FAR_BELOW, "quantity": "0.1"}
@@ -62,7 +66,11 @@ class Caller:
             "kind": ["reserved_concurrency"],
             "target": ["no-function"],
             "tier": self.ids["tiers"],
-        } | ({"id": self.ids[found[1]]} if found else {})
+            # Of an account that nobody trades on, never of the platform or a symbol.
+            "scope": ["account"],
+            **({"account_id": self.ids["halted"]} if described.path in STOPPING else {}),
+            **({"id": self.ids[found[1]]} if found else {}),
+        }
 
     def send(self, sent: Sent, **claims: object) -> httpx.Response:
         """The answer to a request, with a token that has other claims; None leaves a claim out."""
@@ -88,12 +96,47 @@ def new_caller(traders: Traders, tier: str) -> Caller:
         "settings": [str(traders.new().account_id)],
         # One that nobody trades in, whose limits no other caller has changed.
         "tiers": [tier],
+        "halted": [halted_account(traders)],
+        **alert_about(trader),
+        # One that there is not: it would have to be started by a confirmation.
+        "wind-downs": [str(uuid.uuid4())],
     }
     caller = Caller(trader, token_of(trader), ids)
     kept = {"kind": "reserved_concurrency", "target": f"of-{trader.user_id}", "seconds": 3600, "reason": "a test"}
     started = caller.send(Sent("POST", "/api/v1/risk/interventions", (), {}, json.dumps(kept).encode()))
     ids["interventions"] = [exact(started)["id"]]
     return caller
+
+
+def halted_account(traders: Traders) -> str:
+    """An account whose trading was stopped, by whoever has the database."""
+    halted = traders.new()
+    request = {
+        "version": 1,
+        "scope": "account",
+        "account_id": str(halted.account_id),
+        "trading_state": "halted",
+        "reason": "a test",
+        "actor": "tests",
+        "idempotency_key": str(halted.account_id),
+        "request_hash": "hash",
+    }
+    execute(halted.system, "SELECT set_trading_state(%s)", Jsonb(request))
+    return str(halted.account_id)
+
+
+def alert_about(trader: Trader) -> dict[str, list[str]]:
+    """An open alert, and its incident."""
+    reading = {"rule": "MARGIN_WATCH_SILENT", "subject": str(trader.user_id), "verdict": "breached", "value": 400}
+    readings = {"version": 1, "samples": [], "readings": [reading | {"samples": 1}]}
+    execute(trader.system, "SELECT record_readings(%s)", Jsonb(readings))
+    (found,) = execute(
+        trader.system,
+        "SELECT a.id AS alert_id, i.id AS incident_id FROM alerts AS a INNER JOIN incidents AS i ON i.alert_id = a.id "
+        "WHERE a.subject = %s",
+        str(trader.user_id),
+    )
+    return {"alerts": [str(found["alert_id"])], "incidents": [str(found["incident_id"])]}
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +184,14 @@ def test_what_does_not_fit_is_refused(caller: Caller, described: Described) -> N
 def test_its_own_example_is_taken(untouched: Caller, described: Described) -> None:
     if "requestBody" not in described.operation:
         return
-    # Of those that act on an order, each has one that no other has ended.
+    # Of those that act on an order or a position, each has one that no other has ended.
     resting = untouched.send(Sent("POST", "/api/v1/orders", (), {}, json.dumps(RESTING).encode()))
     untouched.ids["orders"].insert(0, exact(resting)["id"])
+    if "/positions/" in described.path:
+        for ids, side in (("positions", "buy"), ("opposite positions", "sell")):
+            order = json.dumps(order_body(quantity=1, side=side)).encode()
+            opened = exact(untouched.send(Sent("POST", "/functions/v1/execute-order", (), {}, order)))["data"]
+            untouched.ids[ids].insert(0, opened["position_id"])
     response = untouched.send(untouched.sample(described))
     assert response.is_success, response.text
 

@@ -178,7 +178,7 @@ KILL_SWITCH = (
         state_changing=True,
         keyed=True,
         body=ref("TradingStateRequest"),
-        body_example={"scope": "symbol", "symbol": "EURUSD", "trading_state": "halted", "reason": SAID},
+        body_example={"scope": "account", "account_id": ACCOUNT_ID, "trading_state": "halted", "reason": SAID},
         errors=FOUND,
         answers={
             200: Answer(
