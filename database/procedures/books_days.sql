@@ -20,7 +20,7 @@ LANGUAGE sql STABLE AS $$
     SELECT a.id, 'day', format('its day ends at %s, the last one at %s', a.day_ends_at, d.ends_at)
     FROM accounts AS a
     LEFT JOIN days AS d ON a.user_id = d.user_id AND a.id = d.account_id AND d.is_last
-    WHERE a.day_ends_at <> coalesce(d.ends_at, '-infinity')
+    WHERE a.day_ends_at <> coalesce(d.ends_at, 'epoch')
     UNION ALL
     SELECT d.account_id, d.starts_at::text, format(
         'began with %s, the ledger had %s', d.start_balance, coalesce(e.balance_after, 0)

@@ -609,13 +609,13 @@ class TestCancelAll:
 
 class TestEither:
     @every_change
-    @pytest.mark.parametrize("body", [None, "", "  ", "{}", '{"idempotency_key": null}'])
+    @pytest.mark.parametrize("body", [None, "", "{}", '{"idempotency_key": null}'])
     def test_a_body_may_be_left_out(self, api: Api, user: User, route: str, body: str | None) -> None:
         assert api.post(route, user, api.subject(route, user), body).status == 200
 
     @every_change
     @pytest.mark.parametrize(
-        "body", ["[]", "{", "null", '{"quantity": NaN}', '{"idempotency_key": "a", "idempotency_key": "b"}']
+        "body", ["  ", "[]", "{", "null", '{"quantity": NaN}', '{"idempotency_key": "a", "idempotency_key": "b"}']
     )
     def test_a_body_that_is_no_object(self, api: Api, user: User, route: str, body: str) -> None:
         answer = api.post(route, user, api.subject(route, user), body)

@@ -86,6 +86,8 @@ class AlertWorld:
         database = Database(lambda: scratch.url_for(ROLE))
         try:
             with Market.opened(scratch) as market:
+                # The database that this one is cloned from may be many minutes old.
+                market.execute("UPDATE margin_scan SET updated_at = clock_timestamp()")
                 market.execute("UPDATE alert_rules SET enabled = false WHERE name = ANY (%s)", (list(QUIET),))
                 cache = Cache(lambda: NO_REDIS, timeout_ms=100)
                 yield cls(market, database, OutageMemory(cache), Inbox(), NoResponder(), datetime.now(UTC))

@@ -192,7 +192,7 @@ def _days() -> None:
         FOREIGN KEY (user_id, account_id) REFERENCES accounts (user_id, id),
         CHECK (starts_at <= opened_at AND opened_at < ends_at)
     ) WITH (fillfactor = 80);
-    ALTER TABLE accounts ADD COLUMN day_ends_at timestamptz NOT NULL DEFAULT '-infinity';
+    ALTER TABLE accounts ADD COLUMN day_ends_at timestamptz NOT NULL DEFAULT 'epoch';
 
     CREATE FUNCTION count_transfer() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
