@@ -134,9 +134,13 @@ def _internal_error() -> TradingError:
 
 def _refusal(error: TradingError) -> Response:
     status = STATUS_BY_CODE[error.code]
-    if status >= 500 and error.code is not ErrorCode.INTERNAL_ERROR:
+    if status >= 500 and error.code is not ErrorCode.INTERNAL_ERROR and not _is_maintenance(error):
         logger().error("unavailable", exc_info=error, extra={"code": str(error.code)})
     return Response(status, error=error)
+
+
+def _is_maintenance(error: TradingError | None) -> bool:
+    return error is not None and error.code is ErrorCode.MAINTENANCE
 
 
 def _rendered(
@@ -164,6 +168,9 @@ def _record(route: str, response: Response, started_at: float) -> None:
         "ClientErrors": (MetricUnit.Count, int(400 <= response.status < 500)),
         "Errors": (MetricUnit.Count, int(response.status >= 500)),
     }
+    if _is_maintenance(response.error):
+        # No failure of ours, or what failures began could never end; and nobody was served, so no success either.
+        measured = {"MaintenanceRefusals": (MetricUnit.Count, 1)}
     facts: dict[str, object] = {"status": response.status}
     if response.error is not None:
         facts["code"] = str(response.error.code)

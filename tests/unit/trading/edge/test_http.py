@@ -227,6 +227,15 @@ def test_each_request_is_measured_by_its_route(
     }
 
 
+def test_what_maintenance_refuses_is_no_request_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    call(refusing(TradingError(ErrorCode.MAINTENANCE, "Later.")), http_event("GET /functions/v1/thing"))
+
+    measured = next(line for line in lines(capsys) if "MaintenanceRefusals" in line)
+    assert measured["MaintenanceRefusals"] == 1
+    assert not {"Requests", "Errors", "ClientErrors", "Latency"} & set(measured)
+    assert measured["level"] == "INFO"
+
+
 def test_unknown_routes_share_one_name_in_the_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     call(handler_of(lambda _request: Response()), http_event("GET /made-up-by-a-stranger"))
 
