@@ -199,12 +199,13 @@ BEGIN
 END
 $$;
 
--- Whether orders may still be under way that have read the states as they were. A call that commits nothing itself,
--- after the change has committed, takes the horizon; once everything below it is over, nobody trades by the old states
--- any more, because an order locks its account, and so is a transaction with an id, before it reads them.
+-- Whether orders may still be under way that have read the states as they were. Once everything below the horizon, taken
+-- after the change has committed, is over, nobody trades by the old states any more, because an order locks its account,
+-- and so is a transaction with an id, before it reads them. The horizon is an id of its own: the end of a snapshot lies
+-- before orders that began after the change had its id, and are under way with what they read before it committed.
 CREATE OR REPLACE FUNCTION order_horizon() RETURNS text
-LANGUAGE sql STABLE AS $$
-    SELECT pg_snapshot_xmax(pg_current_snapshot())::text
+LANGUAGE sql VOLATILE AS $$
+    SELECT pg_current_xact_id()::text
 $$;
 
 CREATE OR REPLACE FUNCTION orders_are_over(p_horizon text) RETURNS boolean

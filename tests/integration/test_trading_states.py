@@ -149,6 +149,26 @@ class TestWhatItStops:
             ordering.commit()
         assert value(officer.states, "SELECT orders_are_over(%s)", horizon)
 
+    def test_also_an_order_that_began_after_the_change_and_before_its_commit_is_seen(
+        self, market: Market, officer: Officer, trader: User
+    ) -> None:
+        # given a change that is not committed, and an order that begins after it and so reads the old state
+        officer.states.autocommit = False
+        officer.set_state("symbol", "halted", symbol="EURUSD")
+        with market.database.connect("function_trader") as ordering:
+            ordering.autocommit = False
+            assert send(ordering, order_request(trader))["outcome"] == "filled"
+
+            # when
+            officer.states.commit()
+            officer.states.autocommit = True
+            horizon = value(officer.states, "SELECT order_horizon()")
+
+            # then it is seen until it ends
+            assert not value(officer.states, "SELECT orders_are_over(%s)", horizon)
+            ordering.commit()
+        assert value(officer.states, "SELECT orders_are_over(%s)", horizon)
+
 
 class TestRecord:
     def test_of_the_platform_and_of_symbols_the_audit_tells_who_what_and_why(

@@ -31,7 +31,7 @@ class KillSwitchStore:
         return self._value("SELECT list_trading_states() AS answer")
 
     def order_horizon(self) -> str:
-        """Which transactions have begun by now, for orders_are_over."""
+        """Which transactions have begun by now, for orders_are_over; it takes a transaction id of its own."""
         return self._value("SELECT order_horizon() AS answer")
 
     def orders_are_over(self, horizon: str) -> bool:
