@@ -26,6 +26,17 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_due record;
 BEGIN
+    -- All states first: the head of the platform's chain, which each that trips takes, is everybody's last lock.
+    PERFORM FROM instruments AS i
+    WHERE i.symbol IN (
+        SELECT w.symbol FROM unnest(p_written) AS w
+        INNER JOIN symbol_breakers AS b USING (symbol)
+        WHERE (w.ask - w.bid) * 200 / (w.ask + w.bid) > b.spread_percent
+            OR (greatest((w.range).high, (w.range).high_before) / least((w.range).low, (w.range).low_before) - 1) * 100
+            > b.move_percent
+    )
+    ORDER BY i.symbol
+    FOR NO KEY UPDATE;
     FOR v_due IN
         SELECT w.symbol, m.move, m.spread, b.move_percent, b.spread_percent
         FROM unnest(p_written) AS w

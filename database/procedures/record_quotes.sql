@@ -61,10 +61,10 @@ BEGIN
     -- Round by round: the second quote of a symbol finds what the first has left.
     FOR v_place IN 1..coalesce((SELECT max(o.place) FROM unnest(v_offered) AS o), 0) LOOP
         v_round := write_quotes(v_offered, v_place, v_source, v_now);
-        PERFORM trip_symbol_breakers(v_round, v_now);
         v_touched := v_touched + queue_touched(ARRAY(SELECT w.symbol FROM unnest(v_round) AS w), v_now);
         v_written := v_written || v_round;
     END LOOP;
+    PERFORM trip_symbol_breakers(v_written, v_now);
     RETURN jsonb_build_object(
         'accepted', cardinality(v_written),
         'ignored', (SELECT count(*) FROM unnest(v_offered) AS o WHERE o.reason IS NULL) - cardinality(v_written),

@@ -1,11 +1,13 @@
 """Circuit breakers: when they trip, that they stay tripped, and that a person arms them again."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.kit import MigratedTemplate, User
+from tests.kit.gateway import eventually
 from tests.kit.kill_switch import Officer
 from tests.kit.orders import Market
 from tests.kit.ticks import Ticker, call
@@ -36,12 +38,22 @@ def ticker(market: Market) -> Iterator[Ticker]:
 
 
 @pytest.fixture
+def officer(market: Market) -> Iterator[Officer]:
+    with Officer.opened(market) as officer:
+        yield officer
+
+
+@pytest.fixture
 def trader(market: Market) -> User:
     return market.user()
 
 
 def state(market: Market, symbol: str = "EURUSD") -> str:
     return market.execute("SELECT trading_state FROM instruments WHERE symbol = %s", (symbol,))[0][0]
+
+
+def waits_for_a_lock(market: Market) -> bool:
+    return bool(market.execute("SELECT pid FROM pg_locks WHERE NOT granted"))
 
 
 def last_change(market: Market) -> tuple[str, str, str]:
@@ -63,6 +75,30 @@ class Prices:
 def prices(market: Market, ticker: Ticker) -> Prices:
     market.execute("DELETE FROM quotes WHERE symbol = 'EURUSD'")
     return Prices(ticker)
+
+
+class TestLocks:
+    def test_two_symbols_of_one_batch_trip_while_an_officer_sets_one_of_them(
+        self, market: Market, ticker: Ticker, officer: Officer
+    ) -> None:
+        # given an officer who has the second symbol, and a batch that trips both and waits for it
+        now = datetime.now(UTC)
+        batch = [("EURUSD", "1.00", "1.10", now), ("GBPUSD", "1.00", "1.10", now)]
+        market.execute("DELETE FROM quotes WHERE symbol IN ('EURUSD', 'GBPUSD')")
+        with market.database.connect() as setting, ThreadPoolExecutor(1) as feed:
+            setting.autocommit = False
+            setting.execute("SELECT FROM instruments WHERE symbol = 'GBPUSD' FOR NO KEY UPDATE")
+            recorded = feed.submit(ticker.record, *batch)
+            eventually(lambda: waits_for_a_lock(market), what="a batch behind the officer")
+
+            # when
+            request = officer.request("symbol", symbol="GBPUSD", trading_state="halted")
+            call(setting, "set_trading_state", request)
+            setting.commit()
+            recorded.result(10)
+
+        # then neither ended the other
+        assert (state(market), state(market, "GBPUSD")) == ("reducing", "halted")
 
 
 class TestMove:
