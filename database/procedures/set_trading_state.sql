@@ -199,10 +199,11 @@ BEGIN
 END
 $$;
 
--- Whether orders may still be under way that have read the states as they were. Once everything below the horizon, taken
--- after the change has committed, is over, nobody trades by the old states any more, because an order locks its account,
--- and so is a transaction with an id, before it reads them. The horizon is an id of its own: the end of a snapshot lies
--- before orders that began after the change had its id, and are under way with what they read before it committed.
+-- Whether orders may still be under way that have read the states as they were. Once everything below the horizon,
+-- taken after the change has committed, is over, nobody trades by the old states any more, because an order locks its
+-- account, and so is a transaction with an id, before it reads them. The horizon is an id of its own: the end of a
+-- snapshot lies before orders that began after the change had its id, and are under way with what they read before it
+-- committed.
 CREATE OR REPLACE FUNCTION order_horizon() RETURNS text
 LANGUAGE sql VOLATILE AS $$
     SELECT pg_current_xact_id()::text
