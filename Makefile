@@ -23,9 +23,10 @@ OUT ?=
 # Of the rates of financing: a CSV with the columns of database/data/financing_rates.csv.
 FILE ?=
 # Of the tests: `make test TESTS="tests/unit -k margin"`; SEED=n repeats the random choices of a run that failed.
-# All of them run in two processes, each with servers of its own; a choice of them in one, which shows each by its name.
+# All of them run in four processes, each with servers of its own, because they wait more than they work; a choice of
+# them in one, which shows each by its name.
 TESTS ?= tests
-JOBS ?= $(if $(filter tests,$(TESTS)),2,0)
+JOBS ?= $(if $(filter tests,$(TESTS)),4,0)
 SEED ?= $(TRADING_SEED)
 # Of the benchmarks: `make bench BENCH=handler`, `make bench BENCH="http --rounds 3 --seconds 1"`.
 BENCH ?=
@@ -90,7 +91,7 @@ execution-report: .venv/.local ## write what happened to orders as CSV (FROM=202
 
 # --- quality ------------------------------------------------------------------------------------------------------
 
-test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own (TESTS=tests JOBS=2 SEED=)
+test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own (TESTS=tests JOBS=4 SEED=)
 	@TRADING_SEED="$$SEED" $(PYTHON) -m pytest --numprocesses "$(JOBS)" --dist loadfile $(TESTS)
 
 lint: .venv/.dev .venv-deploy/.deploy ## format, rules, types, import directions, SQL, API document, template
