@@ -20,36 +20,38 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     END
 $$;
 
--- Trips the breakers of the symbols whose newest quotes p_written ask for it; one look-up a quote where none does.
+-- The quotes of p_written that ask for a breaker, with their figures and limits in percent; one look-up a quote.
+CREATE OR REPLACE FUNCTION quotes_that_trip(p_written quotes[])
+RETURNS TABLE (symbol text, move numeric, spread numeric, move_percent numeric, spread_percent numeric)
+LANGUAGE sql STABLE AS $$
+    SELECT w.symbol, m.move, m.spread, b.move_percent, b.spread_percent
+    FROM unnest(p_written) AS w
+    INNER JOIN symbol_breakers AS b USING (symbol)
+    CROSS JOIN LATERAL (
+        SELECT
+            (greatest((w.range).high, (w.range).high_before) / least((w.range).low, (w.range).low_before) - 1) * 100
+                AS move,
+            (w.ask - w.bid) * 200 / (w.ask + w.bid) AS spread
+    ) AS m
+    WHERE m.move > b.move_percent OR m.spread > b.spread_percent
+$$;
+
+-- Trips the breakers of the symbols whose newest quotes p_written ask for it. On a demonstration system (trade_always)
+-- prices are played with and trip nothing.
 CREATE OR REPLACE FUNCTION trip_symbol_breakers(p_written quotes[], p_at timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_due record;
 BEGIN
+    IF (SELECT s.trade_always FROM platform_settings AS s) THEN
+        RETURN;
+    END IF;
     -- All states first: the head of the platform's chain, which each that trips takes, is everybody's last lock.
     PERFORM FROM instruments AS i
-    WHERE i.symbol IN (
-        SELECT w.symbol FROM unnest(p_written) AS w
-        INNER JOIN symbol_breakers AS b USING (symbol)
-        WHERE (w.ask - w.bid) * 200 / (w.ask + w.bid) > b.spread_percent
-            OR (greatest((w.range).high, (w.range).high_before) / least((w.range).low, (w.range).low_before) - 1) * 100
-            > b.move_percent
-    )
+    WHERE i.symbol IN (SELECT q.symbol FROM quotes_that_trip(p_written) AS q)
     ORDER BY i.symbol
     FOR NO KEY UPDATE;
-    FOR v_due IN
-        SELECT w.symbol, m.move, m.spread, b.move_percent, b.spread_percent
-        FROM unnest(p_written) AS w
-        INNER JOIN symbol_breakers AS b USING (symbol)
-        CROSS JOIN LATERAL (
-            SELECT
-                (greatest((w.range).high, (w.range).high_before) / least((w.range).low, (w.range).low_before) - 1) * 100
-                    AS move,
-                (w.ask - w.bid) * 200 / (w.ask + w.bid) AS spread
-        ) AS m
-        WHERE m.move > b.move_percent OR m.spread > b.spread_percent
-        ORDER BY w.symbol
-    LOOP
+    FOR v_due IN SELECT q.* FROM quotes_that_trip(p_written) AS q ORDER BY q.symbol LOOP
         PERFORM trip_breaker(jsonb_build_object('scope', 'symbol', 'symbol', v_due.symbol), CASE
             WHEN v_due.move > v_due.move_percent THEN format(
                 'Circuit breaker: the price moved by %s %%, more than %s %%', round(v_due.move, 2),
@@ -134,7 +136,7 @@ DECLARE
     v_tripped boolean := false;
 BEGIN
     PERFORM check_request_version(request);
-    IF v_rate > v_max THEN
+    IF v_rate > v_max AND NOT (SELECT s.trade_always FROM platform_settings AS s) THEN
         v_tripped := trip_breaker('{"scope": "platform"}', format(
             'Circuit breaker: %s %% of the orders were refused, more than %s %%', round(v_rate, 2), trim_scale(v_max)
         ), v_at);
@@ -173,6 +175,7 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'next_price_range(price_range, numeric, timestamptz, interval)',
+        'quotes_that_trip(quotes[])',
         'trip_symbol_breakers(quotes[], timestamptz)',
         'trip_breaker(jsonb, text, timestamptz)',
         'reject_rate(timestamptz)',

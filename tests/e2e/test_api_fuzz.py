@@ -141,7 +141,7 @@ def alert_about(trader: Trader) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def caller(all_traders: Traders) -> Iterator[Caller]:
-    made = new_caller(all_traders, "bronze")
+    made = new_caller(all_traders, "platinum")
     yield made
     made.trader.close()
 

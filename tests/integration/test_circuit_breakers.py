@@ -220,6 +220,14 @@ class TestTripped:
 
         assert state(market) == "halted"
 
+    def test_where_trade_is_always_on_nothing_trips(self, market: Market, prices: Prices) -> None:
+        market.execute("UPDATE platform_settings SET trade_always = true")
+
+        prices.tell("1.00", 0)
+        prices.tell("2.00", 1, "3.00")
+
+        assert state(market) == "active"
+
     def test_without_limits_nothing_trips(self, market: Market, prices: Prices) -> None:
         market.execute("UPDATE symbol_breakers SET move_percent = NULL, spread_percent = NULL")
 
