@@ -150,8 +150,8 @@ BEGIN
 END
 $$;
 
--- The server itself: that it answers (database_up), percent of its connections in use, and how long ago the watch over
--- margin last came by.
+-- The server itself: that it answers (database_up), percent of its connections in use, how long ago the watch over
+-- margin last came by, and how many breakers of symbols and of the platform nobody has armed again.
 CREATE OR REPLACE FUNCTION collect_server_figures(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -169,6 +169,13 @@ BEGIN
             FROM pg_stat_database AS d
             UNION ALL
             SELECT 'margin_scan_age_seconds', greatest(extract(EPOCH FROM v_at - m.updated_at), 0) FROM margin_scan AS m
+            UNION ALL
+            SELECT 'tripped_breakers', count(*) FILTER (WHERE c.actor = 'circuit_breaker')
+            FROM (
+                SELECT DISTINCT ON (t.scope, t.symbol) t.actor FROM trading_state_changes AS t
+                WHERE t.scope <> 'account'
+                ORDER BY t.scope ASC, t.symbol ASC, t.id DESC
+            ) AS c
         ) AS f
     );
 END

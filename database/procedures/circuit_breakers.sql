@@ -85,18 +85,28 @@ BEGIN
 END
 $$;
 
--- The share of refused orders in the last reject_rate_window_s, in percent: NULL while they are too few, or of too few
--- users, to say anything.
+-- The share of refused orders, in percent, of those sent in the last reject_rate_window_s: NULL while they are too few,
+-- or of too few users, to say anything. What was not taken because trading is stopped or closed, or because its user may
+-- not trade, is not looked at: a breaker that has tripped would trip the next one.
 CREATE OR REPLACE FUNCTION reject_rate(p_at timestamptz) RETURNS numeric
 LANGUAGE sql STABLE AS $$
+    WITH sent AS (
+        SELECT
+            l.user_id, l.order_id, bool_or(l.action = 'REJECTED') AS refused,
+            max(l.details ->> 'code') FILTER (WHERE l.action = 'REJECTED') AS code
+        FROM platform_settings AS s
+        INNER JOIN order_audit_log AS l ON l.created_at >= p_at - s.reject_rate_window_s * interval '1 s'
+        GROUP BY l.user_id, l.order_id
+        HAVING bool_or(l.action = 'SUBMITTED')
+    )
     SELECT CASE
-        WHEN count(*) FILTER (WHERE l.action = 'SUBMITTED') >= s.reject_rate_orders_min
-            AND count(DISTINCT l.user_id) FILTER (WHERE l.action = 'REJECTED') >= s.reject_rate_users_min
-            THEN count(DISTINCT (l.user_id, l.order_id)) FILTER (WHERE l.action = 'REJECTED') * 100.0
-                / count(*) FILTER (WHERE l.action = 'SUBMITTED')
+        WHEN count(t.order_id) >= s.reject_rate_orders_min
+            AND count(DISTINCT t.user_id) FILTER (WHERE t.refused) >= s.reject_rate_users_min
+            THEN count(*) FILTER (WHERE t.refused) * 100.0 / count(t.order_id)
     END
     FROM platform_settings AS s
-    LEFT JOIN order_audit_log AS l ON l.created_at >= p_at - s.reject_rate_window_s * interval '1 s'
+    LEFT JOIN sent AS t
+        ON coalesce(t.code, '') NOT IN ('TRADING_HALTED', 'MARKET_CLOSED', 'ACCOUNT_NOT_ACTIVE', 'KYC_REQUIRED')
     GROUP BY s.reject_rate_orders_min, s.reject_rate_users_min
 $$;
 

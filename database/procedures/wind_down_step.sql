@@ -21,7 +21,9 @@ BEGIN
             lease_holder = (request ->> 'holder')::uuid,
             lease_fencing = w.lease_fencing + 1,
             lease_expires_at = v_at + (request ->> 'lease_ms')::integer * interval '1 millisecond',
-            attempts = w.attempts + 1
+            attempts = w.attempts + 1,
+            -- Behind the others, should nothing come of it.
+            due_at = v_at
         FROM free AS f
         WHERE w.user_id = f.user_id AND w.account_id = f.account_id AND w.wind_down_id = f.wind_down_id
         RETURNING w.*

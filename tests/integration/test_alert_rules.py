@@ -15,6 +15,7 @@ from moto import mock_aws
 from database.load_reference_data import DATA
 from tests.kit import MigratedTemplate, User
 from tests.kit.alerts import AlertWorld
+from tests.kit.kill_switch import Officer
 from tests.kit.security import STRANGER, Watch
 from tests.kit.ticks import Ticker
 from tests.kit.venues import PAIR, VenueWorld
@@ -35,6 +36,7 @@ ORDER_RULES = {
 }
 QUEUE_RULES = {"TRIGGER_BACKLOG", "RELAY_BACKLOG", "VENUE_SILENT"}
 SERVER_RULES = {"PRICES_STALE", "MARGIN_WATCH_SILENT", "CONNECTIONS"}
+TRADING_RULES = {"CIRCUIT_BREAKER"}
 SECURITY_RULES = {"SECURITY_SCORE_LOW", "SECURITY_THREAT"}
 NEWS_RULES = {"DEPLOYMENT_SUCCESS", "PERFORMANCE_IMPROVED"}
 CLOUDWATCH_RULES = {
@@ -175,6 +177,26 @@ def test_server(world: AlertWorld) -> None:
     for after in (302, 363):
         market.execute("UPDATE margin_scan SET updated_at = clock_timestamp() + interval '5 minutes'")
         world.evaluate(after * SECONDS)
+    assert open_rules(world) == set()
+
+
+def test_trading(world: AlertWorld) -> None:
+    """A symbol's breaker trips by its price; the alert ends when an officer arms it again."""
+    market = world.market
+    world.only(*TRADING_RULES)
+    market.execute("UPDATE symbol_breakers SET move_percent = 2 WHERE symbol = 'EURUSD'")
+    with Ticker.opened(market) as ticker, Officer.opened(market) as officer:
+        # given
+        for bid, ask in (("1.1000", "1.1002"), ("1.1500", "1.1502")):
+            ticker.touch("EURUSD", bid, ask)
+        world.evaluate()
+        assert open_rules(world) == TRADING_RULES
+
+        # when
+        officer.set_state("symbol", "active", symbol="EURUSD")
+
+    # then
+    world.evaluate(1 * SECONDS)
     assert open_rules(world) == set()
 
 
@@ -324,7 +346,16 @@ def measure(at: datetime, values: dict[tuple[str, str], tuple[dict[str, str], li
 
 
 def test_none_is_left_out() -> None:
-    shown = ORDER_RULES | QUEUE_RULES | SERVER_RULES | SECURITY_RULES | NEWS_RULES | CLOUDWATCH_RULES | OWN_RULES
+    shown = (
+        ORDER_RULES
+        | QUEUE_RULES
+        | SERVER_RULES
+        | TRADING_RULES
+        | SECURITY_RULES
+        | NEWS_RULES
+        | CLOUDWATCH_RULES
+        | OWN_RULES
+    )
 
     with (DATA / "alert_rules.csv").open() as file:
         assert {row["name"] for row in csv.DictReader(file)} == shown

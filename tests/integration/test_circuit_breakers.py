@@ -275,6 +275,19 @@ class TestPlatform:
         if tripped:
             assert last_change(market)[2] == "Circuit breaker: 75.00 % of the orders were refused, more than 50 %"
 
+    def test_what_a_stopped_market_refuses_does_not_count(self, market: Market) -> None:
+        # given orders of two users in a symbol that was halted
+        users = [market.user() for _ in range(2)]
+        with Officer.opened(market) as officer:
+            officer.set_state("symbol", "halted", symbol="EURUSD")
+        for number in range(6):
+            assert market.trade(users[number % 2])["code"] == "TRADING_HALTED"
+
+        with market.database.connect("function_risk") as risk:
+            answer = call(risk, "watch_breakers", EVERYTHING)
+
+        assert answer == {"tripped": False, "reject_rate": None, "due": []}
+
 
 class TestAccount:
     """Trips after three closes at a loss in a row."""

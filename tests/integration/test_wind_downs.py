@@ -169,6 +169,22 @@ class TestWhatWaits:
         assert officer.step(late)["state"] == "lost"
         assert working(market, trader) == {"EURUSD", "USDJPY"}
 
+    def test_an_account_whose_worker_always_dies_does_not_keep_the_others_up(
+        self, market: Market, officer: Officer
+    ) -> None:
+        for user in (market.user(), market.user()):
+            market.trade(user)
+        officer.set_state("symbol", "halted", symbol="EURUSD")
+        officer.wind_down("symbol", symbol="EURUSD")
+        count = len(officer.claim(lease_ms=0))
+
+        claimed = [
+            call(officer.triggers, "claim_wind_downs", {"holder": str(uuid.uuid4()), "limit": 1, "lease_ms": 0})
+            for _ in range(count)
+        ]
+
+        assert len({row["account_id"] for (row,) in claimed}) == count >= 2
+
     def test_two_workers_share_the_accounts(self, market: Market, officer: Officer) -> None:
         users = [market.user() for _ in range(3)]
         for user in users:

@@ -26,6 +26,7 @@ COUNTED = {
     "quotes": "symbol, quoted_at, received_at",
     "releases": "version, first_seen_at",
     "security_findings": "severity, ended_at",
+    "trading_state_changes": "id, scope, symbol, actor",
     "trigger_queue": "user_id, subject_id, touched_at",
     "venue_routes": "user_id, order_id, venue, state, submitted_at, updated_at",
 }
