@@ -86,8 +86,8 @@ END
 $$;
 
 -- The share of refused orders, in percent, of those sent in the last reject_rate_window_s: NULL while they are too few,
--- or of too few users, to say anything. What was not taken because trading is stopped or closed, or because its user may
--- not trade, is not looked at: a breaker that has tripped would trip the next one.
+-- or of too few users, to say anything. What was not taken because trading is stopped or closed, or because its user
+-- may not trade, is not looked at: a breaker that has tripped would trip the next one.
 CREATE OR REPLACE FUNCTION reject_rate(p_at timestamptz) RETURNS numeric
 LANGUAGE sql STABLE AS $$
     WITH sent AS (
