@@ -284,6 +284,13 @@ class TestFailures:
         assert len(dead) == 6
         assert all(queue["MessageRetentionPeriod"] == 1_209_600 for queue in dead.values())
 
+    def test_alerts_watch_every_function_but_their_own_and_every_dead_letter_queue(self) -> None:
+        # Their own is watched by alarms: it cannot name itself in its environment.
+        watched = environment_of("EvaluateAlertsFunction")
+        assert set(references_in(watched["ALERT_FUNCTIONS"])) == set(FUNCTIONS) - {"EvaluateAlertsFunction"}
+        dead = {name for name in resources_of("AWS::SQS::Queue") if "DeadLetter" in name}
+        assert set(references_in(watched["ALERT_DEAD_LETTER_QUEUES"])) == dead
+
     def test_queues_are_encrypted(self) -> None:
         assert all(queue["SqsManagedSseEnabled"] for queue in resources_of("AWS::SQS::Queue").values())
 
