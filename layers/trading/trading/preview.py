@@ -15,7 +15,7 @@ from trading.instruments import Instrument
 from trading.margin import required_margin
 from trading.order_entry import TRAILING_TYPES, OrderEntry
 from trading.positions import Position, PositionSide, margin_after_reducing, realized_pnl, unrealized_pnl
-from trading.pricing import FillPrice, MarketPrice, commission, fill_price
+from trading.pricing import FillPrice, MarketPrice, commission, fill_price, round_to_tick
 from trading.refusals import margin_refusal, slippage_refusal
 from trading.trailing import Trail, price_of_trailing
 
@@ -101,7 +101,8 @@ def preview_order(
     The working order that it `replaces` does not count.
 
     A market order's price is the touched side of the quote with the modelled slippage in the middle of its random
-    part. Raises what `read_facts` does, and MARKET_DATA_UNAVAILABLE when a price that it takes is not fresh.
+    part, or without it where the order waits for a time or for conditions. Raises what `read_facts` does, and
+    MARKET_DATA_UNAVAILABLE when a price that it takes is not fresh.
     """
     check_against_instrument(order, instruments.find(order.symbol))
     check_conditions(order.conditions or (), instruments)
@@ -189,6 +190,10 @@ def _asked(order: OrderEntry) -> dict[str, object]:
         "trail_percent",
         "limit_offset",
         "limit_price",
+        "stop_loss",
+        "take_profit",
+        "display_quantity",
+        "display_variance",
         "post_only",
         "time_in_force",
         "reduce_only",
@@ -217,6 +222,9 @@ def _fill(order: OrderEntry, facts: Facts) -> FillPrice:
     if order.order_type in TRAILING_TYPES:
         trail = Trail(order.trail_amount, order.trail_percent)
         own_price = price_of_trailing(order.side, facts.market, trail, order.limit_offset, facts.instrument.tick_size)
+    elif order.order_type == "market" and order.waits:
+        touched = facts.market.ask if order.side == "buy" else facts.market.bid
+        own_price = round_to_tick(touched, facts.instrument.tick_size)
     if own_price is not None:
         return FillPrice(own_price, Decimal(0))
     return fill_price(
@@ -255,8 +263,8 @@ def _cost(order: OrderEntry, fill: FillPrice, facts: Facts) -> Cost:
     opened = facts.quantity - closed
     if opened:
         margin = required_margin(account, facts.instrument, opened, fill.price, rates)
-        # Where the quote will stand when a resting order fills is not known.
-        if order.order_type == "market":
+        # Where the quote will stand when an order that waits is filled is not known.
+        if not order.waits:
             part = Position(side, opened, fill.price, margin)
             opening_pnl = unrealized_pnl(part, facts.instrument, facts.market, account.currency, rates)
     return Cost(_commission(facts), released, realized, closing_change, margin, opening_pnl)
