@@ -12,6 +12,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.kit import MigratedTemplate, User
+from tests.kit.linked import bracket_request, leg, linked_request, place_linked
 from tests.kit.orders import (
     Market,
     Outcome,
@@ -318,6 +319,25 @@ class TestWhatReducesIsNeverRefused:
         assert [outcome["outcome"] for outcome in outcomes] == ["filled", "filled", "new"]
         assert closed["outcome"] == "filled"
         assert market.cancel(user, outcomes[2]["order_id"])["outcome"] == "canceled"
+
+
+class TestOrdersAtRest:
+    @pytest.mark.parametrize("kind", ["oto", "bracket"])
+    def test_those_that_a_market_order_brings_count(self, market: Market, kind: str) -> None:
+        user = market.user(risk=UNBOUND | {"max_working_orders": 1})
+        entry = leg(order_type="market", limit_price=None)
+        request = bracket_request(user, entry) if kind == "bracket" else linked_request(user, kind, entry, leg(), leg())
+
+        denied = place_linked(market, request)
+
+        assert (denied["details"]["limit"], denied["details"]["value"]) == ("max_working_orders", "2")
+        assert [row["status"] for row in market.rows("orders", user)] == ["denied"]
+
+    @pytest.mark.parametrize("time_in_force", ["ioc", "fok"])
+    def test_what_takes_what_there_is_at_once_is_none(self, market: Market, time_in_force: str) -> None:
+        user = market.user(risk=UNBOUND | {"max_working_orders": 0})
+
+        assert market.place(user, limit_price="1.1002", time_in_force=time_in_force)["outcome"] == "filled"
 
 
 class TestWindows:
