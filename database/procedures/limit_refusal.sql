@@ -20,6 +20,10 @@ BEGIN
     ) = 0 THEN
         RETURN NULL;
     END IF;
+    -- What adds exposure has margin reserved; where orders leave for a venue, those that only reduce count as trades too.
+    IF p_account.margin_reserved > 0 OR p_terms.venue <> 'internal' THEN
+        p_case := with_flight(p_account, p_terms, p_case);
+    END IF;
     SELECT
         CASE
             WHEN p_terms.is_restricted THEN 'restricted_symbols'
@@ -53,6 +57,31 @@ BEGIN
         RETURN NULL;
     END IF;
     RETURN broken_limit(p_account, p_terms, p_case, v_facts);
+END
+$$;
+
+-- The case with what waits for a venue's answer counted as if it had filled.
+CREATE OR REPLACE FUNCTION with_flight(
+    p_account accounts, p_terms order_terms, p_case limit_case
+) RETURNS limit_case
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_flight record;
+BEGIN
+    SELECT
+        count(*) AS orders,
+        count(*) FILTER (WHERE r.adds_exposure AND o.filled_quantity = 0) AS opening,
+        coalesce(sum(o.quantity - o.filled_quantity) FILTER (
+            WHERE r.adds_exposure AND o.symbol = p_terms.symbol AND o.side = p_case.side
+        ), 0) AS lots
+    INTO v_flight
+    FROM venue_routes AS r
+    INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
+    WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done';
+    p_case.open_positions := p_case.open_positions + v_flight.opening;
+    p_case.orders_in_flight := v_flight.orders;
+    p_case.lots_in_flight := v_flight.lots;
+    RETURN p_case;
 END
 $$;
 
@@ -345,6 +374,7 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'limit_refusal(accounts, order_terms, limit_case, timestamptz)',
+        'with_flight(accounts, order_terms, limit_case)',
         'order_figures(accounts, order_terms, limit_case, timestamptz)',
         'recent_orders(accounts, order_terms, limit_case, timestamptz)',
         'held_lots(accounts, order_terms, limit_case)',

@@ -104,6 +104,9 @@ SITUATIONS: dict[str, Situation] = {
     "as many at rest as may": Situation(risk={"max_working_orders": 1}, prepare=let_one_rest),
     "a stop loss is required": Situation(risk={"stop_loss_required": True}),
     "stop losses within bounds": Situation(risk={"stop_loss_min_percent": "0.5", "stop_loss_max_percent": 20}),
+    "margin in flight": Situation(prepare=send_elsewhere),
+    "a position in flight": Situation(risk={"max_positions": 2}, prepare=send_elsewhere),
+    "a trade in flight": Situation(risk={"daily_trade_limit": 2}, prepare=send_elsewhere),
 }
 
 

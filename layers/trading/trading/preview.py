@@ -35,13 +35,14 @@ class Facts:
     """What an order is judged and priced by, at one moment.
 
     `quantity` is what would be filled of the order: one that may only reduce is cut to what is held. `worth` is None
-    while something held has no quote at all; `stale_position` names a symbol held whose quote is too old, and
+    while something held has no quote at all; `margin_reserved` is kept for orders in flight to a venue; `stale_position` names a symbol held whose quote is too old, and
     `position_currencies` are those of what is held.
     """
 
     account_id: str
     account: Account
     worth: Worth | None
+    margin_reserved: Decimal
     instrument: Instrument
     tier: str
     market: MarketPrice
@@ -114,7 +115,7 @@ def preview_order(
         cost = _cost(order, fill, facts)
         refusal = facts.refusal or slippage_refusal(fill.slippage, order.max_slippage)
         if not facts.reduces:
-            refusal = refusal or facts.limit_refusal or _margin_refusal(cost, _sure_worth(facts), facts.account)
+            refusal = refusal or facts.limit_refusal or _margin_refusal(cost, _sure_worth(facts), facts)
     except NoRateError as error:
         raise no_fresh_price(str(error).rpartition(" ")[2]) from None
     return Preview(facts, fill, cost, facts.worth, _after(cost, facts.worth), refusal)
@@ -131,6 +132,7 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         worth=None
         if worth["unrealized_pnl"] is None
         else Worth(*(Decimal(worth[name]) for name in ("balance", "unrealized_pnl", "margin_used"))),
+        margin_reserved=Decimal(answer["margin_reserved"]),
         instrument=Instrument.from_row(terms),
         tier=terms["account_tier"],
         market=market_price_of(terms),
@@ -286,11 +288,12 @@ def _sure_worth(facts: Facts) -> Worth:
     return facts.worth
 
 
-def _margin_refusal(cost: Cost, worth: Worth, account: Account) -> TradingError | None:
+def _margin_refusal(cost: Cost, worth: Worth, facts: Facts) -> TradingError | None:
     """What is opened is judged by what is free once the rest is closed."""
     return margin_refusal(
-        account,
+        facts.account,
         _after_closing(cost, worth),
+        reserved=facts.margin_reserved,
         margin=cost.margin,
         commission=cost.commission,
         opening_pnl=cost.opening_pnl,
