@@ -195,8 +195,7 @@ def told_by_order(market: Market, user: User, fields: Fields) -> Told:
         with market.trader.transaction(force_rollback=True):
             outcome = send(market.trader, request, "place_order" if waits else "execute_order_atomic")
     except psycopg.Error as error:
-        assert error.sqlstate is not None
-        return CODE_BY_SQLSTATE[error.sqlstate], None
+        return CODE_BY_SQLSTATE[error.sqlstate or ""], None
     answer = outcome.answer
     if answer["outcome"] not in ("denied", "rejected"):
         return "taken", None

@@ -35,8 +35,8 @@ class Facts:
     """What an order is judged and priced by, at one moment.
 
     `quantity` is what would be filled of the order: one that may only reduce is cut to what is held. `worth` is None
-    while something held has no quote at all; `margin_reserved` is kept for orders in flight to a venue; `stale_position` names a symbol held whose quote is too old, and
-    `position_currencies` are those of what is held.
+    while something held has no quote at all, `margin_reserved` is kept for orders in flight to a venue.
+    `stale_position` names a symbol held whose quote is too old, and `position_currencies` are those of what is held.
     """
 
     account_id: str
