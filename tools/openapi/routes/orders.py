@@ -723,7 +723,7 @@ ORDERS = (
         body=ref("CancelAllRequest"),
         body_example={"symbol": "EURUSD", "side": "BUY"},
         may_lack_body=True,
-        errors=frozenset({ErrorCode.NOT_FOUND}),
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_SYMBOL}),
         answers={
             200: Answer(
                 "These are canceled; none, where none fits.",
