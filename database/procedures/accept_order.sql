@@ -151,26 +151,13 @@ CREATE OR REPLACE FUNCTION judge_routed_exposure(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_worth record;
-    v_flight record;
 BEGIN
     SELECT * INTO v_worth FROM account_valuation(p_account.user_id, p_account.id, p_at);
     IF v_worth.stale IS NOT NULL THEN
         PERFORM refuse_stale_quote(v_worth.stale);
     END IF;
-    SELECT
-        count(*) AS orders,
-        count(*) FILTER (WHERE r.adds_exposure AND o.filled_quantity = 0) AS opening,
-        coalesce(sum(o.quantity - o.filled_quantity) FILTER (
-            WHERE r.adds_exposure AND o.symbol = p_terms.symbol AND o.side = p_case.side
-        ), 0) AS lots
-    INTO v_flight
-    FROM venue_routes AS r
-    INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
-    WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done';
-    p_case.open_positions := v_worth.open_positions + v_flight.opening;
+    p_case.open_positions := v_worth.open_positions;
     p_case.equity := v_worth.equity;
-    p_case.orders_in_flight := v_flight.orders;
-    p_case.lots_in_flight := v_flight.lots;
     IF p_terms.max_drawdown_percent IS NOT NULL THEN
         PERFORM raise_peak_equity(p_account, p_case.equity);
     END IF;

@@ -66,7 +66,7 @@ CREATE OR REPLACE FUNCTION submitted_details(request jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE AS $$
     SELECT request - ARRAY[
         'version', 'user_id', 'account_id', 'idempotency_key_days', 'ip_address', 'user_agent', 'email', 'notice',
-        'group_size', 'exit_stop_price'
+        'group_size', 'exit_stop_price', 'exit_limit_price'
     ]
 $$;
 

@@ -5,7 +5,7 @@
 --   idempotency_key_days, request_id?, ip_address?, user_agent?, email?}
 -- -> {replayed, answer: {outcome: 'canceled', account_id, canceled: [order_fact with created_at], left: how many still
 --   work, sequence: NULL where none was canceled, transact_time}}
--- Raises TR001 no such account, TR003 key reused, TR006 no key, or which account of several.
+-- Raises TR001 no such account, TR002 no such symbol, TR003 key reused, TR006 no key, or which account of several.
 CREATE OR REPLACE FUNCTION cancel_orders(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -25,6 +25,7 @@ BEGIN
     END IF;
     v_account := v_begun.account;
     v_at := clock_timestamp();
+    PERFORM check_known_symbol(request ->> 'symbol');
     SELECT * INTO v_found FROM orders_to_cancel(request, v_account);
     v_canceled := cancel_audited_orders(v_account, v_found.order_ids, jsonb_build_object(
         'idempotency_key', request ->> 'idempotency_key', 'request_id', request ->> 'request_id'
@@ -50,6 +51,20 @@ BEGIN
 END
 $$;
 
+-- A filter by a symbol that there never was fits nothing, and is a mistake: nobody is to believe that all is done. NULL
+-- filters nothing; what is not traded any more is known.
+CREATE OR REPLACE FUNCTION check_known_symbol(p_symbol text) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF p_symbol IS NOT NULL AND NOT EXISTS (SELECT FROM instruments AS i WHERE i.symbol = p_symbol) THEN
+        RAISE EXCEPTION 'There is no instrument %. Check the spelling of symbol.', left(p_symbol, 100)
+        USING ERRCODE = 'TR002', DETAIL = jsonb_build_object(
+            'field', 'symbol', 'value', left(p_symbol, 100), 'constraint', 'a known symbol'
+        )::text;
+    END IF;
+END
+$$;
+
 -- Those that one call cancels, and how many fit the filters.
 CREATE OR REPLACE FUNCTION orders_to_cancel(
     request jsonb, p_account accounts, OUT order_ids uuid[], OUT working bigint
@@ -70,7 +85,12 @@ END
 $$;
 
 ALTER FUNCTION cancel_orders(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION check_known_symbol(text) OWNER TO trading_procedures;
 ALTER FUNCTION orders_to_cancel(jsonb, accounts) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION cancel_orders(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION check_known_symbol(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION orders_to_cancel(jsonb, accounts) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cancel_orders(jsonb) TO function_trader;
+
+-- What refuses a closing of many positions refuses its preview.
+GRANT EXECUTE ON FUNCTION check_known_symbol(text) TO trading_readers;

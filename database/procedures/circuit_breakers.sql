@@ -85,9 +85,10 @@ BEGIN
 END
 $$;
 
--- The share of refused orders, in percent, of those sent in the last reject_rate_window_s: NULL while they are too few,
--- or of too few users, to say anything. What was not taken because trading is stopped or closed, or because its user
--- may not trade, is not looked at: a breaker that has tripped would trip the next one.
+-- The share of refused orders, in percent, of those sent in the last reject_rate_window_s, and since somebody last set
+-- the platform's state: NULL while they are too few, or of too few users, to say anything. What was not taken because
+-- trading is stopped or closed, or because its user may not trade, is not looked at: a breaker that has tripped would
+-- trip the next one.
 CREATE OR REPLACE FUNCTION reject_rate(p_at timestamptz) RETURNS numeric
 LANGUAGE sql STABLE AS $$
     WITH sent AS (
@@ -95,7 +96,11 @@ LANGUAGE sql STABLE AS $$
             l.user_id, l.order_id, bool_or(l.action = 'REJECTED') AS refused,
             max(l.details ->> 'code') FILTER (WHERE l.action = 'REJECTED') AS code
         FROM platform_settings AS s
-        INNER JOIN order_audit_log AS l ON l.created_at >= p_at - s.reject_rate_window_s * interval '1 s'
+        INNER JOIN order_audit_log AS l ON l.created_at >= greatest(
+            p_at - s.reject_rate_window_s * interval '1 s', (
+                SELECT max(c.changed_at) FROM trading_state_changes AS c WHERE c.scope = 'platform'
+            )
+        )
         GROUP BY l.user_id, l.order_id
         HAVING bool_or(l.action = 'SUBMITTED')
     )
@@ -110,7 +115,7 @@ LANGUAGE sql STABLE AS $$
     GROUP BY s.reject_rate_orders_min, s.reject_rate_users_min
 $$;
 
--- Active accounts whose last closes all were losses, as many as their limit allows and since somebody last set their
+-- Active accounts whose last closes all were losses, as many as their limit says or more, since somebody last set their
 -- state. Only those are looked at that have changed since p_since.
 CREATE OR REPLACE FUNCTION accounts_losing(p_since timestamptz)
 RETURNS TABLE (user_id uuid, account_id uuid, losses bigint)
@@ -119,17 +124,24 @@ LANGUAGE sql STABLE AS $$
     FROM accounts AS a
     INNER JOIN effective_limits AS l ON a.user_id = l.user_id AND a.id = l.account_id
     CROSS JOIN LATERAL (
-        SELECT count(*) FILTER (WHERE e.amount < 0) AS losses
-        FROM (
-            SELECT e.amount FROM ledger_entries AS e
-            WHERE e.user_id = a.user_id AND e.account_id = a.id AND e.entry_type = 'realized_pnl'
-                AND e.created_at > (
-                    SELECT coalesce(max(c.changed_at), '-infinity') FROM trading_state_changes AS c
-                    WHERE c.scope = 'account' AND c.symbol IS NULL AND c.account_id = a.id
-                )
-            ORDER BY e.entry_number DESC
-            LIMIT l.max_losses_in_a_row
-        ) AS e
+        -- A close that is filled in parts, or closes two positions against each other, is one.
+        SELECT count(DISTINCT e.order_id) AS losses
+        FROM ledger_entries AS e
+        WHERE l.max_losses_in_a_row IS NOT NULL
+            AND e.user_id = a.user_id AND e.account_id = a.id AND e.entry_type = 'realized_pnl' AND e.amount < 0
+            AND e.entry_number > coalesce((
+                SELECT g.entry_number FROM ledger_entries AS g
+                WHERE g.user_id = a.user_id AND g.account_id = a.id AND g.entry_type = 'realized_pnl'
+                    AND g.amount >= 0 AND (
+                        SELECT sum(f.realized_pnl) FROM fills AS f
+                        WHERE f.user_id = g.user_id AND f.order_id = g.order_id
+                    ) >= 0
+                ORDER BY g.entry_number DESC LIMIT 1
+            ), 0)
+            AND e.created_at > (
+                SELECT coalesce(max(c.changed_at), '-infinity') FROM trading_state_changes AS c
+                WHERE c.scope = 'account' AND c.symbol IS NULL AND c.account_id = a.id
+            )
     ) AS r
     WHERE a.updated_at >= p_since AND a.trading_state = 'active' AND r.losses >= l.max_losses_in_a_row
 $$;

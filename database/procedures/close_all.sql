@@ -7,7 +7,8 @@
 --   positions_max, idempotency_key, request_hash, idempotency_key_days}
 -- -> {replayed, answer: {outcome: 'planned', account_id, matched, positions: [{position_id, symbol, side}]}}: the first
 --   of those that match. A loser or winner is one at its mark now; without a quote a position is neither.
--- Raises TR001 no such account, TR003 key reused, TR006 several accounts and none named, an unknown word.
+-- Raises TR001 no such account, TR002 no such symbol, TR003 key reused, TR006 several accounts and none named, an
+-- unknown word.
 CREATE OR REPLACE FUNCTION plan_closes(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -48,6 +49,7 @@ BEGIN
     IF v_which IS NULL OR v_which NOT IN ('all', 'losers', 'winners') THEN
         PERFORM refuse_value('which', v_which, 'all, losers or winners');
     END IF;
+    PERFORM check_known_symbol(request ->> 'symbol');
     RETURN QUERY
     SELECT v.position_id, v.symbol, v.side
     FROM valued_positions(p_account.user_id, p_account.id) AS v

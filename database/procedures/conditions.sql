@@ -13,6 +13,13 @@ LANGUAGE sql IMMUTABLE AS $$
     FROM jsonb_array_elements(p_asked) WITH ORDINALITY AS c (asked, place)
 $$;
 
+-- The same as if none were met.
+CREATE OR REPLACE FUNCTION unmet_conditions(p_asked jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT jsonb_agg((c.asked || jsonb_build_object('level', (c.asked ->> 'level')::numeric)) - 'met_at' ORDER BY c.place)
+    FROM jsonb_array_elements(p_asked) WITH ORDINALITY AS c (asked, place)
+$$;
+
 -- Whether any of them is not met yet.
 CREATE OR REPLACE FUNCTION awaits_conditions(p_conditions jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE AS $$
@@ -262,6 +269,7 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'conditions_of(jsonb, jsonb)',
+        'unmet_conditions(jsonb)',
         'awaits_conditions(jsonb)',
         'check_conditions(jsonb)',
         'check_new_conditions(jsonb, text)',
@@ -285,3 +293,4 @@ GRANT EXECUTE ON FUNCTION check_conditions(jsonb) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_new_conditions(jsonb, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_condition(text, jsonb, numeric) TO trading_readers;
 GRANT EXECUTE ON FUNCTION awaits_conditions(jsonb) TO trading_readers;
+GRANT EXECUTE ON FUNCTION unmet_conditions(jsonb) TO trading_readers;

@@ -151,7 +151,7 @@ $$;
 -- group come with others.
 CREATE OR REPLACE FUNCTION as_a_caller_may_say(request jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT request - ARRAY['notice', 'replaces_order_id', 'group_size', 'exit_stop_price']
+    SELECT request - ARRAY['notice', 'replaces_order_id', 'group_size', 'exit_stop_price', 'exit_limit_price']
 $$;
 
 -- Behind the API's own check: what is filled at once waits for no price and no time.

@@ -20,6 +20,10 @@ BEGIN
     ) = 0 THEN
         RETURN NULL;
     END IF;
+    -- What adds exposure has margin reserved; where orders leave for a venue, those that only reduce count as trades too.
+    IF p_account.margin_reserved > 0 OR p_terms.venue <> 'internal' THEN
+        p_case := with_flight(p_account, p_terms, p_case);
+    END IF;
     SELECT
         CASE
             WHEN p_terms.is_restricted THEN 'restricted_symbols'
@@ -56,6 +60,31 @@ BEGIN
 END
 $$;
 
+-- The case with what waits for a venue's answer counted as if it had filled.
+CREATE OR REPLACE FUNCTION with_flight(
+    p_account accounts, p_terms order_terms, p_case limit_case
+) RETURNS limit_case
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_flight record;
+BEGIN
+    SELECT
+        count(*) AS orders,
+        count(*) FILTER (WHERE r.adds_exposure AND o.filled_quantity = 0) AS opening,
+        coalesce(sum(o.quantity - o.filled_quantity) FILTER (
+            WHERE r.adds_exposure AND o.symbol = p_terms.symbol AND o.side = p_case.side
+        ), 0) AS lots
+    INTO v_flight
+    FROM venue_routes AS r
+    INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
+    WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done';
+    p_case.open_positions := p_case.open_positions + v_flight.opening;
+    p_case.orders_in_flight := v_flight.orders;
+    p_case.lots_in_flight := v_flight.lots;
+    RETURN p_case;
+END
+$$;
+
 -- What the order comes to by itself: its value and that of what it adds, in account currency; how far its prices lie
 -- from the side of the quote that it takes, and its stop loss from the price that it is judged at, in percent.
 CREATE OR REPLACE FUNCTION order_figures(
@@ -82,6 +111,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Orders taken within the window of the rate, whoever sent them, and how long ago the last one was that looks the same.
+-- One that only reduces is none that adds, however it looks: a close, an exit.
 -- The bound on the id, which starts with its time, lets the primary key find them; created_at decides.
 CREATE OR REPLACE FUNCTION recent_orders(
     p_account accounts, p_terms order_terms, p_case limit_case, p_at timestamptz
@@ -92,11 +122,7 @@ LANGUAGE sql STABLE AS $$
         1000 * extract(EPOCH FROM p_at - max(o.created_at) FILTER (
             WHERE o.symbol = p_terms.symbol AND o.side = p_case.side AND o.order_type = p_case.order_type
             AND o.quantity = p_case.order_quantity AND o.id IS DISTINCT FROM p_case.replaces_order_id
-            AND (o.trail_amount, o.trail_percent) IS NOT DISTINCT FROM (p_case.trail_amount, p_case.trail_percent)
-            AND (
-                num_nonnulls(o.trail_amount, o.trail_percent) > 0
-                OR (o.limit_price, o.stop_price) IS NOT DISTINCT FROM (p_case.limit_price, p_case.stop_price)
-            )
+            AND NOT o.reduce_only AND is_alike(o, p_case.asked)
         ))
     FROM orders AS o
     WHERE p_case.is_new AND num_nonnulls(p_terms.order_rate_limit, p_terms.duplicate_window_ms) > 0
@@ -105,6 +131,36 @@ LANGUAGE sql STABLE AS $$
             CASE WHEN p_terms.order_rate_limit IS NOT NULL THEN p_terms.order_rate_window_s * interval '1 s' END,
             p_terms.duplicate_window_ms * interval '1 ms'
         ))
+$$;
+
+-- Whether an order is what p_asked asks for, exits of its bracket included, but for symbol, side, type and quantity.
+-- What trails gets its prices from the market.
+CREATE OR REPLACE FUNCTION is_alike(p_order orders, p_asked jsonb) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT (
+            p_order.trail_amount, p_order.trail_percent, p_order.limit_offset, p_order.display_quantity,
+            p_order.display_variance, p_order.stop_loss, p_order.take_profit
+        ) IS NOT DISTINCT FROM (
+            a.trail_amount, a.trail_percent, a.limit_offset, a.display_quantity, a.display_variance, a.stop_loss,
+            a.take_profit
+        )
+        AND p_order.time_in_force = a.time_in_force
+        AND (
+            num_nonnulls(p_order.trail_amount, p_order.trail_percent) > 0
+            OR (p_order.limit_price, p_order.stop_price) IS NOT DISTINCT FROM (a.limit_price, a.stop_price)
+        )
+        AND unmet_conditions(p_order.conditions) IS NOT DISTINCT FROM unmet_conditions(a.conditions)
+        AND (
+            SELECT ARRAY[min(x.stop_price), min(x.limit_price) FILTER (WHERE x.stop_price IS NULL)]
+            FROM orders AS x
+            WHERE x.user_id = p_order.user_id AND x.id = ANY (p_order.linked_order_ids)
+                AND x.contingency = 'bracket_exit'
+        ) = ARRAY[a.exit_stop_price, a.exit_limit_price]
+    FROM jsonb_to_record(p_asked) AS a (
+        trail_amount numeric, trail_percent numeric, limit_offset numeric, display_quantity numeric,
+        display_variance numeric, stop_loss numeric, take_profit numeric, time_in_force text, limit_price numeric,
+        stop_price numeric, conditions jsonb, exit_stop_price numeric, exit_limit_price numeric
+    )
 $$;
 
 -- The lots of the symbol on the order's side, with what it adds and what is in flight.
@@ -164,6 +220,16 @@ LANGUAGE sql STABLE AS $$
                 WHERE p_terms.daily_trade_limit IS NOT NULL AND d.ends_at > p_at
                     AND o.user_id = p_account.user_id AND o.account_id = p_account.id AND o.status = 'filled'
                     AND o.executed_at >= d.starts_at
+                UNION ALL
+                -- Those that ended with a part filled are trades of the day of that part.
+                SELECT FROM orders AS o
+                WHERE p_terms.daily_trade_limit IS NOT NULL AND d.ends_at > p_at
+                    AND o.user_id = p_account.user_id AND o.account_id = p_account.id
+                    AND o.status IN ('canceled', 'expired', 'replaced') AND o.filled_quantity > 0
+                    AND o.updated_at >= d.starts_at AND EXISTS (
+                        SELECT FROM fills AS f
+                        WHERE f.user_id = o.user_id AND f.order_id = o.id AND f.transact_time >= d.starts_at
+                    )
                 LIMIT p_terms.daily_trade_limit
             ) AS t
         ) + p_case.orders_in_flight,
@@ -195,11 +261,11 @@ BEGIN
         (request ->> 'trail_amount')::numeric, (request ->> 'trail_percent')::numeric,
         coalesce(
             request ->> 'stop_loss', request ->> 'exit_stop_price',
-            CASE WHEN p_added = p_quantity THEN p_position.stop_loss::text END
+            CASE WHEN p_added = p_quantity THEN (at_present_trail(p_position)).stop_loss::text END
         )::numeric,
         true, coalesce((request ->> 'group_size')::integer, 1), (request ->> 'replaces_order_id')::uuid,
         p_position.id IS NULL OR p_added < p_quantity, CASE WHEN p_added < p_quantity THEN p_position.id END,
-        0, 0, 0, 0
+        0, 0, 0, 0, request
     )::limit_case;
 END
 $$;
@@ -221,10 +287,12 @@ BEGIN
                 SELECT o.stop_price FROM orders AS o
                 WHERE o.user_id = p_order.user_id AND o.id = ANY (p_order.linked_order_ids)
                     AND o.contingency = 'bracket_exit' AND o.stop_price IS NOT NULL
+                    -- Its owner may have canceled it.
+                    AND o.status IN ('new', 'triggered', 'partially_filled')
             ) END,
-            CASE WHEN NOT v_turns THEN p_position.stop_loss END
+            CASE WHEN NOT v_turns THEN (at_present_trail(p_position)).stop_loss END
         ),
-        false, 0, NULL, p_position.id IS NULL OR v_turns, CASE WHEN v_turns THEN p_position.id END, 0, 0, 0, 0
+        false, 0, NULL, p_position.id IS NULL OR v_turns, CASE WHEN v_turns THEN p_position.id END, 0, 0, 0, 0, NULL
     )::limit_case;
 END
 $$;
@@ -345,8 +413,10 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'limit_refusal(accounts, order_terms, limit_case, timestamptz)',
+        'with_flight(accounts, order_terms, limit_case)',
         'order_figures(accounts, order_terms, limit_case, timestamptz)',
         'recent_orders(accounts, order_terms, limit_case, timestamptz)',
+        'is_alike(orders, jsonb)',
         'held_lots(accounts, order_terms, limit_case)',
         'exposure_with(accounts, order_terms, limit_case, numeric, timestamptz)',
         'day_so_far(accounts, order_terms, limit_case, timestamptz)',

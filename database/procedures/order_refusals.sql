@@ -48,6 +48,23 @@ BEGIN
 END
 $$;
 
+-- The same of an order that waits, which may wait for its market to open too. While halted nothing new rests, also
+-- nothing that only reduces.
+CREATE OR REPLACE FUNCTION waiting_refusal(
+    p_account accounts, p_terms order_terms, p_reducing boolean, p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN coalesce(
+        eligibility_refusal(p_account, p_terms, p_reducing, true, p_at),
+        CASE WHEN is_halted(p_account, p_terms) THEN refusal(
+            'TRADING_HALTED', format('No new order in %s may wait at the moment. You may close positions at the market.',
+                p_terms.symbol), 'trading_state', 'halted', 'active or reducing'
+        ) END
+    );
+END
+$$;
+
 CREATE OR REPLACE FUNCTION is_halted(p_account accounts, p_terms order_terms) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -169,6 +186,7 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'refusal(text, text, text, text, text, jsonb)',
         'eligibility_refusal(accounts, order_terms, boolean, boolean, timestamptz)',
+        'waiting_refusal(accounts, order_terms, boolean, timestamptz)',
         'is_halted(accounts, order_terms)',
         'held_against(positions, text)',
         'quantity_to_fill(jsonb, numeric)',

@@ -90,10 +90,11 @@ DECLARE
     );
     v_exit jsonb;
 BEGIN
-    -- What the limits look at: how many orders come at once, and the stop loss that comes as an order of its own.
+    -- What the limits look at: how many orders come at once, and the exits that come as orders of their own.
     v_legs[1] := v_legs[1] || jsonb_strip_nulls(jsonb_build_object(
         'group_size', cardinality(v_legs) + CASE request ->> 'kind' WHEN 'bracket' THEN 2 ELSE 0 END,
-        'exit_stop_price', request #> '{stop_loss,stop_price}'
+        'exit_stop_price', request #> '{stop_loss,stop_price}',
+        'exit_limit_price', request #> '{take_profit,limit_price}'
     ));
     IF request ->> 'kind' <> 'bracket' THEN
         RETURN v_legs;
@@ -168,7 +169,14 @@ BEGIN
             terms[v_place] := CASE WHEN request ->> 'kind' = 'bracket' AND v_place > 1 THEN terms[1]
                 ELSE terms_of_order(p_legs[v_place], p_account)
             END;
-            CONTINUE WHEN v_place = 1 AND p_legs[1] ->> 'order_type' = 'market' AND request ->> 'kind' <> 'oco';
+            IF v_place = 1 AND p_legs[1] ->> 'order_type' = 'market' AND request ->> 'kind' <> 'oco' THEN
+                -- It is judged where it is executed; that its children wait, here.
+                refusal := coalesce(
+                    waiting_refusal(p_account, terms[1], true, p_at), group_size_refusal(p_account, terms[1], p_legs)
+                );
+                EXIT WHEN refusal IS NOT NULL;
+                CONTINUE;
+            END IF;
             PERFORM check_resting_form(p_legs[v_place], p_at);
             IF v_place = 1 OR request ->> 'kind' = 'oco' THEN
                 v_judged := judge_resting_order(p_legs[v_place], p_account, terms[v_place], p_at);
@@ -197,20 +205,10 @@ DROP FUNCTION IF EXISTS group_size_refusal(accounts, jsonb[]);
 CREATE OR REPLACE FUNCTION group_size_refusal(
     p_account accounts, p_terms order_terms, p_legs jsonb[]
 ) RETURNS jsonb
-LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    v_limit integer := p_terms.max_working_orders;
-    v_working bigint;
-BEGIN
-    SELECT count(*) + (SELECT count(*) FROM unnest(p_legs) AS l WHERE l ->> 'order_type' <> 'market') INTO v_working
-    FROM orders AS o
-    WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
-        AND o.status IN ('pending_new', 'new', 'triggered', 'partially_filled');
-    IF v_working > v_limit THEN
-        RETURN limit_violation('max_working_orders', v_working, v_limit, 'working orders; cancel some first');
-    END IF;
-    RETURN NULL;
-END
+LANGUAGE sql STABLE AS $$
+    SELECT working_orders_refusal(p_account, p_terms, count(*))
+    FROM unnest(p_legs) AS l
+    WHERE l ->> 'order_type' <> 'market'
 $$;
 
 -- Names the orders to each other. Two that cancel each other are told by linked_order_ids, as a parent's children are;

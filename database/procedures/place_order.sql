@@ -67,15 +67,18 @@ BEGIN
     PERFORM check_resting_prices(request, p_terms);
     PERFORM check_display(request, p_terms);
     refusal := coalesce(
-        -- A closed market fills nothing, but lets an order wait for its opening. While halted nothing new rests.
-        eligibility_refusal(
-            p_account, p_terms, v_reducing AND NOT (v_rests AND is_halted(p_account, p_terms)),
-            v_rests OR market_is_open(p_terms.calendar, p_at), p_at
-        ),
+        CASE WHEN v_rests THEN waiting_refusal(p_account, p_terms, v_reducing, p_at)
+            ELSE eligibility_refusal(
+                p_account, p_terms, v_reducing, market_is_open(p_terms.calendar, p_at), p_at
+            )
+        END,
         position_refusal(
             p_account, v_side, v_quantity, v_held, coalesce((request ->> 'reduce_only')::boolean, false)
         ),
-        working_orders_refusal(p_account, p_terms, (request ->> 'replaces_order_id')::uuid)
+        CASE WHEN v_rests THEN working_orders_refusal(
+            -- What takes the place of another one adds none.
+            p_account, p_terms, CASE WHEN request ? 'replaces_order_id' THEN 0 ELSE 1 END
+        ) END
     );
     IF refusal IS NOT NULL THEN
         RETURN;
@@ -199,12 +202,12 @@ BEGIN
 END
 $$;
 
--- Binds every order that rests, also one that only reduces: it bounds what each tick has to look at. The one that it
--- replaces (NULL: none) is not counted.
+-- Binds every order that rests, also one that only reduces: it bounds what each tick has to look at. p_new come at once.
 DROP FUNCTION IF EXISTS working_orders_refusal(accounts);
 DROP FUNCTION IF EXISTS working_orders_refusal(accounts, uuid);
+DROP FUNCTION IF EXISTS working_orders_refusal(accounts, order_terms, uuid);
 CREATE OR REPLACE FUNCTION working_orders_refusal(
-    p_account accounts, p_terms order_terms, p_replaced_id uuid
+    p_account accounts, p_terms order_terms, p_new bigint
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -214,14 +217,16 @@ BEGIN
     IF v_limit IS NULL THEN
         RETURN NULL;
     END IF;
-    SELECT count(*) INTO v_working FROM orders AS o
+    SELECT count(*) + p_new INTO v_working FROM orders AS o
     WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
-        AND o.status IN ('pending_new', 'new', 'triggered', 'partially_filled')
-        AND o.id IS DISTINCT FROM p_replaced_id;
-    IF v_working < v_limit THEN
+        AND o.status IN ('pending_new', 'new', 'triggered', 'partially_filled');
+    IF v_working <= v_limit THEN
         RETURN NULL;
     END IF;
-    RETURN limit_violation('max_working_orders', v_working + 1, v_limit, 'working orders; cancel one first');
+    RETURN limit_violation(
+        'max_working_orders', v_working, v_limit,
+        CASE WHEN p_new > 1 THEN 'working orders; cancel some first' ELSE 'working orders; cancel one first' END
+    );
 END
 $$;
 
@@ -256,7 +261,7 @@ BEGIN
         'check_price_given(jsonb, text, boolean)',
         'check_resting_prices(jsonb, order_terms)',
         'check_stop_side(jsonb, order_terms, timestamptz)',
-        'working_orders_refusal(accounts, order_terms, uuid)',
+        'working_orders_refusal(accounts, order_terms, bigint)',
         'exposure_refusal(accounts, order_terms, limit_case, order_fill, positions, timestamptz)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);

@@ -34,3 +34,6 @@ ALTER FUNCTION at_present_trail(positions) OWNER TO trading_procedures;
 ALTER FUNCTION keep_position_trail(positions) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION at_present_trail(positions) FROM PUBLIC;
 REVOKE ALL ON FUNCTION keep_position_trail(positions) FROM PUBLIC;
+
+-- What judges an order judges its preview.
+GRANT EXECUTE ON FUNCTION at_present_trail(positions) TO trading_readers;

@@ -53,7 +53,7 @@ END
 $$;
 
 -- As plan_closes and close_planned. request {account_id?, symbol?, side?, which, positions_max}
--- Raises TR001 no such account, TR006 several accounts and none named, an unknown word.
+-- Raises TR001 no such account, TR002 no such symbol, TR006 several accounts and none named, an unknown word.
 CREATE OR REPLACE FUNCTION preview_close_all(p_user_id uuid, request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE

@@ -1,14 +1,15 @@
 -- Everything by which a new order of an account would be judged and priced, read at one moment; nothing is written.
 --
 -- p_order {symbol, order_type, side, quantity, stop_price?, trail_amount?, trail_percent?, limit_offset?,
---   limit_price?, post_only?, time_in_force?, reduce_only?, client_order_id?, parent_order_id?, max_slippage?,
---   conditions?, replaces_order_id?}
+--   limit_price?, stop_loss?, take_profit?, display_quantity?, display_variance?, post_only?, time_in_force?,
+--   reduce_only?, client_order_id?, parent_order_id?, max_slippage?, conditions?, replaces_order_id?}
 -- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
 --   be traded on, position: what a netting account holds in the symbol, else null, quantity: what would be filled,
 --   reduces: it takes from the position and opens nothing, refusal and limit_refusal: why it would be denied before and
---   after it is priced, else null, worth {balance, unrealized_pnl, margin_used}: at quotes of any age, quotes [{symbol,
---   bid, ask, volatility, fresh}]: of the pairs between the currencies concerned, stale_position: a symbol held whose
---   quote is too old, else null, position_currencies [...]: what its P&L is in}
+--   after it is priced, else null, worth {balance, unrealized_pnl, margin_used}: at quotes of any age, margin_reserved:
+--   for orders in flight to a venue, quotes [{symbol, bid, ask, volatility, fresh}]: of the pairs between the currencies
+--   concerned, stale_position: a symbol held whose quote is too old, else null, position_currencies [...]: what its P&L
+--   is in}
 -- Raises TR001 no such account, TR002 unknown symbol, TR004 no price to tell a stop's side by, TR005 client_order_id
 -- taken, TR006 a value out of its bounds.
 CREATE OR REPLACE FUNCTION preview_facts(p_user_id uuid, p_account_id uuid, p_order jsonb) RETURNS jsonb
@@ -20,8 +21,10 @@ DECLARE
     v_account accounts;
     v_terms order_terms;
     v_position positions;
-    v_rests boolean := p_order ->> 'order_type' <> 'market' OR p_order ? 'conditions'
+    -- For a price, a time or conditions; of these all rest but what takes what there is at once.
+    v_waits boolean := p_order ->> 'order_type' <> 'market' OR p_order ? 'conditions'
         OR coalesce(is_timed(p_order ->> 'time_in_force'), false);
+    v_rests boolean := v_waits AND coalesce(p_order ->> 'time_in_force', 'gtc') NOT IN ('ioc', 'fok');
     v_held numeric;
     v_reduces boolean;
     v_open boolean;
@@ -35,7 +38,7 @@ BEGIN
     IF p_order ? 'conditions' THEN
         PERFORM check_conditions(p_order);
     END IF;
-    IF v_rests THEN
+    IF v_waits THEN
         PERFORM check_stop_side(p_order, v_terms, v_at);
         PERFORM check_post_only(p_order, v_terms, v_at);
         PERFORM check_timed(p_order, v_terms, v_at);
@@ -58,7 +61,12 @@ BEGIN
         ),
         'terms', to_jsonb(v_terms) - 'email',
         'market_open', v_open,
-        'fresh', quote_is_fresh(v_terms, v_at),
+        -- While the market is closed the session's last price tells what an order would come to.
+        'fresh', CASE WHEN v_open OR v_terms.trade_always AND NOT v_rests THEN quote_is_fresh(v_terms, v_at)
+            ELSE NOT quote_is_stale(
+                v_terms.quoted_at, v_terms.received_at, v_terms.quote_age_ms_max, v_terms.calendar, v_at
+            )
+        END,
         'position', CASE WHEN v_position.id IS NOT NULL THEN jsonb_build_object(
             'side', v_position.side, 'quantity', v_position.quantity, 'entry_price', v_position.entry_price,
             'margin_used', v_position.margin_used
@@ -66,25 +74,25 @@ BEGIN
         'quantity', v_quantity,
         'reduces', v_reduces,
         'refusal', coalesce(
-            -- An order that rests may wait for its market to open.
-            eligibility_refusal(
-                v_account, v_terms, v_reduces AND NOT (v_rests AND is_halted(v_account, v_terms)), v_open OR v_rests, v_at
-            ),
+            CASE WHEN v_rests THEN waiting_refusal(v_account, v_terms, v_reduces, v_at)
+                ELSE eligibility_refusal(v_account, v_terms, v_reduces, v_open, v_at)
+            END,
             -- As accept_order: another venue neither turns a position round nor cuts an order.
-            CASE WHEN v_held > 0 AND NOT v_rests AND EXISTS (
+            CASE WHEN v_held > 0 AND NOT v_waits AND EXISTS (
                 SELECT FROM instruments AS i WHERE i.symbol = v_terms.symbol AND i.venue <> 'internal'
             ) THEN larger_refusal(v_side, (p_order ->> 'quantity')::numeric, v_held) END,
             position_refusal(
                 v_account, v_side, v_quantity, v_held, coalesce((p_order ->> 'reduce_only')::boolean, false)
             ),
             CASE WHEN v_rests THEN working_orders_refusal(
-                v_account, v_terms, (p_order ->> 'replaces_order_id')::uuid
+                v_account, v_terms, CASE WHEN p_order ? 'replaces_order_id' THEN 0 ELSE 1 END
             ) END
         ),
         'limit_refusal', CASE WHEN NOT v_reduces THEN limit_refusal(v_account, v_terms, v_case, v_at) END,
         'worth', jsonb_build_object(
             'balance', v_worth.balance, 'unrealized_pnl', v_worth.unrealized_pnl, 'margin_used', v_worth.margin_used
-        )
+        ),
+        'margin_reserved', v_account.margin_reserved
     ) || preview_rates(v_account, v_terms, v_at);
 END
 $$;
@@ -140,7 +148,7 @@ GRANT EXECUTE ON FUNCTION terms_of_order(jsonb, accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_optional_fields(jsonb, accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION netting_position(accounts, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_stop_side(jsonb, order_terms, timestamptz) TO trading_readers;
-GRANT EXECUTE ON FUNCTION working_orders_refusal(accounts, order_terms, uuid) TO trading_readers;
+GRANT EXECUTE ON FUNCTION working_orders_refusal(accounts, order_terms, bigint) TO trading_readers;
 GRANT EXECUTE ON FUNCTION quote_is_fresh(order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION refusal(text, text, text, text, text, jsonb) TO trading_readers;
 GRANT EXECUTE ON FUNCTION eligibility_refusal(
@@ -148,6 +156,7 @@ GRANT EXECUTE ON FUNCTION eligibility_refusal(
 ) TO trading_readers;
 GRANT EXECUTE ON FUNCTION position_refusal(accounts, text, numeric, numeric, boolean) TO trading_readers;
 GRANT EXECUTE ON FUNCTION larger_refusal(text, numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION waiting_refusal(accounts, order_terms, boolean, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION is_halted(accounts, order_terms) TO trading_readers;
 GRANT EXECUTE ON FUNCTION held_against(positions, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION quantity_to_fill(jsonb, numeric) TO trading_readers;

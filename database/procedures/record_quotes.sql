@@ -165,11 +165,15 @@ BEGIN
                 FROM (SELECT kept.source = 'manual' AND excluded.source = 'simulated' AS held) h),
             quoted_at = excluded.quoted_at,
             received_at = excluded.received_at,
-            -- Another source's prices are no move, and a price set by hand is none.
+            -- Another source's prices are no move, and a price set by hand is none. What was before a breaker was armed
+            -- again does not count.
             range = CASE
                 WHEN kept.source = 'manual' AND excluded.source = 'simulated' THEN kept.range
                 ELSE next_price_range(
-                    CASE WHEN kept.source = excluded.source AND kept.source <> 'manual' THEN kept.range END,
+                    CASE WHEN kept.source = excluded.source AND kept.source <> 'manual' AND NOT EXISTS (
+                        SELECT FROM symbol_breakers AS b
+                        WHERE b.symbol = kept.symbol AND b.armed_at > kept.received_at
+                    ) THEN kept.range END,
                     (excluded.bid + excluded.ask) / 2, excluded.quoted_at, v_window
                 )
             END

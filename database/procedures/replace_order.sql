@@ -1,12 +1,14 @@
 -- Replaces a working order: a new order takes its place, for what of the new quantity is not filled, judged as if it
 -- were placed now. Both orders, audit, one event and the stored answer in one transaction. Refused, the old one works
 -- on, and a denied order that names it is kept.
--- request {version: 1, user_id, order_id, order_version?, quantity?, limit_price?, stop_price?, stop_loss?,
---   take_profit?, time_in_force?, expires_at?, conditions?, client_order_id?, idempotency_key, request_hash,
---   idempotency_key_days, request_id?, ip_address?, user_agent?, email?}
---   order_version: the version that the caller knows. quantity: in all, with what is filled. stop_loss, take_profit and
---   conditions that are null are taken away; what is left out stays, conditions as met as they are, but for
---   client_order_id, which names one order only.
+-- request {version: 1, user_id, order_id, order_version?, quantity?, limit_price?, stop_price?, trail_amount?,
+--   trail_percent?, limit_offset?, display_quantity?, display_variance?, stop_loss?, take_profit?, time_in_force?,
+--   expires_at?, conditions?, client_order_id?, idempotency_key, request_hash, idempotency_key_days, request_id?,
+--   ip_address?, user_agent?, email?}
+--   order_version: the version that the caller knows. quantity: in all, with what is filled. stop_loss, take_profit,
+--   conditions, display_quantity and display_variance that are null are taken away, and the variance goes with the
+--   display_quantity; trail_amount takes the place of trail_percent, and the other way round. What is left out stays,
+--   conditions as met as they are, but for client_order_id, which names one order only.
 -- -> {replayed, answer: settled_answer of the new order, which the quote of now may have touched already, with
 --   stop_loss, take_profit, version, replaces_order_id and replaced: order_fact of the old one and its version}, or
 --   outcome 'denied' as book_denied_order makes it, also where that touch is refused
@@ -99,13 +101,21 @@ BEGIN
             'quantity', v_quantity - p_order.filled_quantity,
             'limit_price', coalesce(request ->> 'limit_price', v_own.limit_price::text)::numeric,
             'stop_price', coalesce(request ->> 'stop_price', v_own.stop_price::text)::numeric,
-            'trail_amount', p_order.trail_amount,
-            'trail_percent', p_order.trail_percent,
-            'limit_offset', p_order.limit_offset,
-            -- A part is at most what is left of the whole.
-            'display_quantity', CASE WHEN p_order.display_quantity IS NOT NULL
-                THEN least(p_order.display_quantity, v_quantity - p_order.filled_quantity) END,
-            'display_variance', p_order.display_variance,
+            'trail_amount', CASE WHEN request ?| ARRAY['trail_amount', 'trail_percent']
+                THEN (request ->> 'trail_amount')::numeric ELSE p_order.trail_amount END,
+            'trail_percent', CASE WHEN request ?| ARRAY['trail_amount', 'trail_percent']
+                THEN (request ->> 'trail_percent')::numeric ELSE p_order.trail_percent END,
+            'limit_offset', coalesce((request ->> 'limit_offset')::numeric, p_order.limit_offset),
+            'display_quantity', CASE
+                WHEN request ? 'display_quantity' THEN (request ->> 'display_quantity')::numeric
+                -- A part is at most what is left of the whole.
+                WHEN p_order.display_quantity IS NOT NULL
+                    THEN least(p_order.display_quantity, v_quantity - p_order.filled_quantity)
+            END,
+            'display_variance', CASE
+                WHEN request ? 'display_variance' THEN (request ->> 'display_variance')::numeric
+                WHEN request -> 'display_quantity' IS DISTINCT FROM 'null' THEN p_order.display_variance
+            END,
             'stop_loss', CASE WHEN request ? 'stop_loss'
                 THEN (request ->> 'stop_loss')::numeric ELSE p_order.stop_loss END,
             'take_profit', CASE WHEN request ? 'take_profit'

@@ -149,6 +149,9 @@ BEGIN
     WHERE v_changes AND user_id = p_account.user_id AND id = p_account.id;
     UPDATE instruments SET trading_state = v_after, updated_at = p_at
     WHERE v_changes AND symbol = request ->> 'symbol';
+    -- Its breaker measures anew from here: what has tripped it must not do so again.
+    UPDATE symbol_breakers SET armed_at = p_at
+    WHERE v_changes AND v_after = 'active' AND symbol = request ->> 'symbol';
     UPDATE platform_settings SET trading_state = v_after, updated_at = p_at
     WHERE v_changes AND request ->> 'scope' = 'platform';
     IF v_changes AND p_account.id IS NOT NULL THEN

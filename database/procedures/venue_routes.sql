@@ -5,7 +5,8 @@
 --
 -- request {version: 1, holder, orders: [{user_id, order_id}] or null, limit, lease_ms}
 -- -> [{user_id, order_id, account_id, venue, symbol, side, order_type, time_in_force, quantity, filled_quantity,
---      status, worst_price, state, attempts, submitted_ms_ago, told, fencing}]
+--      status, worst_price, state, attempts, submitted_ms_ago, told, stopped, fencing}]
+-- `stopped`: it would add exposure, and that is not allowed by the trading states any more.
 -- `state` is the one before this lease; an order that was `new` counts as submitted from here on, because who dies now
 -- may have sent it. An order that another holder has is left out, and so is a settled one.
 -- A call that is repeated after a lost answer finds its own leases until they expire; nothing is lost.
@@ -57,7 +58,13 @@ BEGIN
         'quantity', o.quantity::text, 'filled_quantity', o.filled_quantity::text, 'status', o.status,
         'worst_price', l.worst_price::text, 'state', l.state_before, 'attempts', l.attempts,
         'submitted_ms_ago', floor(extract(EPOCH FROM v_at - l.submitted_at) * 1000)::bigint,
-        'told', l.told_at IS NOT NULL, 'fencing', l.lease_fencing
+        'told', l.told_at IS NOT NULL, 'stopped', l.adds_exposure AND NOT (
+            SELECT p.trading_state = 'active' AND i.trading_state = 'active' AND a.trading_state = 'active'
+            FROM platform_settings AS p
+            CROSS JOIN instruments AS i
+            CROSS JOIN accounts AS a
+            WHERE i.symbol = o.symbol AND a.user_id = l.user_id AND a.id = l.account_id
+        ), 'fencing', l.lease_fencing
     ) ORDER BY l.due_at), '[]') INTO v_claimed
     FROM leased AS l
     INNER JOIN orders AS o ON l.user_id = o.user_id AND l.order_id = o.id;

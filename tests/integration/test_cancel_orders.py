@@ -51,6 +51,15 @@ def working(market: Market, user: User) -> list[str]:
 
 
 class TestCancelingAll:
+    def test_a_symbol_that_there_is_not_cancels_nothing_and_says_so(self, market: Market, trader: User) -> None:
+        market.place(trader)
+
+        with raises_sqlstate("TR002") as caught:
+            market.cancel_all(trader, symbol="EURUSX")
+
+        assert details_of(caught.value) == {"field": "symbol", "value": "EURUSX", "constraint": "a known symbol"}
+        assert len(working(market, trader)) == 1
+
     def test_every_order_ends(self, market: Market, trader: User) -> None:
         placed = [market.place(trader)["order_id"] for _ in range(3)]
         filled = market.trade(trader)["order_id"]

@@ -352,6 +352,46 @@ class TestReplace:
         assert (kept.status, kept.body["details"]["field"]) == (400, "stop_loss")
         assert taken.status == 200, taken.text
 
+    @pytest.mark.parametrize(
+        ("body", "shown"),
+        [
+            ({"trail_amount": "0.5"}, {"trail_amount": "0.5", "trail_percent": None, "limit_offset": "0.05"}),
+            ({"trail_percent": "2"}, {"trail_amount": None, "trail_percent": "2", "limit_offset": "0.05"}),
+            ({"limit_offset": "0"}, {"trail_amount": None, "trail_percent": "1", "limit_offset": "0"}),
+        ],
+    )
+    def test_how_it_trails(self, api: Api, user: User, body: dict[str, object], shown: dict[str, object]) -> None:
+        trailing = {"order_type": "trailing_stop_limit", "limit_price": None, "trail_percent": "1"}
+        asked = {"symbol": "AAPL", "quantity": "10", "limit_offset": "0.05"} | trailing
+        order_id = api.market.place(user, **asked)["order_id"]
+
+        answer = api.replace(user, order_id, body)
+
+        assert answer.status == 200, answer.text
+        assert {name: answer.body[name] for name in shown} == shown
+        (level,) = api.market.rows("trailing_levels", user)
+        assert str(level["subject_id"]) == answer.body["id"]
+
+    @pytest.mark.parametrize(
+        ("body", "shown"),
+        [
+            ({"display_quantity": "20"}, ("20", "0.5")),
+            ({"display_variance": "0.1"}, ("10", "0.1")),
+            ({"display_variance": None}, ("10", None)),
+            ({"display_quantity": None}, (None, None)),
+        ],
+    )
+    def test_what_it_shows(
+        self, api: Api, user: User, body: dict[str, object], shown: tuple[str | None, str | None]
+    ) -> None:
+        iceberg = {"display_quantity": "10", "display_variance": "0.5"}
+        order_id = api.market.place(user, symbol="AAPL", quantity="100", limit_price="140", **iceberg)["order_id"]
+
+        answer = api.replace(user, order_id, body)
+
+        assert answer.status == 200, answer.text
+        assert (answer.body.get("display_quantity"), answer.body.get("display_variance")) == shown
+
     def test_a_denied_one_names_its_order_and_the_old_works_on(self, api: Api, user: User) -> None:
         order_id = api.subject(CANCEL, user)
 
@@ -371,7 +411,7 @@ class TestReplace:
         assert new["expires_at"] == shown["expires_at"] == ends["expires_at"]
 
     @every_replacement
-    @pytest.mark.parametrize("field", ["symbol", "side", "order_type", "trail_amount", "display_quantity", "post_only"])
+    @pytest.mark.parametrize("field", ["symbol", "side", "order_type", "post_only", "reduce_only"])
     def test_what_cannot_change(self, api: Api, user: User, route: str, field: str) -> None:
         answer = api.change(route, user, api.subject(CANCEL, user), {field: "buy", "quantity": 1})
 
@@ -417,6 +457,12 @@ class TestReplace:
             ({"expires_at": "soon"}, "expires_at", "soon"),
             ({"version": "1"}, "version", "1"),
             ({"version": 1.5, "quantity": 1}, "version", "1.5"),
+            ({"trail_amount": "1"}, "trail_amount", None),
+            ({"trail_percent": "100"}, "trail_percent", "100"),
+            ({"limit_offset": "-1"}, "limit_offset", "-1"),
+            ({"display_quantity": "101"}, "display_quantity", None),
+            ({"display_quantity": "0"}, "display_quantity", "0"),
+            ({"display_variance": "0.1"}, "display_variance", None),
             ({"max_slippage": 1}, "max_slippage", "1"),
             ({"colour": "red"}, "colour", "red"),
         ],

@@ -9,7 +9,7 @@ import pytest
 from tests.kit import MigratedTemplate, User
 from tests.kit.gateway import eventually
 from tests.kit.kill_switch import Officer
-from tests.kit.orders import Market
+from tests.kit.orders import Market, keyed_request, send
 from tests.kit.ticks import Ticker, call
 
 WINDOW = timedelta(seconds=60)
@@ -198,6 +198,22 @@ class TestTripped:
 
         assert state(market) == "active"
 
+    def test_armed_again_it_measures_anew(self, market: Market, prices: Prices) -> None:
+        # given a move that has tripped it, and an officer who arms it at once
+        prices.tell("1.00", 0)
+        prices.tell("1.03", 1)
+        with Officer.opened(market) as officer:
+            officer.set_state("symbol", "active", symbol="EURUSD")
+
+        # when the price stays there
+        for second in range(2, 8):
+            prices.tell("1.03", second)
+        assert state(market) == "active"
+
+        # then only the next move trips it
+        prices.tell("1.06", 8)
+        assert state(market) == "reducing"
+
     def test_it_is_on_record_once_with_its_figures(self, market: Market, prices: Prices) -> None:
         before = market.execute("SELECT count(*) FROM trading_state_changes")[0][0]
         prices.tell("1.00", 0)
@@ -275,6 +291,19 @@ class TestPlatform:
         if tripped:
             assert last_change(market)[2] == "Circuit breaker: 75.00 % of the orders were refused, more than 50 %"
 
+    def test_armed_again_it_counts_anew(self, market: Market) -> None:
+        # given one that has tripped, and an officer who arms it at once
+        for poor in [market.user(balance=1) for _ in range(4)]:
+            market.trade(poor)
+        with market.database.connect("function_risk") as risk, Officer.opened(market) as officer:
+            assert call(risk, "watch_breakers", EVERYTHING)["tripped"]
+            officer.set_state("platform", "active")
+
+            # when nothing else is refused
+            answer = call(risk, "watch_breakers", EVERYTHING)
+
+        assert (answer["tripped"], answer["reject_rate"]) == (False, None)
+
     def test_what_a_stopped_market_refuses_does_not_count(self, market: Market) -> None:
         # given orders of two users in a symbol that was halted
         users = [market.user() for _ in range(2)]
@@ -327,6 +356,28 @@ class TestAccount:
             self.close(market, trader, at_a_profit=profit)
 
         assert self.watch(market) == []
+
+    def test_a_close_that_is_filled_in_parts_is_one(self, market: Market, ticker: Ticker) -> None:
+        # given a netting trader who sells at a loss in four parts
+        user = market.user(position_mode="netting", risk={"max_losses_in_a_row": 3})
+        market.trade(user)
+        market.place(user, side="sell", quantity="0.4", limit_price="1.1000", display_quantity="0.1")
+        for _ in range(3):
+            ticker.tick("EURUSD", "1.1000", "1.1002")
+        assert len(market.rows("fills", user)) == 5
+
+        assert self.watch(market) == []
+        for _ in range(2):
+            market.trade(user, side="sell", quantity="0.1")
+        assert self.watch(market) == [True]
+
+    def test_two_positions_closed_by_each_other_are_one(self, market: Market, trader: User) -> None:
+        for _ in range(3):
+            bought, sold = (market.trade(trader, side=side)["position_id"] for side in ("buy", "sell"))
+            request = keyed_request(trader, position_id=bought, opposite_position_id=sold)
+            assert send(market.trader, request, "close_by")["realized_pnl"] < 0
+
+        assert self.watch(market) == [True]
 
     def test_losses_of_before_it_was_armed_again_do_not_count(self, market: Market, trader: User) -> None:
         for _ in range(3):

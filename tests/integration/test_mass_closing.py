@@ -83,7 +83,7 @@ class TestPlan:
             ({"side": "short"}, {"EURUSD short", "AAPL short"}),
             ({"symbol": "AAPL", "side": "short", "which": "winners"}, {"AAPL short"}),
             ({"symbol": "AAPL", "side": "short", "which": "losers"}, set()),
-            ({"symbol": "NOTHING"}, set()),
+            ({"symbol": "GBPUSD"}, set()),
         ],
     )
     def test_filters(self, market: Market, trader: User, fields: dict[str, object], chosen: set[str]) -> None:
@@ -239,6 +239,22 @@ class TestRequest:
 
     def test_nothing_to_close(self, handler: Any, trader: User) -> None:
         assert ask(handler, trader, {}).body == {"data": [], "closed": 0, "refused": 0, "left": 0}
+
+    def test_a_symbol_that_there_is_not_closes_nothing_and_says_so(
+        self, market: Market, handler: Any, trader: User
+    ) -> None:
+        # given a position of an instrument that is not traded any more
+        market.trade(trader, symbol="AAPL")
+        market.execute("UPDATE instruments SET is_active = false WHERE symbol = 'AAPL'")
+
+        for path in (CLOSE_ALL, f"{CLOSE_ALL}/preview"):
+            answers = [
+                call(handler, http_event(path, headers=bearer(make_token(trader, tier="unmetered")), body=json.dumps({"symbol": symbol})))
+                for symbol in ("EURUSX", "AAPL", "GBPUSD")
+            ]
+            assert [answer.status for answer in answers] == [404, 200, 200]
+            assert (answers[0].body["error"], answers[0].body["details"]["field"]) == ("UNKNOWN_SYMBOL", "symbol")
+        market.execute("UPDATE instruments SET is_active = true WHERE symbol = 'AAPL'")
 
     def test_somebody_elses_account(self, market: Market, handler: Any, trader: User) -> None:
         answer = ask(handler, trader, {"account_id": str(market.user().account_id)})

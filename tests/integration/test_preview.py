@@ -136,7 +136,7 @@ def test_an_order_that_rests_is_priced_at_its_own(
 @pytest.mark.parametrize(
     ("fields", "price"),
     [
-        ({"time_in_force": "cls"}, "1.10026"),
+        ({"time_in_force": "cls"}, "1.10020"),
         ({"time_in_force": "cls", "order_type": "limit", "price": "1.05"}, "1.05000"),
         ({"time_in_force": "day", "order_type": "limit", "price": "1.05"}, "1.05000"),
     ],

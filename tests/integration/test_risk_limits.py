@@ -12,6 +12,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.kit import MigratedTemplate, User
+from tests.kit.linked import bracket_request, leg, linked_request, place_linked, placed
 from tests.kit.orders import (
     Market,
     Outcome,
@@ -41,6 +42,14 @@ UNBOUND: dict[str, object] = {
 }
 
 type Fields = dict[str, object]
+
+CONDITION: Fields = {"symbol": "GBPUSD", "watch": "bid", "direction": "at_or_above", "level": "1.3100"}
+TRAILING: Fields = {
+    "order_type": "trailing_stop_limit",
+    "limit_price": None,
+    "trail_amount": "0.0100",
+    "limit_offset": "0.0005",
+}
 
 
 @dataclass(frozen=True)
@@ -228,6 +237,22 @@ def refusal_of_preview(market: Market, user: User, order: Fields) -> dict[str, A
     return row[0]["refusal"] or row[0]["limit_refusal"]
 
 
+class TestTradesOfTheDay:
+    def test_an_order_that_ended_with_a_part_filled_is_one(self, market: Market) -> None:
+        # given an order of which a part was filled
+        user = market.user(risk=UNBOUND | {"daily_trade_limit": 1})
+        placed = market.place(user, limit_price="1.1002", display_quantity="0.1")
+        assert placed["outcome"] == "partially_filled"
+
+        # when its next part comes, and then the rest is canceled
+        with Ticker.opened(market) as ticker:
+            assert ticker.tick("EURUSD", "1.1000", "1.1002") == ["partially_filled"]
+        market.cancel(user, placed["order_id"])
+
+        # then it was not in its own way, and is in that of the next
+        assert market.trade(user)["details"]["limit"] == "daily_trade_limit"
+
+
 # What is behind an order once it was sent.
 SENT_ONCE = {"max_working_orders", "order_rate_limit", "price_collar_percent"}
 
@@ -320,12 +345,32 @@ class TestWhatReducesIsNeverRefused:
         assert market.cancel(user, outcomes[2]["order_id"])["outcome"] == "canceled"
 
 
+class TestOrdersAtRest:
+    @pytest.mark.parametrize("kind", ["oto", "bracket"])
+    def test_those_that_a_market_order_brings_count(self, market: Market, kind: str) -> None:
+        user = market.user(risk=UNBOUND | {"max_working_orders": 1})
+        entry = leg(order_type="market", limit_price=None)
+        request = bracket_request(user, entry) if kind == "bracket" else linked_request(user, kind, entry, leg(), leg())
+
+        denied = place_linked(market, request)
+
+        assert (denied["details"]["limit"], denied["details"]["value"]) == ("max_working_orders", "2")
+        assert [row["status"] for row in market.rows("orders", user)] == ["denied"]
+
+    @pytest.mark.parametrize("time_in_force", ["ioc", "fok"])
+    def test_what_takes_what_there_is_at_once_is_none(self, market: Market, time_in_force: str) -> None:
+        user = market.user(risk=UNBOUND | {"max_working_orders": 0})
+
+        assert market.place(user, limit_price="1.1002", time_in_force=time_in_force)["outcome"] == "filled"
+
+
 class TestWindows:
     """Windows of time, judged at moments that a test chooses."""
 
     def judged(self, market: Market, user: User, after_ms: int, **fields: object) -> str | None:
         """Which limit a new order breaks, `after_ms` after the account's last one."""
-        request = {"side": "buy", "order_type": "limit", "limit_price": "1.0500", "quantity": "1"} | fields
+        plain = {"side": "buy", "order_type": "limit", "limit_price": "1.0500", "quantity": "1"}
+        request = plain | {"time_in_force": "gtc"} | fields
         (found,) = market.execute(
             """
             SELECT limit_refusal(
@@ -355,6 +400,54 @@ class TestWindows:
             {"order_type": "market_if_touched", "limit_price": None, "stop_price": "1.0500"},
         ]
         assert {self.judged(market, user, 0, **other) for other in others} == {None}
+
+    @pytest.mark.parametrize(
+        ("asked", "others"),
+        [
+            (
+                {},
+                [
+                    {"display_quantity": "0.1"},
+                    {"stop_loss": "1.0400"},
+                    {"take_profit": "1.0700"},
+                    {"time_in_force": "day"},
+                    {"conditions": [CONDITION]},
+                ],
+            ),
+            ({"display_quantity": "0.1", "display_variance": "0.5"}, [{"display_variance": "0.4"}]),
+            ({"conditions": [CONDITION]}, [{"conditions": [CONDITION | {"level": "1.30"}]}, {"conditions": None}]),
+            (TRAILING, [{"trail_amount": "0.0101"}, {"limit_offset": "0.0001"}, {"order_type": "trailing_stop"}]),
+        ],
+        ids=["limit", "iceberg", "conditional", "trailing"],
+    )
+    def test_an_order_that_asks_for_anything_else_is_another(
+        self, market: Market, asked: Fields, others: list[Fields]
+    ) -> None:
+        user = market.user(risk=UNBOUND | {"duplicate_window_ms": 3_600_000})
+        assert market.place(user, **asked)["outcome"] == "new"
+
+        assert self.judged(market, user, 0, **asked) == "duplicate_window_ms"
+        assert {self.judged(market, user, 0, **(asked | other)) for other in others} == {None}
+
+    def test_so_is_one_whose_bracket_has_another_exit(self, market: Market) -> None:
+        user = market.user(risk=UNBOUND | {"duplicate_window_ms": 3_600_000})
+        exits: tuple[Fields, ...] = (
+            {},
+            {"take_profit": {"limit_price": "1.1200"}},
+            {"stop_loss": {"stop_price": "1.0800"}},
+            {},
+        )
+
+        outcomes = [place_linked(market, bracket_request(user, leg(), **each)) for each in exits]
+
+        assert [outcome["outcome"] for outcome in outcomes] == ["placed", "placed", "placed", "denied"]
+
+    def test_a_close_is_no_order_that_another_one_repeats(self, market: Market) -> None:
+        user = market.user(risk=UNBOUND | {"duplicate_window_ms": 3_600_000})
+        position_id = market.trade(user)["position_id"]
+        market.close_out(user, position_id)
+
+        assert market.trade(user, side="sell", time_in_force="ioc")["outcome"] == "filled"
 
     def test_orders_in_a_window(self, market: Market) -> None:
         user = market.user(risk=UNBOUND | {"order_rate_limit": 1, "order_rate_window_s": 10})
@@ -558,6 +651,35 @@ class TestStopLossRequired:
 
         assert (first["outcome"], second["outcome"]) == ("filled", "filled")
         assert turned["details"]["limit"] == "stop_loss_required"
+
+    def test_an_exit_that_was_canceled_is_none(self, market: Market) -> None:
+        # given a bracket whose owner takes its stop loss away
+        user = market.user(risk=UNBOUND | {"stop_loss_required": True})
+        entry, stop_loss, _ = placed(market, bracket_request(user, leg()))
+        assert market.cancel(user, stop_loss)["outcome"] == "canceled"
+
+        # when the entry's price comes
+        with Ticker.opened(market) as ticker:
+            ticker.tick("EURUSD", "1.0948", "1.0950")
+
+        # then it opens nothing
+        (row,) = [row for row in market.rows("orders", user) if row["id"] == entry]
+        assert (row["status"], row["failure_code"], row["filled_quantity"]) == ("rejected", DENIED, 0)
+
+    @pytest.mark.parametrize(
+        ("risk", "outcome"), [({"stop_loss_max_percent": 5}, "filled"), ({"stop_loss_min_percent": 1}, "denied")]
+    )
+    def test_one_that_trails_is_where_it_has_moved_to(self, market: Market, risk: Fields, outcome: str) -> None:
+        # given a position whose stop trails at 100 pips, and a market that rose from 1.10 to 1.20
+        user = market.user(position_mode="netting", risk=UNBOUND | risk)
+        position_id = market.trade(user, stop_loss="1.0700")["position_id"]
+        change = keyed_request(user, position_id=position_id, levels={"trailing_distance": "0.0100"})
+        assert send(market.trader, change, "change_position")["outcome"] == "changed"
+        with Ticker.opened(market) as ticker:
+            ticker.tick("EURUSD", "1.2000", "1.2002")
+
+        # when more is bought: the stop stands at 1.1900, 0.9 percent below
+        assert market.trade(user)["outcome"] == outcome
 
     def test_no_caller_can_say_that_there_is_one(self, market: Market) -> None:
         user = market.user(risk=UNBOUND | {"stop_loss_required": True})

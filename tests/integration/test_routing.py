@@ -25,6 +25,7 @@ from tests.kit.functions import (
     load_function,
     make_token,
 )
+from tests.kit.kill_switch import Officer
 from tests.kit.realtime import soon
 from tests.kit.scripted_broker import FakeTime, LookUp, ScriptedBroker, Submission
 from tests.kit.servers import MigratedTemplate
@@ -169,6 +170,64 @@ class TestAudit:
             ("FILLED", "filled", None, 1),
         ]
         assert len(world.market.rows("fills", user)) == 1
+
+
+class TestStopped:
+    """Trading is stopped after an order was accepted, and before it is at its venue."""
+
+    @pytest.mark.parametrize("scope", ["platform", "symbol", "account"])
+    def test_what_would_open_does_not_leave_any_more(self, world: VenueWorld, scope: str) -> None:
+        # given
+        user = world.market.user()
+        order = OrderId(user.user_id, UUID(world.accept(user)["order_id"]))
+        subject = {"symbol": {"symbol": STOCK}, "account": {"account_id": str(user.account_id)}}.get(scope, {})
+        venue, time = ScriptedBroker(), FakeTime()
+        with Officer.opened(world.market) as officer:
+            officer.set_state(scope, "reducing", **subject)
+
+            # when
+            router_of(world, venue, time).route([order], until=time.now + 1000)
+            officer.set_state(scope, "active", **subject)
+
+        # then
+        (row,) = world.market.rows("orders", user)
+        assert (row["status"], row["failure_code"]) == ("rejected", "TRADING_HALTED")
+        assert (venue.submitted, world.reserved(user)) == ([], 0)
+
+    def test_what_closes_still_leaves(self, world: VenueWorld) -> None:
+        user = world.market.user(position_mode="netting")
+        world.fill(world.sent(user), "10", "150.00")
+        order = OrderId(user.user_id, UUID(world.accept(user, side="sell")["order_id"]))
+        venue, time = ScriptedBroker(), FakeTime()
+        with Officer.opened(world.market) as officer:
+            officer.set_state("symbol", "halted", symbol=STOCK)
+            router_of(world, venue, time).route([order], until=time.now + 1000)
+            officer.set_state("symbol", "active", symbol=STOCK)
+
+        assert world.market.rows("orders", user)[-1]["status"] == "filled"
+
+    @pytest.mark.parametrize(("look_up", "status"), [("tell", "rejected"), ("late", "filled")])
+    def test_what_may_have_left_is_looked_for_and_not_sent_again(
+        self, world: VenueWorld, look_up: LookUp, status: str
+    ) -> None:
+        # given an order whose submission was not answered
+        user = world.market.user()
+        order = OrderId(user.user_id, UUID(world.accept(user)["order_id"]))
+        venue, time = ScriptedBroker(["lose"], ["timeout", "timeout", "timeout", "timeout", look_up]), FakeTime()
+        router_of(world, venue, time).route([order], until=time.now + 1000)
+        let_time_pass(world, order)
+
+        # when trading is stopped before the next look
+        with Officer.opened(world.market) as officer:
+            officer.set_state("symbol", "halted", symbol=STOCK)
+            for _ in range(3):
+                router_of(world, venue, time).route([order], until=time.now + 1000)
+                let_time_pass(world, order)
+            officer.set_state("symbol", "active", symbol=STOCK)
+
+        # then it is as its venue has it
+        assert len(venue.submitted) == 1
+        assert world.market.rows("orders", user)[0]["status"] == status
 
 
 class TestSweep:

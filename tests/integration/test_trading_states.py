@@ -13,6 +13,7 @@ import pytest
 from tests.kit import MigratedTemplate, User
 from tests.kit.gateway import eventually
 from tests.kit.kill_switch import Officer
+from tests.kit.linked import leg, linked_request, place_linked
 from tests.kit.orders import Market, details_of, order_request, raises_sqlstate, send
 from tests.kit.ticks import call
 
@@ -111,6 +112,22 @@ class TestWhatItStops:
         resting = {"side": "sell", "limit_price": "1.2000", "quantity": "1", "reduce_only": True}
         assert market.place(user, **resting)["outcome"] == outcome
         assert market.trade(user, side="sell", quantity="1")["outcome"] == "filled"
+
+    @pytest.mark.parametrize(("state", "outcome"), [("reducing", "placed"), ("halted", "denied")])
+    def test_what_would_rest_behind_a_market_order_that_reduces_is_judged_too(
+        self, market: Market, officer: Officer, state: str, outcome: str
+    ) -> None:
+        user = market.user(position_mode="netting")
+        market.trade(user, quantity="2")
+        officer.set_state("symbol", state, symbol="EURUSD")
+
+        entry = leg(order_type="market", limit_price=None, side="sell")
+        answer = place_linked(market, linked_request(user, "oto", entry, leg(side="sell", limit_price="1.2000")))
+
+        assert (answer["outcome"], answer.answer.get("code")) == (
+            outcome,
+            "TRADING_HALTED" if outcome == "denied" else None,
+        )
 
     def test_an_order_that_waits_for_its_account_is_judged_by_the_new_state(
         self, market: Market, officer: Officer, trader: User

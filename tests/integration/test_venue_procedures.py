@@ -130,6 +130,19 @@ class TestAcceptance:
         assert outcomes[-1]["details"]["field"] == limit
 
     @pytest.mark.parametrize(
+        ("limit", "value"), [("max_positions", 1), ("daily_trade_limit", 1), ("max_position_size", 19)]
+    )
+    def test_limits_of_orders_that_are_executed_here_count_it_too(
+        self, world: VenueWorld, limit: str, value: int
+    ) -> None:
+        user = world.market.user(risk={limit: value})
+        assert world.accept(user)["outcome"] == "pending_new"
+
+        resting = world.market.place(user, symbol=STOCK, quantity="10", limit_price="140.00")
+
+        assert (resting["outcome"], resting.answer.get("details", {}).get("limit")) == ("denied", limit)
+
+    @pytest.mark.parametrize(
         ("facts", "overrides", "code"),
         [
             ({"kyc": "pending"}, {}, "KYC_REQUIRED"),

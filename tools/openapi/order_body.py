@@ -91,7 +91,7 @@ def without_key(body: Schema) -> Schema:
 
 
 def change_body(*, keyed: bool) -> Schema:
-    """What of an order can change, in /api/v1; stop_loss and take_profit are taken away by null."""
+    """What of an order can change, in /api/v1; what is REMOVABLE is taken away by null."""
     fields = _fields(ReplaceEntry if keyed else OrderChange, "rest")
     fields["price"] = {**fields["limit_price"], "description": _sentence(f"{TAKEN['price']}; the limit")}
     return _object({name: fields[name] for name in sorted(fields)}, [])

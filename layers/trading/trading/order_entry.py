@@ -98,6 +98,9 @@ type PositiveNumber = Annotated[
     Decimal, _PRECISION, Field(gt=0, lt=Decimal(10) ** DIGITS_MAX), BeforeValidator(_plain_number)
 ]
 type Price = PositiveNumber
+type TrailPercent = Annotated[Number, Field(gt=0, lt=100)]
+type LimitOffset = Annotated[Number, Field(ge=0)]
+type DisplayVariance = Annotated[Number, Field(ge=0, le=1)]
 type Symbol = Annotated[str, BeforeValidator(_upper), Field(pattern=SYMBOL_PATTERN)]
 # Printable ASCII: what a header can carry and every log shows.
 type Key = Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS_MAX, pattern=r"^[\x21-\x7e]+$")]
@@ -147,10 +150,10 @@ class OrderEntry(BaseModel):
     limit_price: Price | None = None
     stop_price: Price | None = None
     trail_amount: Price | None = None
-    trail_percent: Annotated[Number, Field(gt=0, lt=100)] | None = None
-    limit_offset: Annotated[Number, Field(ge=0)] | None = None
+    trail_percent: TrailPercent | None = None
+    limit_offset: LimitOffset | None = None
     display_quantity: PositiveNumber | None = None
-    display_variance: Annotated[Number, Field(ge=0, le=1)] | None = None
+    display_variance: DisplayVariance | None = None
     stop_loss: Price | None = None
     take_profit: Price | None = None
     time_in_force: Annotated[TimeInForce, BeforeValidator(lower_case)] = "gtc"

@@ -15,7 +15,7 @@ from trading.instruments import Instrument
 from trading.margin import required_margin
 from trading.order_entry import TRAILING_TYPES, OrderEntry
 from trading.positions import Position, PositionSide, margin_after_reducing, realized_pnl, unrealized_pnl
-from trading.pricing import FillPrice, MarketPrice, commission, fill_price
+from trading.pricing import FillPrice, MarketPrice, commission, fill_price, round_to_tick
 from trading.refusals import margin_refusal, slippage_refusal
 from trading.trailing import Trail, price_of_trailing
 
@@ -35,13 +35,14 @@ class Facts:
     """What an order is judged and priced by, at one moment.
 
     `quantity` is what would be filled of the order: one that may only reduce is cut to what is held. `worth` is None
-    while something held has no quote at all; `stale_position` names a symbol held whose quote is too old, and
-    `position_currencies` are those of what is held.
+    while something held has no quote at all, `margin_reserved` is kept for orders in flight to a venue.
+    `stale_position` names a symbol held whose quote is too old, and `position_currencies` are those of what is held.
     """
 
     account_id: str
     account: Account
     worth: Worth | None
+    margin_reserved: Decimal
     instrument: Instrument
     tier: str
     market: MarketPrice
@@ -101,7 +102,8 @@ def preview_order(
     The working order that it `replaces` does not count.
 
     A market order's price is the touched side of the quote with the modelled slippage in the middle of its random
-    part. Raises what `read_facts` does, and MARKET_DATA_UNAVAILABLE when a price that it takes is not fresh.
+    part, or without it where the order waits for a time or for conditions. Raises what `read_facts` does, and
+    MARKET_DATA_UNAVAILABLE when a price that it takes is not fresh.
     """
     check_against_instrument(order, instruments.find(order.symbol))
     check_conditions(order.conditions or (), instruments)
@@ -113,7 +115,7 @@ def preview_order(
         cost = _cost(order, fill, facts)
         refusal = facts.refusal or slippage_refusal(fill.slippage, order.max_slippage)
         if not facts.reduces:
-            refusal = refusal or facts.limit_refusal or _margin_refusal(cost, _sure_worth(facts), facts.account)
+            refusal = refusal or facts.limit_refusal or _margin_refusal(cost, _sure_worth(facts), facts)
     except NoRateError as error:
         raise no_fresh_price(str(error).rpartition(" ")[2]) from None
     return Preview(facts, fill, cost, facts.worth, _after(cost, facts.worth), refusal)
@@ -130,6 +132,7 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         worth=None
         if worth["unrealized_pnl"] is None
         else Worth(*(Decimal(worth[name]) for name in ("balance", "unrealized_pnl", "margin_used"))),
+        margin_reserved=Decimal(answer["margin_reserved"]),
         instrument=Instrument.from_row(terms),
         tier=terms["account_tier"],
         market=market_price_of(terms),
@@ -189,6 +192,10 @@ def _asked(order: OrderEntry) -> dict[str, object]:
         "trail_percent",
         "limit_offset",
         "limit_price",
+        "stop_loss",
+        "take_profit",
+        "display_quantity",
+        "display_variance",
         "post_only",
         "time_in_force",
         "reduce_only",
@@ -217,6 +224,9 @@ def _fill(order: OrderEntry, facts: Facts) -> FillPrice:
     if order.order_type in TRAILING_TYPES:
         trail = Trail(order.trail_amount, order.trail_percent)
         own_price = price_of_trailing(order.side, facts.market, trail, order.limit_offset, facts.instrument.tick_size)
+    elif order.order_type == "market" and order.waits:
+        touched = facts.market.ask if order.side == "buy" else facts.market.bid
+        own_price = round_to_tick(touched, facts.instrument.tick_size)
     if own_price is not None:
         return FillPrice(own_price, Decimal(0))
     return fill_price(
@@ -255,8 +265,8 @@ def _cost(order: OrderEntry, fill: FillPrice, facts: Facts) -> Cost:
     opened = facts.quantity - closed
     if opened:
         margin = required_margin(account, facts.instrument, opened, fill.price, rates)
-        # Where the quote will stand when a resting order fills is not known.
-        if order.order_type == "market":
+        # Where the quote will stand when an order that waits is filled is not known.
+        if not order.waits:
             part = Position(side, opened, fill.price, margin)
             opening_pnl = unrealized_pnl(part, facts.instrument, facts.market, account.currency, rates)
     return Cost(_commission(facts), released, realized, closing_change, margin, opening_pnl)
@@ -278,11 +288,12 @@ def _sure_worth(facts: Facts) -> Worth:
     return facts.worth
 
 
-def _margin_refusal(cost: Cost, worth: Worth, account: Account) -> TradingError | None:
+def _margin_refusal(cost: Cost, worth: Worth, facts: Facts) -> TradingError | None:
     """What is opened is judged by what is free once the rest is closed."""
     return margin_refusal(
-        account,
+        facts.account,
         _after_closing(cost, worth),
+        reserved=facts.margin_reserved,
         margin=cost.margin,
         commission=cost.commission,
         opening_pnl=cost.opening_pnl,

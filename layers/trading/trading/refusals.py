@@ -22,17 +22,17 @@ def slippage_refusal(slippage: Decimal, allowed: Decimal | None) -> TradingError
 
 
 def margin_refusal(
-    account: Account, worth: Worth, *, margin: Decimal, commission: Decimal, opening_pnl: Decimal
+    account: Account, worth: Worth, *, reserved: Decimal, margin: Decimal, commission: Decimal, opening_pnl: Decimal
 ) -> TradingError | None:
     """INSUFFICIENT_MARGIN, or INSUFFICIENT_FUNDS of a cash account, when free margin would fall below zero.
 
-    What must be free: margin + commission - what the new position is worth at the other side of its quote. A cash
-    account cannot spend unrealized profit.
+    What must be free: margin + commission - what the new position is worth at the other side of its quote. What is
+    `reserved` for orders in flight is not, and a cash account cannot spend unrealized profit.
     """
     required = margin + commission - opening_pnl
-    available = worth.free_margin
+    available = worth.free_margin - reserved
     if account.kind == "cash":
-        available = min(available, worth.balance - worth.margin_used)
+        available = min(worth.free_margin, worth.balance - worth.margin_used) - reserved
     if required <= available:
         return None
     required, available = (round_money(amount, account.currency) for amount in (required, available))

@@ -8,31 +8,31 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from trading.execution import Execution, OrderProcedure, Origin, RelayWaker, origin_fields, settled
 from trading.moments import read_moment
-from trading.order_entry import LABEL_CHARACTERS_MAX, VERSION_MAX, Conditions, Key, PositiveNumber, Price, lower_case
+from trading.order_entry import (
+    LABEL_CHARACTERS_MAX,
+    VERSION_MAX,
+    Conditions,
+    DisplayVariance,
+    Key,
+    LimitOffset,
+    PositiveNumber,
+    Price,
+    TrailPercent,
+    lower_case,
+)
 from trading.orders import TimeInForce
 
 # What may be taken away from an order, by null.
-REMOVABLE = frozenset({"stop_loss", "take_profit", "conditions"})
+REMOVABLE = frozenset({"stop_loss", "take_profit", "conditions", "display_quantity", "display_variance"})
 # What makes an order another one: for that it is canceled, and a new one sent.
-FIXED = (
-    "symbol",
-    "side",
-    "order_type",
-    "trail_amount",
-    "trail_percent",
-    "limit_offset",
-    "display_quantity",
-    "display_variance",
-    "post_only",
-    "reduce_only",
-)
+FIXED = ("symbol", "side", "order_type", "post_only", "reduce_only")
 
 
 class OrderChange(BaseModel):
     """What of an order changes; what is left out stays. `quantity` is in all, with what is filled.
 
-    stop_loss, take_profit and conditions that are given as None are taken away. `version` is the one that the caller
-    knows.
+    What is REMOVABLE and given as None is taken away; without display_quantity the whole is shown. Of trail_amount and
+    trail_percent the one that is given takes the other's place. `version` is the one that the caller knows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +40,11 @@ class OrderChange(BaseModel):
     quantity: PositiveNumber | None = None
     limit_price: Price | None = None
     stop_price: Price | None = None
+    trail_amount: Price | None = None
+    trail_percent: TrailPercent | None = None
+    limit_offset: LimitOffset | None = None
+    display_quantity: PositiveNumber | None = None
+    display_variance: DisplayVariance | None = None
     stop_loss: Price | None = None
     take_profit: Price | None = None
     time_in_force: Annotated[TimeInForce, BeforeValidator(lower_case)] | None = None

@@ -30,6 +30,7 @@ RECHECK_MS = 20_000
 REJECTED = "VENUE_REJECTED"
 CANCELED = "VENUE_CANCELED"
 LOST = "VENUE_UNAVAILABLE"
+STOPPED = "TRADING_HALTED"
 
 type Brokers = Callable[[str], OrderDesk]
 type Announce = Callable[[UUID], None]
@@ -208,6 +209,8 @@ class Following:
     def _first_step(self) -> bool:
         self._pause(0)
         if self._routed.state == "new":
+            if self._routed.stopped:
+                return self._end("rejected", STOPPED, "Trading was stopped before the order left for its venue.")
             return self._submit("EXECUTED")
         if self._known or self._attempt <= self._policy.attempts_max:
             return self._look_or_submit()
@@ -224,7 +227,8 @@ class Following:
             return self._take(report)
         if self._known:
             return False
-        if self._silence == UnknownOrderError.code:
+        # What may not trade any more is not sent again: it has arrived, or will be found lost.
+        if self._silence == UnknownOrderError.code and not self._routed.stopped:
             return self._submit("RECOVERED")
         self._record("EXECUTED", "look_up", error_code=self._silence)
         self._attempt += 1

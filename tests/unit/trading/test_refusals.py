@@ -12,7 +12,7 @@ HUNDRED = Worth(Decimal(100), Decimal(0), Decimal(0))
 
 
 def refused(worth: Worth, needed: dict[str, str], kind: AccountKind = "margin") -> dict[str, object] | None:
-    amounts = {"margin": "0", "commission": "0", "opening_pnl": "0"} | needed
+    amounts = {"margin": "0", "commission": "0", "opening_pnl": "0", "reserved": "0"} | needed
     found = margin_refusal(
         Account("USD", kind, Decimal(1)), worth, **{name: Decimal(amount) for name, amount in amounts.items()}
     )
@@ -25,6 +25,7 @@ def refused(worth: Worth, needed: dict[str, str], kind: AccountKind = "margin") 
         {"margin": "100"},
         {"margin": "99", "commission": "1"},
         {"margin": "101", "opening_pnl": "1"},
+        {"margin": "60", "reserved": "40"},
     ],
 )
 def test_what_is_free_may_be_used_to_the_last_cent(needed: dict[str, str]) -> None:

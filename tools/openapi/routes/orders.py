@@ -723,7 +723,7 @@ ORDERS = (
         body=ref("CancelAllRequest"),
         body_example={"symbol": "EURUSD", "side": "BUY"},
         may_lack_body=True,
-        errors=frozenset({ErrorCode.NOT_FOUND}),
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_SYMBOL}),
         answers={
             200: Answer(
                 "These are canceled; none, where none fits.",
@@ -739,8 +739,8 @@ ORDERS = (
         tag="orders",
         summary="Replace a working order by another one",
         description="What is left out stays as it was, but for client_order_id, which names one order only. quantity "
-        "is in all, with what is filled: the new order is for the rest. stop_loss, take_profit and conditions that are "
-        "null are taken away. Refused, the old order works on. With another version than the order's: 409 CONFLICT.",
+        "is in all, with what is filled: the new order is for the rest. stop_loss, take_profit, conditions, "
+        "display_quantity and display_variance that are null are taken away. Refused, the old order works on. With another version than the order's: 409 CONFLICT.",
         permission="orders:write",
         state_changing=True,
         keyed=True,

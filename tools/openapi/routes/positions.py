@@ -508,7 +508,7 @@ POSITIONS = (
         body=ref("CloseAllRequest"),
         body_example={"which": "losers", "symbol": "AAPL"},
         may_lack_body=True,
-        errors=frozenset({ErrorCode.NOT_FOUND}),
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_SYMBOL}),
         answers={
             200: Answer(
                 "What became of each, and how many are left.",
@@ -552,7 +552,7 @@ POSITIONS = (
         body=ref("PreviewCloseAllRequest"),
         body_example={"which": "losers", "symbol": "AAPL"},
         may_lack_body=True,
-        errors=frozenset({ErrorCode.NOT_FOUND}),
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_SYMBOL}),
         answers={200: Answer("What each would come to, and all of them.", ref("ClosePreview"), PREVIEWED)},
     ),
 )

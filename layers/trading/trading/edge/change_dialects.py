@@ -75,8 +75,9 @@ def change_of[T: OrderChange](model: type[T], given: Mapping[str, Any], body: Ma
             "body",
             None,
             "something that changes",
-            "Send what is to change: quantity, price, stop_price, stop_loss, take_profit, time_in_force, expires_at, "
-            "conditions or client_order_id.",
+            "Send what is to change: quantity, price, stop_price, trail_amount, trail_percent, limit_offset, "
+            "display_quantity, display_variance, stop_loss, take_profit, time_in_force, expires_at, conditions or "
+            "client_order_id.",
         )
     return change
 

@@ -40,7 +40,7 @@ def cancel_order(database: Database, request: Mapping[str, object]) -> dict[str,
 def cancel_orders(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
     """Cancel the working orders of an account, or some of them: {replayed, answer}.
 
-    Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, VALIDATION_FAILED where the account has to be named, and
+    Raises NOT_FOUND, UNKNOWN_SYMBOL, IDEMPOTENCY_KEY_REUSED, VALIDATION_FAILED where the account has to be named, and
     DATABASE_UNAVAILABLE as execute_order_atomic.
     """
     return database.call("cancel_orders", {"version": REQUEST_VERSION, **request})

@@ -20,7 +20,7 @@ def change_position(database: Database, request: Mapping[str, object]) -> dict[s
 def plan_closes(database: Database, request: Mapping[str, object]) -> dict[str, Any]:
     """Choose the positions that a request closes, once for its key: {replayed, answer}.
 
-    Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, VALIDATION_FAILED and DATABASE_UNAVAILABLE.
+    Raises NOT_FOUND, UNKNOWN_SYMBOL, IDEMPOTENCY_KEY_REUSED, VALIDATION_FAILED and DATABASE_UNAVAILABLE.
     """
     return database.call("plan_closes", {"version": REQUEST_VERSION, **request})
 

@@ -34,7 +34,8 @@ class OrderId:
 class RoutedOrder:
     """An order under lease. `state` is the one before the lease; `attempts` submissions were begun, this one included.
 
-    `submitted_ms_ago` is the age of the last one; `told` that its owner knows that its outcome is not known.
+    `submitted_ms_ago` is the age of the last one; `told` that its owner knows that its outcome is not known; `stopped`
+    that it would add exposure where the trading states do not allow that any more.
     """
 
     id: OrderId
@@ -48,6 +49,7 @@ class RoutedOrder:
     submitted_ms_ago: int
     told: bool
     fencing: int
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,4 +217,5 @@ def _routed(row: Mapping[str, Any]) -> RoutedOrder:
         submitted_ms_ago=row["submitted_ms_ago"],
         told=row["told"],
         fencing=row["fencing"],
+        stopped=row["stopped"],
     )

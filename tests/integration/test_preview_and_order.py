@@ -1,0 +1,202 @@
+"""What a preview tells is what the order is told a moment later: each kind of order in each situation."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import psycopg
+import pytest
+
+from tests.kit import MigratedTemplate, User, order_request
+from tests.kit.operators import act, operator_request
+from tests.kit.orders import Market, send
+from tests.kit.venues import PAIR, make_venue_instrument
+from trading.errors import CODE_BY_SQLSTATE, ErrorCode, TradingError
+from trading.order_entry import OrderEntry
+from trading.preview import preview_order
+from trading.store.database import Database
+from trading.store.instruments import InstrumentCatalogue
+from trading.store.reading import ReadingStore
+
+type Fields = dict[str, object]
+# A code, or that it is taken; and which limit it breaks.
+type Told = tuple[str, object]
+
+LIMIT: Fields = {"order_type": "limit", "limit_price": "1.0500"}
+REDUCING_LIMIT: Fields = {"side": "sell", "order_type": "limit", "limit_price": "1.2000"}
+# EURUSD stands at 1.1000/1.1002. Those who net are long two lots.
+ORDERS: dict[str, Fields] = {
+    "market": {},
+    "market with a stop loss": {"stop_loss": "1.0900"},
+    "market sale": {"side": "sell", "quantity": "1"},
+    "market sale that turns": {"side": "sell", "quantity": "3"},
+    "limit": LIMIT,
+    "limit with a stop loss": LIMIT | {"stop_loss": "1.0400"},
+    "limit with a far stop loss": LIMIT | {"stop_loss": "0.5000"},
+    "limit with a close stop loss": LIMIT | {"stop_loss": "1.0499"},
+    "limit that reduces": REDUCING_LIMIT,
+    "limit that turns": REDUCING_LIMIT | {"quantity": "3"},
+    "ioc": {"order_type": "limit", "limit_price": "1.1002", "time_in_force": "ioc"},
+    "ioc sale": {"side": "sell", "order_type": "limit", "limit_price": "1.1000", "time_in_force": "ioc"},
+    "fok sale": {"side": "sell", "order_type": "limit", "limit_price": "1.1000", "time_in_force": "fok"},
+    "iceberg": LIMIT | {"quantity": "1", "display_quantity": "0.1", "display_variance": "0.5"},
+    "stop": {"order_type": "stop", "stop_price": "1.2000"},
+    "stop that reduces": {"side": "sell", "order_type": "stop", "stop_price": "1.0500"},
+    "trailing": {"order_type": "trailing_stop", "trail_amount": "0.0100"},
+    "at the close": {"time_in_force": "cls"},
+    "at the close, without slippage": {"time_in_force": "cls", "max_slippage": "0"},
+    "conditional": {
+        "time_in_force": "gtc",
+        "conditions": [{"symbol": "GBPUSD", "watch": "bid", "direction": "at_or_above", "level": "2"}],
+    },
+}
+REDUCING_ONLY: dict[str, Fields] = {
+    "reduce_only": {"side": "sell", "quantity": "5", "reduce_only": True},
+    "limit, reduce_only": REDUCING_LIMIT | {"quantity": "5", "reduce_only": True},
+}
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What has become of a trader with 20,000 who bought two lots of EURUSD, and of trading."""
+
+    profile: Fields = field(default_factory=dict)
+    risk: Fields = field(default_factory=dict)
+    state: str = "active"
+    prepare: Callable[[Market, User], None] = lambda _market, _user: None
+
+
+def close_the_market(market: Market, _: User) -> None:
+    market.close("FX", datetime.now(UTC) + timedelta(hours=1))
+
+
+def let_a_weekend_come(market: Market, user: User) -> None:
+    """The last price is that of the session's end."""
+    close_the_market(market, user)
+    market.quote("EURUSD", "1.1000", "1.1002", datetime.now(UTC) - timedelta(hours=24))
+
+
+def let_one_rest(market: Market, user: User) -> None:
+    assert market.place(user, quantity="0.01")["outcome"] == "new"
+
+
+def send_elsewhere(market: Market, user: User) -> None:
+    """Most of the margin is reserved for what is on its way to a venue."""
+    request = order_request(user, symbol=PAIR, quantity="15")
+    assert send(market.trader, request, "accept_order")["outcome"] == "pending_new"
+
+
+def leave_little(market: Market, user: User) -> None:
+    """1,100.25 of free margin."""
+    amount = Decimal("1100.25") - Decimal(market.worth(user)["free_margin"])
+    act(market.owner, "adjust", operator_request(user, amount=str(amount)))
+
+
+SITUATIONS: dict[str, Situation] = {
+    "nothing special": Situation(),
+    "reducing": Situation(state="reducing"),
+    "halted": Situation(state="halted"),
+    "not verified": Situation(profile={"kyc_status": "pending"}),
+    "suspended while halted": Situation(profile={"account_status": "suspended"}, state="halted"),
+    "a closed market": Situation(prepare=close_the_market),
+    "a weekend": Situation(prepare=let_a_weekend_come),
+    "as many at rest as may": Situation(risk={"max_working_orders": 1}, prepare=let_one_rest),
+    "a stop loss is required": Situation(risk={"stop_loss_required": True}),
+    "stop losses within bounds": Situation(risk={"stop_loss_min_percent": "0.5", "stop_loss_max_percent": 20}),
+    "margin in flight": Situation(prepare=send_elsewhere),
+    "a position in flight": Situation(risk={"max_positions": 2}, prepare=send_elsewhere),
+    "a trade in flight": Situation(risk={"daily_trade_limit": 2}, prepare=send_elsewhere),
+}
+
+
+@pytest.fixture(scope="module")
+def shared(migrated: MigratedTemplate) -> Iterator[Market]:
+    with Market.checked(migrated) as market:
+        make_venue_instrument(market.owner, PAIR, like="EURUSD")
+        yield market
+
+
+@pytest.fixture
+def market(shared: Market) -> Iterator[Market]:
+    shared.prepare()
+    shared.quote(PAIR, "1.1000", "1.1002")
+    yield shared
+    shared.prepare()
+
+
+@pytest.fixture(scope="module")
+def database(shared: Market) -> Iterator[Database]:
+    database = Database(lambda: shared.database.url_for("function_trader"))
+    yield database
+    database.close()
+
+
+@pytest.mark.parametrize("mode", ["hedging", "netting"])
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_each_kind_of_order_is_told_what_its_preview_told(
+    market: Market, database: Database, name: str, mode: str
+) -> None:
+    # given
+    user = given_trader(market, SITUATIONS[name], mode)
+    orders = ORDERS | (REDUCING_ONLY if mode == "netting" else {})
+
+    # when each is previewed, and sent without anything that stays
+    previews = {kind: told_by_preview(database, user, fields) for kind, fields in orders.items()}
+    outcomes = {kind: told_by_order(market, user, fields) for kind, fields in orders.items()}
+
+    # then
+    assert previews == outcomes
+
+
+def given_trader(market: Market, situation: Situation, mode: str) -> User:
+    user = market.user(position_mode=mode, balance=20_000)
+    assert market.trade(user, quantity="2")["outcome"] == "filled"
+    for table, values in (("profiles", situation.profile), ("risk_settings", situation.risk)):
+        key = "id" if table == "profiles" else "user_id"
+        for column, value in values.items():
+            market.execute(f"UPDATE {table} SET {column} = %s WHERE {key} = %s", (value, user.user_id))
+    situation.prepare(market, user)
+    market.execute("UPDATE instruments SET trading_state = %s WHERE symbol = 'EURUSD'", (situation.state,))
+    return user
+
+
+def test_an_order_for_the_close_is_judged_at_the_quote(market: Market, database: Database) -> None:
+    # given enough for a lot at the ask, 1,100.20, and not for what would slip and be spread
+    user = given_trader(market, Situation(prepare=leave_little), "hedging")
+
+    previews = [told_by_preview(database, user, ORDERS[kind]) for kind in ("at the close", "market")]
+
+    assert previews == [("taken", None), (ErrorCode.INSUFFICIENT_MARGIN, None)]
+    assert previews == [told_by_order(market, user, ORDERS[kind]) for kind in ("at the close", "market")]
+
+
+def told_by_preview(database: Database, user: User, fields: Fields) -> Told:
+    request = {"symbol": "EURUSD", "side": "buy", "quantity": "1", "order_type": "market", "idempotency_key": "key"}
+    order = OrderEntry.model_validate(request | fields)
+    try:
+        found = preview_order(
+            order,
+            user.user_id,
+            instruments=InstrumentCatalogue(database),
+            read_facts=ReadingStore(database).preview_facts,
+        )
+    except TradingError as error:
+        return error.code, None
+    if found.refusal is None:
+        return "taken", None
+    return found.refusal.code, found.refusal.details.get("limit")
+
+
+def told_by_order(market: Market, user: User, fields: Fields) -> Told:
+    request = order_request(user, **fields)
+    waits = fields.get("order_type", "market") != "market" or fields.keys() & {"time_in_force", "conditions"}
+    try:
+        with market.trader.transaction(force_rollback=True):
+            outcome = send(market.trader, request, "place_order" if waits else "execute_order_atomic")
+    except psycopg.Error as error:
+        return CODE_BY_SQLSTATE[error.sqlstate or ""], None
+    answer = outcome.answer
+    if answer["outcome"] not in ("denied", "rejected"):
+        return "taken", None
+    return ErrorCode(answer["code"]), answer["details"].get("limit")
