@@ -1,8 +1,8 @@
 -- Everything by which a new order of an account would be judged and priced, read at one moment; nothing is written.
 --
 -- p_order {symbol, order_type, side, quantity, stop_price?, trail_amount?, trail_percent?, limit_offset?,
---   limit_price?, post_only?, time_in_force?, reduce_only?, client_order_id?, parent_order_id?, max_slippage?,
---   conditions?, replaces_order_id?}
+--   limit_price?, post_only?, time_in_force?, expires_at?, reduce_only?, client_order_id?, parent_order_id?,
+--   max_slippage?, conditions?, replaces_order_id?}
 -- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
 --   be traded on, position: what a netting account holds in the symbol, else null, quantity: what would be filled,
 --   reduces: it takes from the position and opens nothing, refusal and limit_refusal: why it would be denied before and
@@ -22,6 +22,8 @@ DECLARE
     v_position positions;
     v_rests boolean := p_order ->> 'order_type' <> 'market' OR p_order ? 'conditions'
         OR coalesce(is_timed(p_order ->> 'time_in_force'), false);
+    -- One that may not rest does not wait for its market either.
+    v_waits CONSTANT boolean := v_rests AND coalesce(p_order ->> 'time_in_force', 'gtc') NOT IN ('ioc', 'fok');
     v_held numeric;
     v_reduces boolean;
     v_open boolean;
@@ -36,6 +38,7 @@ BEGIN
         PERFORM check_conditions(p_order);
     END IF;
     IF v_rests THEN
+        PERFORM check_expiry(p_order, v_at);
         PERFORM check_stop_side(p_order, v_terms, v_at);
         PERFORM check_post_only(p_order, v_terms, v_at);
         PERFORM check_timed(p_order, v_terms, v_at);
@@ -68,7 +71,7 @@ BEGIN
         'refusal', coalesce(
             -- An order that rests may wait for its market to open.
             eligibility_refusal(
-                v_account, v_terms, v_reduces AND NOT (v_rests AND is_halted(v_account, v_terms)), v_open OR v_rests, v_at
+                v_account, v_terms, v_reduces AND NOT (v_waits AND is_halted(v_account, v_terms)), v_open OR v_waits, v_at
             ),
             -- As accept_order: another venue neither turns a position round nor cuts an order.
             CASE WHEN v_held > 0 AND NOT v_rests AND EXISTS (
@@ -139,6 +142,7 @@ GRANT EXECUTE ON FUNCTION preview_facts(uuid, uuid, jsonb) TO function_trader;
 GRANT EXECUTE ON FUNCTION terms_of_order(jsonb, accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_optional_fields(jsonb, accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION netting_position(accounts, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_expiry(jsonb, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_stop_side(jsonb, order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION working_orders_refusal(accounts, order_terms, uuid) TO trading_readers;
 GRANT EXECUTE ON FUNCTION quote_is_fresh(order_terms, timestamptz) TO trading_readers;

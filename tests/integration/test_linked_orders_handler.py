@@ -163,6 +163,8 @@ def test_a_denial_is_told_as_of_one_order_and_kept(api: Api) -> None:
         (OTO, {"parent": BUY, "children": []}, "children"),
         (OTO, {"parent": BUY, "children": [SELL] * 6}, "children"),
         (OTO, {"parent": BUY, "children": [MARKET]}, "children.0.order_type"),
+        # held, it may be filled as soon as it works
+        (OTO, {"parent": BUY, "children": [{**SELL, "post_only": True}]}, "children.0.post_only"),
         (OTO, {"parent": BUY, "children": [{**SELL, "parent_order_id": str(uuid.uuid4())}]},
          "children.0.parent_order_id"),
         (BRACKET, {"entry": MARKET, "take_profit": {"limit_price": "1.2"}}, "stop_loss"),

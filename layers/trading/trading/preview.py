@@ -191,6 +191,7 @@ def _asked(order: OrderEntry) -> dict[str, object]:
         "limit_price",
         "post_only",
         "time_in_force",
+        "expires_at",
         "reduce_only",
         "client_order_id",
         "parent_order_id",
