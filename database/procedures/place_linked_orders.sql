@@ -184,6 +184,10 @@ BEGIN
                 refusal := coalesce(v_judged.refusal, group_size_refusal(p_account, terms[v_place], p_legs));
                 EXIT WHEN refusal IS NOT NULL;
             ELSE
+                -- It may be filled in the moment in which it begins to work.
+                IF (p_legs[v_place] ->> 'post_only')::boolean THEN
+                    PERFORM refuse_value('post_only', 'true', 'left out');
+                END IF;
                 PERFORM check_resting_prices(p_legs[v_place], terms[v_place]);
                 PERFORM check_exit_prices(
                     p_legs[v_place], terms[v_place],

@@ -136,14 +136,21 @@ BEGIN
         PERFORM refuse_value('expires_at', request ->> 'expires_at', CASE v_time
             WHEN 'gtd' THEN 'a time to come' ELSE 'left out' END);
     END IF;
-    IF (request ->> 'expires_at')::timestamptz <= p_at THEN
-        PERFORM refuse_value('expires_at', request ->> 'expires_at', 'a time to come');
-    END IF;
+    PERFORM check_expiry(request, p_at);
     PERFORM check_price_given(request, 'limit_price', v_type IN ('limit', 'stop_limit', 'limit_if_touched'));
     PERFORM check_price_given(request, 'stop_price', v_type NOT IN ('market', 'limit') AND NOT is_trailing(v_type));
     PERFORM check_trail_form(request);
     IF request ? 'conditions' THEN
         PERFORM check_conditions(request);
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION check_expiry(request jsonb, p_at timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF (request ->> 'expires_at')::timestamptz <= p_at THEN
+        PERFORM refuse_value('expires_at', request ->> 'expires_at', 'a time to come');
     END IF;
 END
 $$;
@@ -258,6 +265,7 @@ BEGIN
         'judge_resting_order(jsonb, accounts, order_terms, timestamptz)',
         'netting_position(accounts, text)',
         'check_resting_form(jsonb, timestamptz)',
+        'check_expiry(jsonb, timestamptz)',
         'check_price_given(jsonb, text, boolean)',
         'check_resting_prices(jsonb, order_terms)',
         'check_stop_side(jsonb, order_terms, timestamptz)',

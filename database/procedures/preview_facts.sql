@@ -1,7 +1,7 @@
 -- Everything by which a new order of an account would be judged and priced, read at one moment; nothing is written.
 --
 -- p_order {symbol, order_type, side, quantity, stop_price?, trail_amount?, trail_percent?, limit_offset?,
---   limit_price?, stop_loss?, take_profit?, display_quantity?, display_variance?, post_only?, time_in_force?,
+--   limit_price?, stop_loss?, take_profit?, display_quantity?, display_variance?, post_only?, time_in_force?, expires_at?,
 --   reduce_only?, client_order_id?, parent_order_id?, max_slippage?, conditions?, replaces_order_id?}
 -- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
 --   be traded on, position: what a netting account holds in the symbol, else null, quantity: what would be filled,
@@ -39,6 +39,7 @@ BEGIN
         PERFORM check_conditions(p_order);
     END IF;
     IF v_waits THEN
+        PERFORM check_expiry(p_order, v_at);
         PERFORM check_stop_side(p_order, v_terms, v_at);
         PERFORM check_post_only(p_order, v_terms, v_at);
         PERFORM check_timed(p_order, v_terms, v_at);
@@ -147,6 +148,7 @@ GRANT EXECUTE ON FUNCTION preview_facts(uuid, uuid, jsonb) TO function_trader;
 GRANT EXECUTE ON FUNCTION terms_of_order(jsonb, accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_optional_fields(jsonb, accounts) TO trading_readers;
 GRANT EXECUTE ON FUNCTION netting_position(accounts, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_expiry(jsonb, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_stop_side(jsonb, order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION working_orders_refusal(accounts, order_terms, bigint) TO trading_readers;
 GRANT EXECUTE ON FUNCTION quote_is_fresh(order_terms, timestamptz) TO trading_readers;

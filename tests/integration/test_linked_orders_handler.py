@@ -137,6 +137,12 @@ def test_a_denial_is_told_as_of_one_order_and_kept(api: Api) -> None:
         (OCO, {"orders": "none"}, "orders"),
         (OCO, {"orders": [BUY, 1]}, "orders.1"),
         (OCO, {}, "orders"),
+        # a name with dots in it leads nowhere
+        (OCO, {"orders": [{**BUY, "a.b": 1}, SELL]}, "orders.0.a.b"),
+        (OTO, {"parent": BUY, "children": [{**SELL, "0.1": 1}]}, "children.0.0.1"),
+        (OTO, {"parent": BUY, "children": [SELL], "parent.a.b": 1}, "parent.a.b"),
+        (BRACKET, {"entry": {**MARKET, "execution_instructions": {"a.b": 1}}, **EXITS},
+         "entry.execution_instructions.a.b"),
         (OCO, {"orders": [BUY, SELL], "more": 1}, "more"),
         (OCO, {"orders": [BUY, {**SELL, "quantity": "0.2"}]}, "orders.1.quantity"),
         (OCO, {"orders": [BUY, {**SELL, "symbol": "GBPUSD"}]}, "orders.1.symbol"),
@@ -157,6 +163,8 @@ def test_a_denial_is_told_as_of_one_order_and_kept(api: Api) -> None:
         (OTO, {"parent": BUY, "children": []}, "children"),
         (OTO, {"parent": BUY, "children": [SELL] * 6}, "children"),
         (OTO, {"parent": BUY, "children": [MARKET]}, "children.0.order_type"),
+        # held, it may be filled as soon as it works
+        (OTO, {"parent": BUY, "children": [{**SELL, "post_only": True}]}, "children.0.post_only"),
         (OTO, {"parent": BUY, "children": [{**SELL, "parent_order_id": str(uuid.uuid4())}]},
          "children.0.parent_order_id"),
         (BRACKET, {"entry": MARKET, "take_profit": {"limit_price": "1.2"}}, "stop_loss"),
@@ -175,6 +183,12 @@ def test_what_does_not_fit_is_named_by_its_place_and_keeps_nothing(
     assert (answer.status, answer.body["error"]) == (400, "VALIDATION_FAILED"), answer.body
     assert answer.body["details"]["field"] == field
     assert api.market.rows("orders", user) == []
+
+
+def test_what_is_no_order_is_told_to_be_one(api: Api, user: User) -> None:
+    answer = api.post(OCO, user, {"orders": [BUY, 1]})
+
+    assert answer.body["message"] == "Send orders.1 as an order."
 
 
 def test_an_unknown_symbol_names_its_order(api: Api, user: User) -> None:

@@ -14,9 +14,12 @@ from tests.kit.ticks import Ticker
 SYMBOL = "AAPL"
 # AAPL stands at 149.98/150.00. What each type is given to buy and to sell, away from the market, and the two quotes
 # that bring it to its fill: the first triggers a stop limit and lets a stop trail, the second fills what is left.
+# What only shows half of itself is a limit order.
+HALF: dict[str, object] = {"order_type": "limit", "display_quantity": "5"}
 PRICES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "market": ({}, {}),
     "limit": ({"limit_price": "140"}, {"limit_price": "160"}),
+    "iceberg": (HALF | {"limit_price": "140"}, HALF | {"limit_price": "160"}),
     "stop": ({"stop_price": "160"}, {"stop_price": "140"}),
     "stop_limit": ({"stop_price": "160", "limit_price": "165"}, {"stop_price": "140", "limit_price": "135"}),
     "market_if_touched": ({"stop_price": "140"}, {"stop_price": "160"}),
@@ -28,6 +31,7 @@ FALLS, RISES = [("139.00", "139.02"), ("134.00", "134.02")], [("161.00", "161.02
 COMES: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
     "market": ([], []),
     "limit": (FALLS, RISES),
+    "iceberg": (FALLS, RISES),
     "stop": (RISES, FALLS),
     "stop_limit": (RISES[:1], FALLS[:1]),
     "market_if_touched": (FALLS, RISES),
@@ -82,7 +86,7 @@ def placed(market: Market, order_type: str, side: str, time_in_force: str) -> tu
     try:
         outcome = market.trade(user, **_given(fields)) if at_once else market.place(user, **fields)
     except psycopg.Error as error:
-        if error.sqlstate != "TR006" or details_of(error)["field"] != "time_in_force":
+        if error.sqlstate != "TR006" or details_of(error)["field"] not in ("time_in_force", "display_quantity"):
             raise
         return "refused", None
     order = outcome.answer

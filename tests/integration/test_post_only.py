@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 
 from tests.kit import MigratedTemplate
+from tests.kit.linked import leg, linked_request, place_linked
 from tests.kit.orders import Market, details_of, keyed_request, raises_sqlstate, send, stale_time
 from tests.kit.ticks import Ticker
 
@@ -84,3 +85,10 @@ def test_only_a_limit_that_rests(market: Market, fields: dict[str, object]) -> N
         market.place(market.user(), post_only=True, **fields)
 
     assert details_of(caught.value)["field"] == "post_only"
+
+
+def test_a_child_that_is_held_for_its_parent_is_not(market: Market) -> None:
+    with raises_sqlstate("TR006") as caught:
+        place_linked(market, linked_request(market.user(), "oto", leg(), leg(post_only=True)))
+
+    assert (details_of(caught.value)["field"], details_of(caught.value)["place"]) == ("post_only", 2)

@@ -228,8 +228,9 @@ class TestRefusals:
         api.market.close("FX")
 
         market, limit = (api.preview(user), api.preview(user, order_type="limit", price="1.05"))
+        at_once = api.preview(user, order_type="limit", price="1.05", time_in_force="ioc")
 
-        assert market.body["refusal"]["code"] == "MARKET_CLOSED"
+        assert market.body["refusal"]["code"] == at_once.body["refusal"]["code"] == "MARKET_CLOSED"
         assert limit.body["accepted"] is True
 
     def test_a_reduction_needs_no_margin(self, api: Api) -> None:
@@ -313,13 +314,15 @@ class TestRequests:
             ({"order_type": "stop", "stop_price": "1.2", "side": "sell"}, "stop_price", 400),
             ({"order_type": "trailing_stop", "side": "sell", "trail_amount": "1.1"}, "trail_amount", 400),
             ({"order_type": "limit", "price": "1.2", "post_only": True}, "price", 400),
+            ({"order_type": "limit", "price": "1.05", "time_in_force": "gtd", "expires_at": "2020-01-01T00:00:00Z"},
+             "expires_at", 400),
             ({"reduce_only": True}, "reduce_only", 400),
             ({"colour": "red"}, "colour", 400),
             ({"symbol": "NOSUCH"}, "symbol", 404),
             ({"account_id": str(uuid.UUID(int=7))}, "account_id", 404),
             ({"parent_order_id": str(uuid.UUID(int=7))}, "parent_order_id", 400),
         ],
-    )
+    )  # fmt: skip
     def test_what_does_not_fit_is_refused_by_its_field(
         self, api: Api, user: User, fields: dict[str, Any], field: str, status: int
     ) -> None:

@@ -1,4 +1,4 @@
-"""Recorded prices through a grid of orders and exits: each is triggered by the tick, at the price, of the oracle."""
+"""Recorded prices through a grid of orders, trailing stops and exits: each triggers when and where the oracle says."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -17,8 +17,9 @@ from trading.orders import Side
 
 SYMBOL = "USDJPY"
 TICK = Decimal("0.001")
-LEVELS = 24
 TYPES = ("limit", "stop", "market_if_touched", "stop_limit", "limit_if_touched")
+# How far stops that trail stay behind, in ticks.
+TRAILS = range(2, 338, 4)
 SIDES: tuple[Side, ...] = ("buy", "sell")
 BARS = 300
 
@@ -54,11 +55,11 @@ def live(market: Market) -> Iterator[LiveExchange]:
         yield live
 
 
-def grid(prices: Prices) -> list[Decimal]:
-    """Levels on the tick, from a little below all prices to a little above them."""
+def grid(prices: Prices, count: int) -> list[Decimal]:
+    """So many levels on the tick, from a little below all prices to a little above them."""
     low, high = min(bid for bid, _ in prices), max(ask for _, ask in prices)
-    step = (high - low) / (LEVELS - 3)
-    return [((low + (place - 1) * step) / TICK).to_integral_value() * TICK for place in range(LEVELS)]
+    step = (high - low) / (count - 3)
+    return [((low + (place - 1) * step) / TICK).to_integral_value() * TICK for place in range(count)]
 
 
 def rest(live: LiveExchange, levels: Sequence[Decimal]) -> list[ModelOrder]:
@@ -73,6 +74,19 @@ def rest(live: LiveExchange, levels: Sequence[Decimal]) -> list[ModelOrder]:
         elif "limit" in order_type:
             asked = replace(asked, limit_price=level + ahead * (1 if side == "buy" else -1))
         placed.append(live.place(account, asked))
+    return [order for order in placed if order]
+
+
+def trail(live: LiveExchange, distances: Sequence[int]) -> list[ModelOrder]:
+    """Stops of either side that trail by more and more, in price and in percent, at the market and at a limit."""
+    account = live.account(balance=5_000_000)
+    middle = sum(live.model.quotes[SYMBOL].touched_side(side) for side in SIDES) / 2
+    placed: list[ModelOrder | None] = []
+    for ticks, side in product(distances, SIDES):
+        amount = Asked(SYMBOL, side, Decimal(1), "trailing_stop", trail_amount=ticks * TICK)
+        percent = replace(amount, trail_amount=None, trail_percent=round(ticks * TICK * 100 / middle, 6))
+        limited = replace(percent, order_type="trailing_stop_limit", limit_offset=ticks % 5 * TICK)
+        placed += [live.place(account, (amount, percent, limited)[ticks % 3])]
     return [order for order in placed if order]
 
 
@@ -96,14 +110,32 @@ def first_touch(order: ModelOrder, quotes: Sequence[Quote]) -> Decimal | None:
     return next((quote.touched_side(side) for quote in touching), None)
 
 
-@pytest.mark.parametrize(("source", "batch_size"), [(ticks, 1), (ticks, 25), (bars, 40)])
-def test_each_trigger_is_the_oracles(live: LiveExchange, source: Callable[[], Prices], batch_size: int) -> None:
+def trailed_to(order: ModelOrder, quotes: Sequence[Quote]) -> Decimal | None:
+    """The level at which a stop that trails by an amount was touched, by one look along the recording."""
+    distance, sells = order.asked.trail_amount, order.asked.side == "sell"
+    assert distance is not None
+    mark: Decimal | None = None
+    for quote in quotes:
+        price = quote.touched_side(order.asked.side)
+        mark = price if mark is None else max(mark, price) if sells else min(mark, price)
+        if price <= mark - distance if sells else price >= mark + distance:
+            return mark - distance if sells else mark + distance
+    return None
+
+
+@pytest.mark.parametrize(
+    ("source", "batch_size", "count", "distances"),
+    [(ticks, 1, 24, TRAILS[::4]), (ticks, 25, 48, TRAILS), (bars, 40, 24, TRAILS[::4])],
+)
+def test_each_trigger_is_the_oracles(
+    live: LiveExchange, source: Callable[[], Prices], batch_size: int, count: int, distances: Sequence[int]
+) -> None:
     # given a grid around all that is recorded, and the first price standing
     prices = source()
-    levels = grid(prices)
+    levels = grid(prices, count)
     live.quote(SYMBOL, *prices[0])
     opening = live.model.quotes[SYMBOL]
-    orders, held = rest(live, levels), hold(live, levels)
+    orders, trailing, held = rest(live, levels), trail(live, distances), hold(live, levels)
     live.compare()
 
     # when the recording is run through, a batch at a time, each worked off before the next
@@ -122,9 +154,15 @@ def test_each_trigger_is_the_oracles(live: LiveExchange, source: Callable[[], Pr
     for order in orders:
         if order.asked.order_type == "limit":
             assert order.average_price == first_touch(order, [opening, *quotes])
+    for order in trailing:
+        if order.asked.trail_amount is not None:
+            touched = trailed_to(order, [opening, *quotes])
+            assert (order.level if order.status == "filled" else None) == touched
     triggered = [order for order in orders if order.status != "new"]
+    trailed = [order for order in trailing if order.status != "new"]
     closed = [position for account in live.model.accounts for position in account.positions if not position.is_open]
-    assert len(orders) > LEVELS * 6
+    assert len(orders) > count * 6
+    assert len(trailed) > len(trailing) / 4
     assert len(triggered) > len(orders) / 2
-    assert held > LEVELS
+    assert held > count
     assert len(closed) > held / 4

@@ -5,9 +5,9 @@ formulas of price, commission and margin are the layer's. Ids are the caller's, 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from decimal import Decimal, localcontext
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from typing import Literal
 from uuid import UUID
 
@@ -21,6 +21,8 @@ from trading.pricing import EXACT, MarketPrice, commission, fill_price
 
 ZERO = Decimal(0)
 WORKING = ("new", "triggered", "partially_filled")
+STOPS = ("stop", "stop_limit", "trailing_stop", "trailing_stop_limit")
+TRIGGERED_FIRST = ("stop_limit", "limit_if_touched", "trailing_stop_limit")
 SECONDS_A_DAY = 86_400
 OPPOSITE: Mapping[Side, Side] = {"buy": "sell", "sell": "buy"}
 OPENING_SIDE: Mapping[str, Side] = {"long": "buy", "short": "sell"}
@@ -72,7 +74,14 @@ class Asked:
     stop_loss: Decimal | None = None
     take_profit: Decimal | None = None
     max_slippage: Decimal | None = None
+    trail_amount: Decimal | None = None
+    trail_percent: Decimal | None = None
+    limit_offset: Decimal | None = None
     conditions: tuple[Wanted, ...] = ()
+
+    @property
+    def trails(self) -> bool:
+        return self.trail_amount is not None or self.trail_percent is not None
 
 
 @dataclass(eq=False, slots=True)
@@ -107,6 +116,9 @@ class ModelOrder:
     states: list[str] = field(default_factory=lambda: ["pending_new"])
     fills: list[Fill] = field(default_factory=list[Fill])
     failure_code: str | None = None
+    # Of one that trails: the best price since it was placed, and the level that stays behind it.
+    mark: Decimal | None = None
+    level: Decimal | None = None
     conditions: list[ModelCondition] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,6 +127,23 @@ class ModelOrder:
     @property
     def is_held(self) -> bool:
         return not all(condition.is_met for condition in self.conditions)
+
+    @property
+    def trails(self) -> bool:
+        """Until it is touched and has been executed."""
+        return self.asked.trails and self.status == "new"
+
+    @property
+    def stop_price(self) -> Decimal | None:
+        return self.level if self.asked.trails else self.asked.stop_price
+
+    @property
+    def limit_price(self) -> Decimal | None:
+        """Of one that trails it follows from its level."""
+        offset = self.asked.limit_offset
+        if offset is None or self.level is None:
+            return self.asked.limit_price
+        return self.level + offset if self.asked.side == "buy" else self.level - offset
 
     @property
     def filled(self) -> Decimal:
@@ -143,12 +172,23 @@ class ModelOrder:
         """Whether what it waits for has come; nothing touches what is held, anything a market order that is not."""
         if self.is_held or self.asked.order_type == "market":
             return not self.is_held
-        price, stop = quote.touched_side(self.asked.side), self.asked.stop_price
+        price, stop = quote.touched_side(self.asked.side), self.stop_price
         if self.status == "new" and stop is not None:
-            wants_worse = self.asked.order_type in ("stop", "stop_limit")
+            wants_worse = self.asked.order_type in STOPS
             return is_worse(price, stop, self.asked.side) if wants_worse else is_better(price, stop, self.asked.side)
-        assert self.asked.limit_price is not None
-        return is_better(price, self.asked.limit_price, self.asked.side)
+        assert self.limit_price is not None
+        return is_better(price, self.limit_price, self.asked.side)
+
+    def follow(self, quote: Quote, tick: Decimal) -> None:
+        """Move the mark to a better price, and the level with it: on the tick, the farther one of two."""
+        price, buys = quote.touched_side(self.asked.side), self.asked.side == "buy"
+        if self.mark is not None and not is_beaten(self.mark, price, self.asked.side):
+            return
+        self.mark = price
+        with localcontext(EXACT):
+            distance = self.asked.trail_amount or price * (self.asked.trail_percent or ZERO) / 100
+            ticks = (price + distance if buys else price - distance) / tick
+            self.level = ticks.to_integral_value(ROUND_CEILING if buys else ROUND_FLOOR) * tick
 
 
 @dataclass(eq=False, slots=True)
@@ -231,6 +271,11 @@ def is_worse(price: Decimal, level: Decimal, side: Side) -> bool:
     return is_better(price, level, OPPOSITE[side])
 
 
+def is_beaten(mark: Decimal, price: Decimal, side: Side) -> bool:
+    """Whether a stop that trails for `side` has a better mark in the price."""
+    return price < mark if side == "buy" else price > mark
+
+
 def weighted(parts: Iterable[tuple[Decimal, Decimal]]) -> Decimal:
     """The average price of (quantity, price)."""
     known = list(parts)
@@ -280,18 +325,14 @@ class Exchange:
 
     def place(self, account: ModelAccount, order_id: UUID, asked: Asked) -> Told:
         """An order that waits, unless the present quote touches it and nothing holds it."""
-        order, quote = ModelOrder(order_id, asked), self.quotes[asked.symbol]
-        own_price = asked.limit_price or asked.stop_price or quote.touched_side(asked.side)
-        code = None if account.is_active else "ACCOUNT_NOT_ACTIVE"
-        if code is None and not (self._stop_waits(asked, quote) and self._exits_fit(asked, own_price)):
-            return Told("refused", "TR006")
-        if code is None and not self._has_margin(account, order, asked.quantity, own_price, None):
-            code = "INSUFFICIENT_MARGIN"
+        order, quote = self._new_order(order_id, asked), self.quotes[asked.symbol]
+        told = self._judge(account, order, quote)
+        if told.state == "refused":
+            return told
         account.orders.append(order)
-        if code is not None:
-            order.become("denied", code)
-            return Told("denied", code)
-        order.become("new")
+        order.become(told.state, told.code)
+        if told.state == "denied":
+            return told
         for condition in order.conditions:
             condition.is_met = condition.wanted.is_met_by(self.quotes[condition.wanted.symbol])
         all_or_nothing = asked.time_in_force == "fok" and depth(self.instruments[asked.symbol]) < asked.quantity
@@ -300,6 +341,29 @@ class Exchange:
         if asked.time_in_force in ("ioc", "fok") and order.status in WORKING:
             order.become("canceled")
         return Told(order.status, order.failure_code if order.status == "rejected" else None)
+
+    def replace(self, account: ModelAccount, order: ModelOrder, order_id: UUID, changes: Mapping[str, Decimal]) -> Told:
+        """A new order for what is left of the old one, judged and touched as if it were placed now, or not at all."""
+        quantity = changes.get("quantity", order.asked.quantity)
+        if order.status not in WORKING:
+            return Told("refused", "TR009")
+        if quantity <= order.filled:
+            return Told("refused", "TR006")
+        asked = replace(order.asked, **{**changes, "quantity": quantity - order.filled})
+        new, quote = self._new_order(order_id, asked), self.quotes[asked.symbol]
+        told = self._judge(account, new, quote)
+        if told.state == "refused":
+            return told
+        new.become(told.state, told.code)
+        if told.state == "new" and new.is_touched_by(quote):
+            self._act(account, new, quote)
+            if new.status == "rejected":
+                code, new = new.failure_code, ModelOrder(order_id, asked)
+                new.become("denied", code)
+        if new.status != "denied":
+            order.become("replaced")
+        account.orders.append(new)
+        return Told(new.status, new.failure_code)
 
     def cancel(self, order: ModelOrder) -> Told:
         """What works can be canceled."""
@@ -360,10 +424,32 @@ class Exchange:
             return self._execute_condition(mine[0], mine[0].subject)
         return self._execute_exit(mine[0], mine[0].subject)
 
+    def _new_order(self, order_id: UUID, asked: Asked) -> ModelOrder:
+        order = ModelOrder(order_id, asked)
+        if asked.trails:
+            order.follow(self.quotes[asked.symbol], self.instruments[asked.symbol].tick_size)
+        return order
+
+    def _judge(self, account: ModelAccount, order: ModelOrder, quote: Quote) -> Told:
+        """What an order that waits is told as it comes: new, denied, or refused with nothing kept."""
+        asked = order.asked
+        own_price = order.limit_price or order.stop_price or quote.touched_side(asked.side)
+        if not account.is_active:
+            return Told("denied", "ACCOUNT_NOT_ACTIVE")
+        if not (self._stop_waits(asked, quote) and self._exits_fit(asked, own_price)):
+            return Told("refused", "TR006")
+        if not self._has_margin(account, order, asked.quantity, own_price, None):
+            return Told("denied", "INSUFFICIENT_MARGIN")
+        return Told("new")
+
     def _queue_touched(self, quote: Quote, place: int) -> None:
         queued = {id(touch.subject) for touch in self.queue}
+        tick = self.instruments[quote.symbol].tick_size
         for account in self.accounts:
             for order in account.orders:
+                if order.trails and order.asked.symbol == quote.symbol and id(order) not in queued:
+                    # before the level is tested; what is touched stands still
+                    order.follow(quote, tick)
                 waits = order.asked.symbol == quote.symbol and order.status in WORKING and id(order) not in queued
                 if waits and order.is_touched_by(quote):
                     self.queue.append(Touch(account, order, "order", quote, place))
@@ -419,11 +505,11 @@ class Exchange:
 
     def _act(self, account: ModelAccount, order: ModelOrder, quote: Quote) -> None:
         """An order at a quote that touches it."""
-        if order.status == "new" and order.asked.order_type in ("stop_limit", "limit_if_touched"):
+        if order.status == "new" and order.asked.order_type in TRIGGERED_FIRST:
             order.become("triggered")
             if not order.is_touched_by(quote):
                 return
-        if order.asked.limit_price is not None:
+        if order.limit_price is not None:
             quantity = min(order.leaves, depth(self.instruments[order.asked.symbol]))
             price, slippage = quote.touched_side(order.asked.side), ZERO
         else:

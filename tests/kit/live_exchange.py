@@ -92,6 +92,14 @@ class LiveExchange:
         told, _ = outcome_of(lambda: self.market.cancel(self.users[account.id], order.id))
         same(told, self.model.cancel(order), order)
 
+    def replace(self, account: ModelAccount, order: ModelOrder, **changes: Decimal) -> ModelOrder | None:
+        """Put another order in the place of one, in whatever state it is; None where nothing is kept."""
+        given = {name: str(value) for name, value in changes.items()}
+        told, order_id = outcome_of(lambda: self.market.replace(self.users[account.id], order.id, **given))
+        same(told, self.model.replace(account, order, order_id, changes), (order, changes))
+        self._learn_positions(account)
+        return None if told.state == "refused" else account.orders[-1]
+
     def close(self, account: ModelAccount, position: ModelPosition, quantity: Decimal) -> None:
         """Close so much of a position, open or not."""
         user = self.users[account.id]
@@ -290,6 +298,11 @@ class LiveExchange:
             same(met, [condition.is_met for condition in order.conditions], order)
             if order.average_price is not None:
                 alike(row["average_price"], order.average_price, order)
+        rows = self.market.execute(
+            "SELECT subject_id, mark, level FROM trailing_levels WHERE user_id = %s", (user.user_id,)
+        )
+        trailing = {it.id: (it.mark, it.level) for it in account.orders if it.trails}
+        same({row[0]: row[1:] for row in rows}, trailing, "what trails")
 
     def _states(self, user: User) -> dict[UUID, list[str]]:
         """The states that each order went through, as the audit tells."""

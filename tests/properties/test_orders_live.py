@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.kit import MigratedTemplate
-from tests.kit.exchange_model import Asked, ModelAccount, ModelOrder, ModelPosition, Quote, Wanted
+from tests.kit.exchange_model import WORKING, Asked, ModelAccount, ModelOrder, ModelPosition, Quote, Wanted
 from tests.kit.live_exchange import LiveExchange
 from tests.kit.orders import QUOTES, Market
 from tests.kit.seeds import SEEDS, seeded
@@ -36,6 +36,7 @@ GRID = {
     "AAPL": ("0.10", "0.01", ("10", "1800", "1800")),
 }
 RESTING = ("limit", "stop", "stop_limit", "market_if_touched", "limit_if_touched")
+TRAILING = ("trailing_stop", "trailing_stop_limit")
 WORKERS = (UUID(int=1), UUID(int=2))
 SOON = timedelta(milliseconds=300)
 
@@ -84,7 +85,8 @@ leeways = st.sampled_from(range(-3, 4))
 rarely = st.sampled_from([False] * 5 + [True])
 trades = st.builds(Wish, picks, symbols, sides, picks, exits)
 wishes = st.builds(
-    Wish, picks, symbols, sides, picks, exits, st.sampled_from(RESTING), steps, rarely, leeways, times, rarely, rarely,
+    Wish, picks, symbols, sides, picks, exits, st.sampled_from(RESTING + TRAILING), steps, rarely, leeways, times,
+    rarely, rarely,
 )  # fmt: skip
 # Another symbol, or its own: which side, from where, and how many steps of the grid from the price of the moment.
 wants = st.tuples(symbols, st.sampled_from(["bid", "ask"]), st.sampled_from(["at_or_above", "at_or_below"]), leeways)
@@ -137,6 +139,24 @@ class OrdersLive(RuleBasedStateMachine):
         placed = [(account, it) for account in self.live.model.accounts for it in account.orders if it.id.int]
         if placed:
             self.live.cancel(*placed[order % len(placed)])
+
+    @rule(order=picks, level=leeways, size=picks, what=st.sampled_from(["price", "quantity", "both"]))
+    def replace(self, order: int, level: int, size: int, what: str) -> None:
+        """Another price or quantity, or both, of an order in whatever state."""
+        known = [
+            (account, it)
+            for account in self.live.model.accounts
+            for it in account.orders
+            if it.id.int and not it.asked.conditions and it.asked.expires_at is None
+        ]
+        # Mostly one that works, and rather one of which a part is filled.
+        working = [one for one in known if one[1].status in WORKING]
+        parted = [one for one in working if one[1].fills]
+        chosen_from = (parted if order % 2 else None) or (working if order % 5 else None) or known
+        if chosen_from:
+            account, chosen = chosen_from[order % len(chosen_from)]
+            replaced = self.live.replace(account, chosen, **self.changes(chosen.asked, level, size, what))
+            event(f"replaced: {chosen.asked.order_type} {outcome(replaced)}")
 
     @rule(position=picks, whole=st.booleans())
     def close(self, position: int, whole: bool) -> None:
@@ -244,6 +264,8 @@ class OrdersLive(RuleBasedStateMachine):
     def resting(self, wish: Wish) -> Asked:
         """What the wish comes to at the price of the moment."""
         rises = (wish.order_type in ("stop", "stop_limit")) == (wish.side == "buy")
+        if wish.order_type in TRAILING:
+            return self.trailing(wish)
         level = self.places[wish.symbol] + (1 if rises != wish.astray else -1) * wish.distance
         waits = self.price(wish.symbol, level)
         limit = waits if wish.order_type == "limit" else self.price(wish.symbol, level + wish.leeway)
@@ -262,6 +284,27 @@ class OrdersLive(RuleBasedStateMachine):
             conditions=tuple(self.wanted(*want) for want in wish.wants),
             **({} if wish.order_type == "market" else self.exits(wish, limit if "limit" in wish.order_type else waits)),
         )
+
+    def trailing(self, wish: Wish) -> Asked:
+        """By an amount or a percentage, which puts its level between two ticks."""
+        distance = (wish.distance + 1) * Decimal(GRID[wish.symbol][0])
+        return Asked(
+            wish.symbol,
+            wish.side,
+            self.quantity(wish),
+            wish.order_type,
+            trail_amount=None if wish.astray else distance,
+            trail_percent=Decimal("0.137") if wish.astray else None,
+            limit_offset=abs(wish.leeway) * distance if wish.order_type == "trailing_stop_limit" else None,
+            max_slippage=Decimal(GRID[wish.symbol][1]) if wish.capped else None,
+        )
+
+    def changes(self, asked: Asked, level: int, size: int, what: str) -> dict[str, Decimal]:
+        """Of an order; what trails can have another quantity alone."""
+        sizes, price = GRID[asked.symbol][2], self.price(asked.symbol, self.places[asked.symbol] + level)
+        names = [name for name in ("limit_price", "stop_price") if getattr(asked, name) is not None]
+        changed = dict.fromkeys(names, price) if what != "quantity" else {}
+        return changed if changed and what == "price" else changed | {"quantity": Decimal(sizes[size % len(sizes)])}
 
     def wanted(
         self, symbol: str, watch: Literal["bid", "ask"], direction: Literal["at_or_above", "at_or_below"], away: int

@@ -82,6 +82,11 @@ def place_linked(
             _check_waiting(order)
             if place == 0 and entry.kind != "oco":
                 _check_parent(order, instrument)
+            elif order.post_only and entry.kind == "oto":
+                raise validation_failed(
+                    "post_only", order.post_only, "left out",
+                    "A child may be filled in the moment in which its parent sets it to work: leave post_only out.",
+                )  # fmt: skip
             elif order.order_type == "market":
                 raise validation_failed(
                     "order_type", order.order_type, "an order that waits for a price",

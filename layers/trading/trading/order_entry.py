@@ -50,6 +50,7 @@ type Rule = Literal[
     "too_much",
     "resting",
     "held",
+    "unkept",
     "below_limit",
     "above_limit",
     "below_stop",
@@ -108,7 +109,7 @@ type Label = Annotated[str, Field(min_length=1, max_length=LABEL_CHARACTERS_MAX)
 
 
 class ExecutionInstructions(BaseModel):
-    """How the order should be worked."""
+    """How the order should be worked. `urgency` and `would_price_improve` are kept for whoever reads the order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -206,7 +207,16 @@ class OrderEntry(BaseModel):
             self._require("display_variance", wanted=False)
         elif self.display_quantity > self.quantity:
             raise FieldError("display_quantity", "too_much", self.order_type)
+        if self.execution_instructions is not None:
+            self._promise_no_more_than_is_kept(self.execution_instructions)
         return self
+
+    def _promise_no_more_than_is_kept(self, asked: ExecutionInstructions) -> None:
+        """What hides a part is display_quantity, and what takes no part is fok: no instruction stands in for them."""
+        if asked.display_size is not None and asked.display_size != self.display_quantity:
+            raise FieldError("execution_instructions.display_size", "unkept", self.order_type)
+        if asked.allow_partial_fills is False and "limit" in self.order_type and self.time_in_force != "fok":
+            raise FieldError("execution_instructions.allow_partial_fills", "unkept", self.order_type)
 
     @model_validator(mode="after")
     def _only_a_limit_that_rests_is_post_only(self) -> Self:

@@ -198,6 +198,7 @@ def _asked(order: OrderEntry) -> dict[str, object]:
         "display_variance",
         "post_only",
         "time_in_force",
+        "expires_at",
         "reduce_only",
         "client_order_id",
         "parent_order_id",

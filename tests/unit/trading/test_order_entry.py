@@ -9,11 +9,18 @@ from pydantic import ValidationError
 from trading.order_entry import FieldError, OrderEntry
 
 MARKET = {"symbol": "EURUSD", "order_type": "market", "side": "buy", "quantity": "1", "idempotency_key": "key"}
+LIMIT: dict[str, object] = {"order_type": "limit", "limit_price": "1"}
+TRAILING: dict[str, object] = {"order_type": "trailing_stop_limit", "trail_amount": "0.01", "limit_offset": "0"}
 CONDITION = {"symbol": "USDJPY", "watch": "ask", "direction": "at_or_above", "level": "151"}
 
 
 def entry(**fields: object) -> OrderEntry:
     return OrderEntry.model_validate(MARKET | fields)
+
+
+def told(**instructions: object) -> dict[str, object]:
+    """Fields that tell how an order should be worked."""
+    return {"execution_instructions": instructions}
 
 
 def fault_of(**fields: object) -> dict[str, Any]:
@@ -236,6 +243,12 @@ def test_a_field_that_is_not_asked_for(name: str) -> None:
         ),
         ({"order_type": "limit", "limit_price": "1", "display_quantity": "1.01"}, "display_quantity"),
         ({"order_type": "limit", "limit_price": "1", "display_variance": "0.5"}, "display_variance"),
+        (LIMIT | {"display_quantity": "0.1"} | told(display_size="0.2"), "execution_instructions.display_size"),
+        (told(display_size="1"), "execution_instructions.display_size"),
+        (LIMIT | told(allow_partial_fills=False), "execution_instructions.allow_partial_fills"),
+        (LIMIT | {"time_in_force": "ioc"} | told(allow_partial_fills=False),
+         "execution_instructions.allow_partial_fills"),
+        (TRAILING | told(allow_partial_fills=False), "execution_instructions.allow_partial_fills"),
         ({"order_type": "limit", "limit_price": "1", "stop_loss": "1"}, "stop_loss"),
         ({"order_type": "limit", "limit_price": "1", "take_profit": "1"}, "take_profit"),
         ({"order_type": "limit", "limit_price": "1", "side": "sell", "stop_loss": "1"}, "stop_loss"),
@@ -247,7 +260,7 @@ def test_a_field_that_is_not_asked_for(name: str) -> None:
         # the limit is the price of a stop limit order
         ({"order_type": "stop_limit", "stop_price": "1", "limit_price": "1.1", "take_profit": "1.05"}, "take_profit"),
     ],
-)
+)  # fmt: skip
 def test_fields_that_do_not_go_together(fields: dict[str, object], field: str) -> None:
     error = fault_of(**fields)["ctx"]["error"]
 
@@ -268,6 +281,10 @@ def test_fields_that_do_not_go_together(fields: dict[str, object], field: str) -
         {"order_type": "limit", "limit_price": "1", "display_quantity": "0.1", "time_in_force": "day"},
         {"order_type": "limit", "limit_price": "1", "post_only": True},
         {"post_only": False},
+        LIMIT | {"display_quantity": "0.1"} | told(display_size="0.10", would_price_improve=True),
+        LIMIT | {"time_in_force": "fok"} | told(allow_partial_fills=False),
+        LIMIT | told(allow_partial_fills=True),
+        told(allow_partial_fills=False, urgency="high"),
         {"order_type": "trailing_stop", "trail_amount": "0.01"},
         {"order_type": "trailing_stop", "trail_percent": "99.9", "time_in_force": "day"},
         {"order_type": "trailing_stop_limit", "trail_amount": "0.01", "limit_offset": "0"},

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -93,13 +93,24 @@ def linked_faults_as_sent(body: Mapping[str, Any]) -> Generator[None]:
     except TradingError as error:
         if "place" in error.details:
             speak_field(error, f"{_path_of(error.details.pop('place'), body)}.{error.details['field']}")
-        *path, last = str(error.details.get("field", "")).split(".")
-        if path and path[0] in ("orders", "parent", "children", "entry"):
-            node: Any = body
-            for part in path:
-                node = node[int(part)] if part.isdecimal() else node[part]
-            speak_field(error, ".".join([*path, field_sent(last, node)]))
+        for place, order in _orders_in(body):
+            field = str(error.details.get("field", ""))
+            # What follows the place is the order's own, also where a caller has put dots into a name.
+            if field.startswith(f"{place}."):
+                speak_field(error, f"{place}.{field_sent(field.removeprefix(f'{place}.'), order)}")
+                break
         raise
+
+
+def _orders_in(body: Mapping[str, Any]) -> Generator[tuple[str, Order]]:
+    """The orders that `body` has, each with its place."""
+    places = {name: body[name] for name in ("parent", "entry") if name in body}
+    for name in ("orders", "children"):
+        if isinstance(body.get(name), list):
+            places |= {f"{name}.{place}": order for place, order in enumerate(body[name])}
+    for place, order in places.items():
+        if isinstance(order, dict):
+            yield place, cast("Order", order)
 
 
 def _path_of(place: object, body: Mapping[str, Any]) -> str:
@@ -143,7 +154,9 @@ def _fault_of_group(error: ValidationError, body: Mapping[str, Any]) -> TradingE
     field = ".".join((name, *inside))[:ECHO_CHARACTERS_MAX]
     if fault["type"] == "extra_forbidden":
         return validation_failed(field, fault["input"], "unknown", f"Leave {field} out: there is no such field here.")
-    taken = TAKEN[inside[0]] if inside and name in ("take_profit", "stop_loss") else GROUP_TAKEN[name]
+    taken = GROUP_TAKEN[name]
+    if inside:
+        taken = TAKEN[inside[0]] if name in ("take_profit", "stop_loss") else "an order"
     message = f"Send {field} as {taken}."
     if fault["type"] == "missing":
         return validation_failed(field, None, "required", message)

@@ -154,6 +154,14 @@ BETWEEN: Mapping[tuple[str, str], tuple[str, str]] = {
         "left out",
         "A {order} with conditions may be filled in the moment in which they are met: leave {field} out.",
     ),
+    ("unkept", "execution_instructions.display_size"): (
+        "as display_quantity",
+        "What shows a part of a limit order is display_quantity: send that, and {field} equal to it or not at all.",
+    ),
+    ("unkept", "execution_instructions.allow_partial_fills"): (
+        "false with time_in_force fok",
+        "A {order} is filled as far as the price goes, unless time_in_force is fok: send that, or leave {field} out.",
+    ),
     ("below_limit", "stop_loss"): ("below the limit price", "Send a {field} below the limit price of this buy."),
     ("below_limit", "take_profit"): ("below the limit price", "Send a {field} below the limit price of this sale."),
     ("above_limit", "stop_loss"): ("above the limit price", "Send a {field} above the limit price of this sale."),

@@ -320,6 +320,14 @@ class TestFaults:
                 "Send execution_instructions.urgency as low, normal, high or immediate.",
             ),
             (
+                LIMIT | {"execution_instructions": {"allow_partial_fills": False}},
+                "execution_instructions.allow_partial_fills",
+                None,
+                "false with time_in_force fok",
+                "A limit order is filled as far as the price goes, unless time_in_force is fok: send that, or leave "
+                "execution_instructions.allow_partial_fills out.",
+            ),
+            (
                 {"execution_instructions": {"colour": [1]}},
                 "execution_instructions.colour",
                 None,
