@@ -94,7 +94,7 @@ END
 $$;
 
 -- The accounts that have working orders or, to flatten, open positions, and how many. What is in flight to a venue is
--- not ours to cancel.
+-- not ours to cancel; to flatten, its account is looked at until it has come back.
 CREATE OR REPLACE FUNCTION to_wind_down(request jsonb)
 RETURNS TABLE (user_id uuid, account_id uuid, working_orders bigint, open_positions bigint)
 LANGUAGE sql STABLE AS $$
@@ -107,6 +107,11 @@ LANGUAGE sql STABLE AS $$
         SELECT p.user_id, p.account_id, 0, 1, p.symbol
         FROM positions AS p
         WHERE p.status = 'open' AND request ->> 'action' = 'flatten'
+        UNION ALL
+        SELECT r.user_id, r.account_id, 0, 0, o.symbol
+        FROM venue_routes AS r
+        INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
+        WHERE r.state <> 'done' AND request ->> 'action' = 'flatten'
     ) AS x
     WHERE (request ->> 'symbol' IS NULL OR x.symbol = request ->> 'symbol')
         AND (request ->> 'account_id' IS NULL OR x.account_id = (request ->> 'account_id')::uuid)
@@ -114,7 +119,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- How far one has come. -> wind_down_answer and {reason, actor, done: accounts, waiting: accounts that were looked at
--- and are not done, orders_canceled, positions_closed, finished}; TR001 no such wind-down.
+-- and are not done, orders_canceled, positions_closed: here, positions_sent: to venues to close, finished}; TR001 no such
+-- wind-down.
 CREATE OR REPLACE FUNCTION get_wind_down(p_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -133,6 +139,7 @@ BEGIN
             'waiting', count(*) FILTER (WHERE a.done_at IS NULL AND a.attempts > 0),
             'orders_canceled', coalesce(sum(a.orders_canceled), 0),
             'positions_closed', coalesce(sum(a.positions_closed), 0),
+            'positions_sent', coalesce(sum(a.positions_sent), 0),
             'finished', count(a.done_at) = v_wind_down.accounts
         )
         FROM wind_down_accounts AS a

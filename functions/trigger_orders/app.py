@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
-from trading.queue import notify_relay
+from trading.queue import notify_relay, start_routing
 from trading.settings import settings
 from trading.store.connection import database
 from trading.store.kill_switch import WindDownStore
@@ -36,7 +36,10 @@ def execute(event: dict[str, Any], context: Any) -> dict[str, Any]:
     lease_ms = settings().database_timeout_ms + LEASE_MS_OVER_TIMEOUT
     announce = partial(notify_relay, request_id=request_id)
     wound_down = work_off_wind_downs(
-        WindDownStore(database(), HOLDER, lease_ms=lease_ms, request_id=request_id), announce, until=until
+        WindDownStore(database(), HOLDER, lease_ms=lease_ms, request_id=request_id),
+        announce,
+        partial(start_routing, request_id=request_id),
+        until=until,
     )
     store = TriggerStore(database(), HOLDER, lease_ms=lease_ms, request_id=request_id)
     return _measured(execute_triggers(store, announce, until=until), wound_down)

@@ -147,6 +147,19 @@ class TestWhatWaits:
         assert officer.work() == ["more", "done"]
         assert held(market, trader) == set()
 
+    def test_a_rate_that_is_stale_keeps_up_only_what_it_converts(self, market: Market, officer: Officer) -> None:
+        # given on a euro account shares in dollars, whose rate has gone stale, and behind them a pair in pounds
+        user = market.user(currency="EUR")
+        market.quote("EURGBP", "0.8500", "0.8502")
+        for symbol, quantity in (("AAPL", "10"), ("EURGBP", "0.1")):
+            market.trade(user, symbol=symbol, quantity=quantity)
+        officer.set_state("account", "halted", **account(user))
+        officer.wind_down("account", **account(user))
+        market.quote("EURUSD", "1.1000", "1.1002", stale_time())
+
+        assert officer.work() == ["more", "waiting"]
+        assert held(market, user) == {"AAPL"}
+
     def test_what_somebody_else_has_done_meanwhile_is_not_done_again(
         self, market: Market, officer: Officer, trader: User
     ) -> None:

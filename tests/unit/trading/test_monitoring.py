@@ -54,6 +54,8 @@ def step(state: str, *, sequence: int | None = 1, canceled: Sequence[str] = ()) 
     return {
         "state": state,
         "margin_level": None,
+        "order_id": None,
+        "venue": None,
         "position_id": POSITION if closed else None,
         "canceled_orders": canceled,
         "sequence": sequence if closed or canceled else None,
@@ -67,6 +69,7 @@ def run(script: Script, time_left: Sequence[int] = (ENOUGH,)) -> tuple[MarginRep
     report = monitor_margin(
         RiskStore(script),
         lambda account_id: announced.append(account_id.int),
+        lambda *_: None,
         request_id="risk-1",
         time_left_ms=lambda: left.pop(0) if len(left) > 1 else left[0],
     )
