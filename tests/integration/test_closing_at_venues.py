@@ -5,7 +5,6 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 from tests.kit import MigratedTemplate, User
@@ -192,7 +191,7 @@ class TestStopOut:
 
         answer = step(user)
 
-        # then 5.1 of 10 lots leave 36.75 of margin: 8.80 less 0.80 of commission, and 0.05 of slippage a lot, are 21 percent
+        # then 5.1 of 10 lots go: 36.75 of margin are left, on which what is left of 9.00 after its costs is 21 percent
         (order,) = closing_orders(world, user)
         assert (answer["state"], order["quantity"]) == ("routed", Decimal("5.1"))
         assert step(user)["order_id"] is None

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from decimal import Decimal
 from threading import Barrier
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -128,7 +129,51 @@ def test_it_is_told_in_ledger_audit_and_event(market: Market, store: FinancingSt
     assert event["event_type"] == "account.financing"
     assert event["request_id"] == "end-of-day-1"
     assert payload["account"]["balance"] == Decimal("9972.50")
-    assert [(fact["position_id"], fact["financing"]) for fact in payload["positions"]] == [(str(position), charged)]
+    assert [(fact["position_id"], fact["financing_charged"]) for fact in payload["positions"]] == [
+        (str(position), charged)
+    ]
+
+
+def test_positions_tell_what_all_their_rolls_came_to(market: Market, store: FinancingStore) -> None:
+    # given two lots of EURUSD, of which one is closed after its first roll, and shares that are not rolled
+    user = market.user()
+    kept, closed = (opened(market.trade(user)) for _ in range(2))
+    shares = opened(market.trade(user, symbol="AAPL"))
+    roll(market)
+    run_rollover(store)
+    market.close_out(user, closed)
+    roll(market, roll_date=date(2026, 11, 26), days=3)
+    run_rollover(store)
+
+    # when they are read as the API reads them
+    listed = {row["id"]: row["financing"] for row in value_of(market, "list_positions(%s, NULL)", user)}
+    page = value_of(market, "page_positions(%s, NULL, true, NULL, 10)", user)["positions"]
+
+    # then each has its own: 9.17 and 27.50 for the one, 9.17 for the other
+    assert listed == {str(kept): "-36.67", str(shares): "0.00"}
+    assert {row["id"]: row["financing"] for row in page} == listed | {str(closed): "-9.17"}
+    # and the event of the second roll tells both what it came to and all of it
+    (fact,) = market.last_payload(user)["positions"]
+    assert (fact["financing"], fact["financing_charged"]) == (Decimal("-36.67"), Decimal("-27.50"))
+
+
+def test_the_sum_of_a_position_is_read_from_its_index_alone(market: Market) -> None:
+    with market.owner.transaction(force_rollback=True):
+        for setting in ("SET LOCAL enable_seqscan = off", "SET LOCAL ROLE trading_procedures"):
+            market.execute(setting)
+        plan = market.execute(
+            "EXPLAIN SELECT sum(amount) FROM ledger_entries WHERE user_id = uuidv7() AND position_id = uuidv7() "
+            "AND entry_type = 'financing'"
+        )
+
+    assert any("Index Only Scan using ledger_entries_financing" in line for (line,) in plan)
+
+
+def value_of(market: Market, function: str, user: User) -> Any:
+    """What a reading function tells the user."""
+    row = market.trader.execute(f"SELECT {function}".encode(), (user.user_id,)).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def test_what_was_open_at_the_roll_is_charged_whatever_came_after(market: Market, store: FinancingStore) -> None:

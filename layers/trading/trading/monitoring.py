@@ -38,8 +38,8 @@ class MarginReport:
     `skipped` were not valued for want of a usable quote, `unchanged` had come right again when they were looked at
     under their lock, `failed` could not be recorded. `stopped_out` had positions closed (`positions_closed`) or orders
     canceled (`orders_canceled`), or closing orders sent to a venue (`orders_sent`); `routed` wait for one to fill them,
-    `waiting` have nothing that can be closed now, `unfinished` more to close than the run allowed. `protected` had a negative balance brought to zero. `complete` says that the run came to the last
-    account.
+    `waiting` have nothing that can be closed now, `unfinished` more to close than the run allowed. `protected` had a
+    negative balance brought to zero. `complete` says that the run came to the last account.
     """
 
     checked: int = 0
@@ -68,7 +68,8 @@ def monitor_margin(
     """Scan accounts with open positions page by page; record what has come of them and close the positions due.
 
     `announce` is told each account that has a new event, `route` each order that a venue is to fill; neither may raise.
-    Safe to run twice at once. Raises TradingError when the scan itself is refused, or after FAILURES_MAX accounts that could not be recorded.
+    Safe to run twice at once. Raises TradingError when the scan itself is refused, or after FAILURES_MAX accounts that
+    could not be recorded.
     """
     watch = _Watch(store, announce, route, request_id, time_left_ms)
     # First, because what a run left has waited for a minute already.

@@ -29,9 +29,9 @@ class Store(Protocol):
 
 @dataclass(slots=True)
 class WindDownReport:
-    """What a run did; `accounts` that are done, `waiting` for a market, a price or a venue, `failed` for another reason.
+    """What a run did. `positions_sent` have a closing order at their venue.
 
-    `positions_sent` have a closing order at their venue.
+    `accounts` are done, `waiting` for a market, a price or a venue, `failed` for another reason.
     """
 
     accounts: int = 0

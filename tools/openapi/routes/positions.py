@@ -62,6 +62,10 @@ POSITION = closed(
             "description": "What closing would bring now: bid of a long, ask of a short; null without a usable quote.",
         },
         "unrealized_pnl": {**nullable(DECIMAL), "description": "In `currency`, as all amounts here."},
+        "financing": {
+            **DECIMAL,
+            "description": "What holding it overnight has come to so far, negative where it cost; in the balance already.",
+        },
         "realized_pnl": DECIMAL,
         "currency": CURRENCY,
         "margin_used": DECIMAL,
@@ -253,6 +257,7 @@ POSITION_FACTS: Mapping[str, Any] = {
     "entry_price": "1.15983",
     "current_price": "1.15963",
     "unrealized_pnl": "-2.00",
+    "financing": "-0.97",
     "realized_pnl": "0.00",
     "currency": "USD",
     "margin_used": "115.98",

@@ -1,4 +1,4 @@
-"""Which position an order at a venue closes, how many a wind-down has sent there, and who watches that."""
+"""What follows an order: closing it at its venue, and what its position has been charged overnight."""
 
 from alembic import op
 
@@ -17,6 +17,11 @@ def upgrade() -> None:
 
     ALTER TABLE wind_down_accounts ADD COLUMN positions_sent integer NOT NULL DEFAULT 0;
 
+    -- With the amounts, so that the sum of a position's financing is read from the index alone.
+    DROP INDEX ledger_entries_financing;
+    CREATE UNIQUE INDEX ledger_entries_financing ON ledger_entries (user_id, position_id, roll_date) INCLUDE (amount)
+    WHERE entry_type = 'financing';
+
     CREATE POLICY watchers_all ON positions FOR SELECT TO trading_watchers USING (true);
     GRANT SELECT (user_id, id, status) ON positions TO trading_watchers;
     GRANT SELECT (closes_position_id, created_at) ON venue_routes TO trading_watchers;
@@ -25,6 +30,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("""
+    DROP INDEX ledger_entries_financing;
+    CREATE UNIQUE INDEX ledger_entries_financing ON ledger_entries (user_id, position_id, roll_date)
+    WHERE entry_type = 'financing';
     DROP POLICY watchers_all ON positions;
     REVOKE SELECT (user_id, id, status) ON positions FROM trading_watchers;
     REVOKE SELECT (created_at) ON venue_routes FROM trading_watchers;
