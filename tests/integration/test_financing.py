@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from database.load_reference_data import load
 from tests.kit import MigratedTemplate, User
 from tests.kit.financing import (
     ROLL_DATE,
@@ -416,7 +417,8 @@ class TestRolls:
         # given schedules that were last looked at more than ten days ago, and a position of now
         user = market.user()
         opened(market.trade(user))
-        market.execute("UPDATE financing_schedules SET rolls_after = clock_timestamp() - interval '10 days'")
+        for table in ("financing_schedules", "instrument_financing"):
+            market.execute(f"UPDATE {table} SET rolls_after = clock_timestamp() - interval '10 days'")
 
         first, second = run_rollover(store), run_rollover(store)
 
@@ -428,6 +430,20 @@ class TestRolls:
         assert first.rolls_open == first.rolls_finished > 500
         assert second.rolls_open == 0
         assert financed(market, user) == []
+
+    def test_an_instrument_that_is_financed_from_now_on_has_no_rolls_of_before(
+        self, market: Market, store: FinancingStore
+    ) -> None:
+        # given schedules that have long been rolled, and a symbol that a release has only now given one of them
+        market.execute("UPDATE financing_schedules SET rolls_after = clock_timestamp() - interval '10 days'")
+        market.execute("UPDATE instrument_financing SET rolls_after = '-infinity'")
+        market.execute("DELETE FROM instrument_financing WHERE symbol = 'BTCUSD'")
+        load(market.owner)
+
+        store.open_rolls()
+
+        assert self.rolls_of(market, "BTCUSD") == []
+        assert len(self.rolls_of(market, "ETHUSD")) == 10
 
     def test_a_roll_of_this_minute_is_left_alone(self, market: Market, store: FinancingStore) -> None:
         market.execute(

@@ -64,7 +64,7 @@ POSITION = closed(
         "unrealized_pnl": {**nullable(DECIMAL), "description": "In `currency`, as all amounts here."},
         "financing": {
             **DECIMAL,
-            "description": "What holding it overnight has come to so far, negative where it cost; in the balance already.",
+            "description": "What holding it overnight has come to, negative where it cost; in the balance already.",
         },
         "realized_pnl": DECIMAL,
         "currency": CURRENCY,
