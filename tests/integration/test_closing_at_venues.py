@@ -10,6 +10,7 @@ import pytest
 from tests.kit import MigratedTemplate, User
 from tests.kit.kill_switch import Officer
 from tests.kit.risk import make_profile, stop_out_step, watch_by
+from tests.kit.ticks import Ticker
 from tests.kit.venues import PAIR, STOCK, VenueWorld
 
 
@@ -195,6 +196,26 @@ class TestStopOut:
         (order,) = closing_orders(world, user)
         assert (answer["state"], order["quantity"]) == ("routed", Decimal("5.1"))
         assert step(user)["order_id"] is None
+
+
+class TestExits:
+    @pytest.mark.parametrize(("level", "bid"), [("stop_loss", "144.00"), ("take_profit", "156.00")])
+    def test_a_level_that_is_touched_closes_at_the_venue_once(self, world: VenueWorld, level: str, bid: str) -> None:
+        # given
+        user = world.market.user()
+        world.fill(world.sent(user, **{level: "145.00" if level == "stop_loss" else "155.00"}), "10", "150.00")
+        ask = str(Decimal(bid) + Decimal("0.02"))
+
+        # when two quotes touch it before the venue has said anything
+        with Ticker.opened(world.market) as ticker:
+            states = [*ticker.tick(STOCK, bid, ask), *ticker.tick(STOCK, bid, ask)]
+
+        # then
+        (order,) = closing_orders(world, user)
+        assert states == ["routed", "idle"]
+        assert (order["status"], order["component_name"]) == ("pending_new", level)
+        world.fill(world.leased(user, order["id"]), "10", bid)
+        assert open_quantities(world, user) == {}
 
 
 class TestWindDown:

@@ -73,3 +73,15 @@ def test_nothing_is_begun_when_the_time_is_over() -> None:
 
     assert work_off_wind_downs(script, script.told.append, lambda *_: None, until=time.monotonic()).accounts == 0
     assert script.claims == [FIRST]
+
+
+def test_what_is_to_be_closed_at_a_venue_is_handed_on() -> None:
+    sent = uuid.UUID(int=77)
+    script = Script([FIRST], [WindDownStep("more", 0, 0, told=True, sent_order_id=sent), WAITING])
+    routed: list[tuple[uuid.UUID, uuid.UUID]] = []
+
+    report = work_off_wind_downs(
+        script, script.told.append, lambda *order: routed.append(order), until=time.monotonic() + 60
+    )
+
+    assert (routed, report.positions_sent, report.positions_closed) == ([(FIRST.user_id, sent)], 1, 0)
