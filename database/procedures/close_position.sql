@@ -6,7 +6,7 @@
 --   {position_id, symbol, side, quantity, entry_price, current_price, unrealized_pnl, margin_used, realized_pnl,
 --   status}
 -- Raises TR001 no such position, TR003 key reused, TR004 no fresh price, TR006 a value out of its bounds, TR010 not
--- open any more; then nothing is kept.
+-- open any more, or an order that closes it is on its way to a venue; then nothing is kept.
 CREATE OR REPLACE FUNCTION close_position(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -87,6 +87,13 @@ BEGIN
     WHERE p.user_id = p_account.user_id AND p.id = p_position_id
     FOR NO KEY UPDATE;
     PERFORM check_position_open(v_position);
+    -- What a venue is to close cannot be closed here as well.
+    IF lots_in_flight(p_account, v_position) > 0 THEN
+        RAISE EXCEPTION 'An order that closes this position is on its way to its venue: wait for what becomes of it.'
+        USING ERRCODE = 'TR010', DETAIL = jsonb_build_object(
+            'field', 'status', 'value', 'in flight', 'constraint', 'no closing order on its way'
+        )::text;
+    END IF;
     RETURN v_position;
 END
 $$;

@@ -9,6 +9,7 @@ import pytest
 
 from tests.kit import MigratedTemplate, User
 from tests.kit.kill_switch import Officer
+from tests.kit.orders import details_of, raises_sqlstate
 from tests.kit.risk import make_profile, stop_out_step, watch_by
 from tests.kit.ticks import Ticker
 from tests.kit.venues import PAIR, STOCK, VenueWorld
@@ -196,6 +197,24 @@ class TestStopOut:
         (order,) = closing_orders(world, user)
         assert (answer["state"], order["quantity"]) == ("routed", Decimal("5.1"))
         assert step(user)["order_id"] is None
+
+
+class TestOwner:
+    def test_what_is_on_its_way_to_be_closed_is_not_closed_here_as_well(
+        self, world: VenueWorld, step: Callable[[User], dict[str, Any]]
+    ) -> None:
+        # given a position that a stop-out has sent to its venue
+        user = shareholder(world)
+        (position,) = open_quantities(world, user)
+        fall(world)
+        order_id = step(user)["order_id"]
+
+        with raises_sqlstate("TR010") as caught:
+            world.market.close_out(user, position)
+
+        assert details_of(caught.value)["value"] == "in flight"
+        world.fill(world.leased(user, order_id), "10", "140.00")
+        assert (open_quantities(world, user), len(world.market.rows("positions", user))) == ({}, 1)
 
 
 class TestExits:
