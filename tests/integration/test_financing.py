@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from threading import Barrier
 from typing import Any
@@ -175,6 +175,33 @@ def value_of(market: Market, function: str, user: User) -> Any:
     row = market.trader.execute(f"SELECT {function}".encode(), (user.user_id,)).fetchone()
     assert row is not None
     return row[0]
+
+
+def test_what_is_traded_in_the_very_instant_of_the_roll_counts_as_before_it(
+    market: Market, store: FinancingStore
+) -> None:
+    # given a long lot that is turned into a short half at the instant of the roll, and one that is closed in it
+    netter, hedger = market.user(position_mode="netting"), market.user()
+    opened(market.trade(netter))
+    closed = opened(market.trade(hedger))
+    turned = opened(market.trade(netter, side="sell", quantity="1.5"))
+    roll(market, at=fill_time(market, netter))
+    market.close_out(hedger, closed)
+    roll(market, roll_date=date(2026, 11, 26), at=fill_time(market, hedger))
+
+    run_rollover(store)
+
+    # then the first roll charges the short half alone and the lot that was open, the second what is left: the half
+    half = SHORT_CHARGE / 2
+    assert [(position, amount.quantize(half)) for position, _, amount in financed(market, netter)] == [
+        (turned, Decimal("0.76")), (turned, Decimal("0.76")),
+    ]  # fmt: skip
+    assert financed(market, hedger) == [(closed, ROLL_DATE, LONG_CHARGE)]
+
+
+def fill_time(market: Market, user: User) -> datetime:
+    """When the user's last trade was made."""
+    return max(row["transact_time"] for row in market.rows("fills", user))
 
 
 def test_what_was_open_at_the_roll_is_charged_whatever_came_after(market: Market, store: FinancingStore) -> None:
