@@ -43,7 +43,8 @@ $$;
 -- request {version: 1, wind_down_id, user_id, account_id, holder, fencing, lease_ms, request_id?}
 -- -> {state, orders_canceled, positions_closed, positions_sent, order_id, sequence: the event's, NULL without one}
 --   order_id: of a closing order that has still to be handed to its venue, else NULL
---   more: there may be more to do; the lease is renewed. done: nothing is left. lost: another worker has the lease.
+--   more: there may be more to do; the lease is renewed. lost: another worker has the lease. done: nothing is left, or
+--   trading is active there again: what is left then, or was opened since, is nobody's to close.
 --   waiting: what is left cannot be closed now, or is at a venue, and is due again in a minute.
 CREATE OR REPLACE FUNCTION wind_down_step(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -52,9 +53,10 @@ DECLARE
     v_at timestamptz;
     v_work wind_down_accounts;
     v_wind_down wind_downs;
-    v_canceled jsonb;
+    v_canceled jsonb := '[]';
     v_closed jsonb;
     v_sent boolean;
+    v_stopped boolean;
     v_state text := 'more';
 BEGIN
     PERFORM check_request_version(request);
@@ -70,12 +72,15 @@ BEGIN
             "sequence": null}';
     END IF;
     SELECT * INTO STRICT v_wind_down FROM wind_downs AS w WHERE w.id = v_work.wind_down_id;
-    v_canceled := cancel_for_wind_down(request, v_account, v_wind_down, v_at);
-    IF v_canceled = '[]' AND v_wind_down.action = 'flatten' THEN
-        v_closed := close_for_wind_down(request, v_account, v_wind_down, v_at);
+    v_stopped := is_stopped(v_account, v_wind_down);
+    IF v_stopped THEN
+        v_canceled := cancel_for_wind_down(request, v_account, v_wind_down, v_at);
+        IF v_canceled = '[]' AND v_wind_down.action = 'flatten' THEN
+            v_closed := close_for_wind_down(request, v_account, v_wind_down, v_at);
+        END IF;
     END IF;
     IF v_canceled = '[]' AND v_closed IS NULL THEN
-        v_state := CASE WHEN left_to_flatten(v_account, v_wind_down) THEN 'waiting' ELSE 'done' END;
+        v_state := CASE WHEN v_stopped AND left_to_flatten(v_account, v_wind_down) THEN 'waiting' ELSE 'done' END;
     END IF;
     v_sent := coalesce(v_closed ->> 'outcome' = 'pending_new', false);
     UPDATE wind_down_accounts AS w SET
@@ -96,6 +101,21 @@ BEGIN
             WHERE a.user_id = v_account.user_id AND a.id = v_account.id
         )
     );
+END
+$$;
+
+-- Whether trading in the scope, or on the platform, is still not active.
+CREATE OR REPLACE FUNCTION is_stopped(p_account accounts, p_wind_down wind_downs) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN 'active' <> ANY (ARRAY[
+        (SELECT s.trading_state FROM platform_settings AS s),
+        CASE p_wind_down.scope
+            WHEN 'account' THEN p_account.trading_state
+            WHEN 'symbol' THEN (SELECT i.trading_state FROM instruments AS i WHERE i.symbol = p_wind_down.symbol)
+            ELSE 'active'
+        END
+    ]);
 END
 $$;
 
@@ -205,6 +225,7 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'claim_wind_downs(jsonb)',
         'wind_down_step(jsonb)',
+        'is_stopped(accounts, wind_downs)',
         'cancel_for_wind_down(jsonb, accounts, wind_downs, timestamptz)',
         'close_for_wind_down(jsonb, accounts, wind_downs, timestamptz)',
         'left_to_flatten(accounts, wind_downs)'

@@ -30,7 +30,8 @@ DECLARE
     v_id CONSTANT uuid := uuidv7();
     v_at CONSTANT timestamptz := clock_timestamp();
     v_kept wind_downs;
-    v_accounts bigint;
+    v_users uuid [];
+    v_accounts uuid [];
 BEGIN
     PERFORM check_reason(request, true);
     PERFORM lock_actor_key(request);
@@ -42,16 +43,19 @@ BEGIN
         RETURN jsonb_build_object('replayed', true, 'answer', wind_down_answer(v_kept));
     END IF;
     PERFORM check_wind_down(request);
-    SELECT count(DISTINCT x.account_id) INTO v_accounts FROM to_wind_down(request) AS x;
+    -- Looked at once: by a second look there may be others, and the number would never be reached.
+    SELECT array_agg(x.user_id ORDER BY x.account_id), array_agg(x.account_id ORDER BY x.account_id)
+    INTO v_users, v_accounts
+    FROM to_wind_down(request) AS x;
     INSERT INTO wind_downs (
         id, scope, symbol, account_id, action, actor, reason, accounts, idempotency_key, request_hash, started_at
     ) VALUES (
         v_id, request ->> 'scope', request ->> 'symbol', (request ->> 'account_id')::uuid, request ->> 'action',
-        request ->> 'actor', request ->> 'reason', v_accounts, request ->> 'idempotency_key',
+        request ->> 'actor', request ->> 'reason', coalesce(cardinality(v_accounts), 0), request ->> 'idempotency_key',
         request ->> 'request_hash', v_at
     ) RETURNING * INTO v_kept;
     INSERT INTO wind_down_accounts (wind_down_id, user_id, account_id, due_at)
-    SELECT v_id, x.user_id, x.account_id, v_at FROM to_wind_down(request) AS x;
+    SELECT v_id, x.user_id, x.account_id, v_at FROM unnest(v_users, v_accounts) AS x (user_id, account_id);
     PERFORM append_platform_audit(
         request ->> 'actor', 'WIND_DOWN_STARTED', wind_down_answer(v_kept) - 'started_at', request ->> 'reason'
     );
