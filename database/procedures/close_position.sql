@@ -4,7 +4,7 @@
 --   idempotency_key_days, request_id?, ip_address?, user_agent?, email?}
 -- -> {replayed, answer}: as of execute_order_atomic; a filled one also has `position`, as the fill left it:
 --   {position_id, symbol, side, quantity, entry_price, current_price, unrealized_pnl, margin_used, realized_pnl,
---   status}
+--   status}. One that is held at a venue is closed there: outcome pending_new, as of accept_order.
 -- Raises TR001 no such position, TR003 key reused, TR004 no fresh price, TR006 a value out of its bounds, TR010 not
 -- open any more, or an order that closes it is on its way to a venue; then nothing is kept.
 CREATE OR REPLACE FUNCTION close_position(request jsonb) RETURNS jsonb
@@ -74,7 +74,7 @@ BEGIN
         RETURN book_denied_order(v_order, p_account, v_terms, slippage_refusal(v_order, v_fill), p_at);
     END IF;
     v_fill.commission := charged_commission(p_account, v_terms, v_quantity, p_at);
-    RETURN book_filled_order(v_order, p_account, v_terms, v_fill, v_position, NULL, p_at);
+    RETURN close_or_send(v_order, p_account, v_terms, v_fill, v_position, p_at);
 END
 $$;
 

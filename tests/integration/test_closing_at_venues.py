@@ -1,13 +1,18 @@
 """What the platform closes at a venue: sent there once, booked by what the venue reports, never in our books alone."""
 
+import json
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import boto3
 import pytest
+from moto import mock_aws
 
 from tests.kit import MigratedTemplate, User
+from tests.kit.functions import bearer, call, function_environment, http_event, load_function, make_token
 from tests.kit.kill_switch import Officer
 from tests.kit.orders import details_of, raises_sqlstate
 from tests.kit.risk import make_profile, stop_out_step, watch_by
@@ -200,6 +205,42 @@ class TestStopOut:
 
 
 class TestOwner:
+    def test_a_close_goes_to_the_venue_and_the_router_is_told(
+        self, world: VenueWorld, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str
+    ) -> None:
+        # given two positions there
+        user = world.market.user()
+        first, second = (held_at_venue(world, user) for _ in range(2))
+        headers = bearer(make_token(user))
+        close = http_event(
+            "POST /api/v1/positions/{id}/close", path_parameters={"id": str(first)}, headers=headers, body="{}"
+        )
+        close_all = http_event("POST /api/v1/positions/close-all", headers=headers, body="{}")
+
+        # when one is closed, and then all
+        with mock_aws():
+            queue = boto3.client("sqs").create_queue(QueueName="route")["QueueUrl"]
+            given = {"database": world.market.database, "redis_url": redis_url, "role": "function_trader"}
+            with function_environment(monkeypatch, tmp_path, **given, ROUTE_QUEUE_URL=queue):
+                handler = load_function("manage_orders")
+                one, many = call(handler, close), call(handler, close_all)
+            received = boto3.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+
+        # then both are on their way, each once
+        orders = closing_orders(world, user)
+        assert (one.status, one.body["id"], one.body["status"]) == (200, str(orders[0]["id"]), "PENDING")
+        assert [each["outcome"] for each in many.body["data"]] == ["REFUSED", "SENT"]
+        assert [many.body[count] for count in ("closed", "sent", "refused", "left")] == [0, 1, 1, 2]
+        assert sorted(json.loads(message["Body"])["order_id"] for message in received) == sorted(
+            str(order["id"]) for order in orders
+        )
+        # and take from the positions that were meant
+        world.fill(world.leased(user, orders[1]["id"]), "10", "149.98")
+        assert open_quantities(world, user) == {first: 10}
+        world.fill(world.leased(user, orders[0]["id"]), "10", "149.98")
+        assert open_quantities(world, user) == {}
+        assert second in {row["id"] for row in world.market.rows("positions", user)}
+
     def test_what_is_on_its_way_to_be_closed_is_not_closed_here_as_well(
         self, world: VenueWorld, step: Callable[[User], dict[str, Any]]
     ) -> None:

@@ -226,13 +226,23 @@ SCHEMAS: Mapping[str, Schema] = {
                         "position_id": IDENTIFIER,
                         "symbol": TEXT,
                         "side": word(spoken("rest", side) for side in ("long", "short")),
-                        "outcome": word(["CLOSED", "REFUSED"]),
-                        "order": nullable(closed({**CREATED_MEMBERS, "realized_pnl": DECIMAL, "currency": CURRENCY})),
+                        "outcome": {
+                            **word(["CLOSED", "SENT", "REFUSED"]),
+                            "description": "SENT: its order is on its way to the venue at which it is held.",
+                        },
+                        "order": {
+                            "anyOf": [
+                                closed({**CREATED_MEMBERS, "realized_pnl": DECIMAL, "currency": CURRENCY}),
+                                ref("UnfilledOrder"),
+                                {"type": "null"},
+                            ]
+                        },
                         "refusal": REFUSAL,
                     }
                 )
             ),
             "closed": COUNT,
+            "sent": COUNT,
             "refused": COUNT,
             "left": {
                 **COUNT,
@@ -464,8 +474,8 @@ POSITIONS = (
         ),
         answers={
             200: Answer(
-                "The order that closed, and the position as it left it.",
-                ref("ClosingOrder"),
+                "The order that closed, and the position as it left it; or the order, on its way to its venue.",
+                {"anyOf": [ref("ClosingOrder"), ref("UnfilledOrder")]},
                 closed_body(CLOSED, TRADER_ID),
                 ("Idempotency-Replayed",),
             )
