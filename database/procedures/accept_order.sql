@@ -106,10 +106,10 @@ BEGIN
             RETURN book_denied_order(request, p_account, v_terms, v_exposure.refusal, p_at);
         END IF;
         RETURN book_accepted_order(
-            request, p_account, v_terms, p_venue, v_fill, v_exposure.required, v_exposure.free_margin, p_at
+            request, p_account, v_terms, p_venue, v_fill, v_exposure.required, v_exposure.free_margin, NULL, p_at
         );
     END IF;
-    RETURN book_accepted_order(request, p_account, v_terms, p_venue, v_fill, 0, NULL, p_at);
+    RETURN book_accepted_order(request, p_account, v_terms, p_venue, v_fill, 0, NULL, NULL, p_at);
 END
 $$;
 
@@ -173,10 +173,15 @@ $$;
 
 DROP FUNCTION IF EXISTS daily_flight_refusal(accounts, order_terms, bigint, timestamptz);
 
+-- The form without p_closes was of an earlier release.
+DROP FUNCTION IF EXISTS book_accepted_order(
+    jsonb, accounts, order_terms, text, order_fill, numeric, numeric, timestamptz
+);
 -- Order, route, audit, event and stored answer of an accepted order. p_required is reserved until the order is settled.
+-- p_closes is the position that it is to close, NULL where it goes by the symbol. A notice is as of book_filled_order.
 CREATE OR REPLACE FUNCTION book_accepted_order(
     request jsonb, p_account accounts, p_terms order_terms, p_venue text, p_fill order_fill, p_required numeric,
-    p_free_margin numeric, p_at timestamptz
+    p_free_margin numeric, p_closes uuid, p_at timestamptz
 ) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -189,17 +194,19 @@ BEGIN
     v_order.leaves_quantity := v_order.quantity;
     PERFORM insert_priced_order(v_order);
     INSERT INTO venue_routes (
-        user_id, order_id, account_id, venue, reference_price, worst_price, adds_exposure, margin_required,
-        margin_reserved, due_at, created_at, updated_at
+        user_id, order_id, account_id, venue, closes_position_id, reference_price, worst_price, adds_exposure,
+        margin_required, margin_reserved, due_at, created_at, updated_at
     ) VALUES (
-        p_account.user_id, v_order.id, p_account.id, p_venue, v_reference,
+        p_account.user_id, v_order.id, p_account.id, p_venue, p_closes, v_reference,
         CASE WHEN v_order.max_slippage IS NOT NULL THEN greatest(p_terms.tick_size, v_reference + CASE v_order.side
             WHEN 'buy' THEN v_order.max_slippage ELSE -v_order.max_slippage
         END) END,
         p_fill.margin IS NOT NULL, p_required, p_required, p_at, p_at, p_at
     );
     v_head := append_audit(p_account, v_order.id, ARRAY[
-        submitted_entry(request),
+        ROW(
+            'SUBMITTED', 'pending_new', submitted_details(request), request #>> '{notice,reason}', NULL
+        )::audit_entry,
         ROW('APPROVED', 'pending_new', jsonb_build_object(
             'venue', p_venue, 'margin', p_fill.margin, 'commission', p_fill.commission,
             'reduces', p_fill.margin IS NULL, 'reserved', p_required, 'free_margin_after', p_free_margin,
@@ -214,8 +221,12 @@ BEGIN
         updated_at = p_at
     WHERE user_id = p_account.user_id AND id = p_account.id;
     PERFORM append_event(
-        p_account, p_account.last_sequence + 1, 'order.pending_new',
-        jsonb_build_object('orders', jsonb_build_array(routed_order_fact(v_order))), v_order.request_id, p_at
+        p_account, p_account.last_sequence + 1, coalesce(request #>> '{notice,event_type}', 'order.pending_new'),
+        jsonb_build_object(
+            'orders', jsonb_build_array(routed_order_fact(v_order)) || coalesce(request #> '{notice,orders}', '[]')
+        ) || CASE WHEN request #> '{notice,risk}' IS NOT NULL
+            THEN jsonb_build_object('risk', request #> '{notice,risk}') ELSE '{}'
+        END, v_order.request_id, p_at
     );
     v_answer := order_fact(v_order) || jsonb_build_object(
         'outcome', v_order.status, 'account_id', p_account.id, 'venue', p_venue,
@@ -251,7 +262,7 @@ BEGIN
         'accept_routed_order(jsonb, accounts, text, timestamptz)',
         'position_left(accounts, text, text)',
         'judge_routed_exposure(accounts, order_terms, order_fill, limit_case, timestamptz)',
-        'book_accepted_order(jsonb, accounts, order_terms, text, order_fill, numeric, numeric, timestamptz)',
+        'book_accepted_order(jsonb, accounts, order_terms, text, order_fill, numeric, numeric, uuid, timestamptz)',
         'routed_order_fact(orders)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);

@@ -91,8 +91,9 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     )
 $$;
 
--- How long the oldest piece of work has waited, in seconds: what prices have touched, events that nobody has pushed,
--- and of each venue the oldest submission whose outcome is not known.
+-- How long the oldest piece of work has waited, in seconds: what prices have touched, events that nobody has pushed, and
+-- of each venue the oldest submission whose outcome is not known, and the oldest closing order of a position that is
+-- still open, whatever became of the order.
 CREATE OR REPLACE FUNCTION collect_queue_figures(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -118,6 +119,16 @@ BEGIN
             SELECT 'venue_unknown_seconds', v.venue, min(coalesce(r.submitted_at, r.updated_at))
             FROM (SELECT DISTINCT i.venue FROM instruments AS i WHERE i.venue <> 'internal') AS v
             LEFT JOIN venue_routes AS r ON v.venue = r.venue AND r.state = 'unknown'
+            GROUP BY v.venue
+            UNION ALL
+            SELECT 'venue_closing_seconds', v.venue, min(c.created_at)
+            FROM (SELECT DISTINCT i.venue FROM instruments AS i WHERE i.venue <> 'internal') AS v
+            LEFT JOIN (
+                SELECT r.venue, r.created_at
+                FROM venue_routes AS r
+                INNER JOIN positions AS p ON r.user_id = p.user_id AND r.closes_position_id = p.id
+                WHERE p.status = 'open'
+            ) AS c ON v.venue = c.venue
             GROUP BY v.venue
         ) AS f
     );

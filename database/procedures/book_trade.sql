@@ -127,8 +127,8 @@ BEGIN
 END
 $$;
 
--- The open position that a fill meets: netting, the symbol's; hedging, the one that the order itself has opened. A
--- bracket's exit takes only from the one that its entry has opened.
+-- The open position that a fill meets: netting, the symbol's; hedging, the one that the order was sent to close, or that
+-- it has opened itself. A bracket's exit takes only from the one that its entry has opened.
 CREATE OR REPLACE FUNCTION position_of_fill(p_account accounts, p_order orders) RETURNS positions
 LANGUAGE sql AS $$
     SELECT p.*
@@ -139,7 +139,10 @@ LANGUAGE sql AS $$
                 SELECT e.position_id FROM orders AS e
                 WHERE e.user_id = p_order.user_id AND e.id = p_order.parent_order_id
             )
-            ELSE p_account.position_mode = 'netting' OR p.order_id = p_order.id
+            ELSE p_account.position_mode = 'netting' OR p.order_id = p_order.id OR p.id = (
+                SELECT r.closes_position_id FROM venue_routes AS r
+                WHERE r.user_id = p_order.user_id AND r.order_id = p_order.id
+            )
         END
     FOR NO KEY UPDATE
 $$;

@@ -58,7 +58,26 @@ BEGIN
 END
 $$;
 
+-- The working orders of an account, or of p_symbol alone, that are canceled before positions are closed: all but those
+-- that are at a venue to close one.
+CREATE OR REPLACE FUNCTION orders_to_call_off(p_account accounts, p_symbol text) RETURNS uuid[]
+LANGUAGE sql STABLE AS $$
+    SELECT ARRAY(
+        SELECT o.id FROM orders AS o
+        WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
+            AND o.status IN ('new', 'triggered', 'partially_filled')
+            AND (p_symbol IS NULL OR o.symbol = p_symbol)
+            AND NOT EXISTS (
+                SELECT FROM venue_routes AS r
+                WHERE r.user_id = o.user_id AND r.order_id = o.id AND r.closes_position_id IS NOT NULL
+            )
+        ORDER BY o.id
+    )
+$$;
+
+ALTER FUNCTION orders_to_call_off(accounts, text) OWNER TO trading_procedures;
 ALTER FUNCTION cancel_order_rows(accounts, uuid[], timestamptz) OWNER TO trading_procedures;
 ALTER FUNCTION cancel_audited_orders(accounts, uuid[], jsonb, text, timestamptz, jsonb) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION orders_to_call_off(accounts, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION cancel_order_rows(accounts, uuid[], timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION cancel_audited_orders(accounts, uuid[], jsonb, text, timestamptz, jsonb) FROM PUBLIC;

@@ -4,9 +4,9 @@
 --   idempotency_key_days, request_id?, ip_address?, user_agent?, email?}
 -- -> {replayed, answer}: as of execute_order_atomic; a filled one also has `position`, as the fill left it:
 --   {position_id, symbol, side, quantity, entry_price, current_price, unrealized_pnl, margin_used, realized_pnl,
---   status}
+--   status}. One that is held at a venue is closed there: outcome pending_new, as of accept_order.
 -- Raises TR001 no such position, TR003 key reused, TR004 no fresh price, TR006 a value out of its bounds, TR010 not
--- open any more; then nothing is kept.
+-- open any more, or an order that closes it is on its way to a venue; then nothing is kept.
 CREATE OR REPLACE FUNCTION close_position(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -74,7 +74,7 @@ BEGIN
         RETURN book_denied_order(v_order, p_account, v_terms, slippage_refusal(v_order, v_fill), p_at);
     END IF;
     v_fill.commission := charged_commission(p_account, v_terms, v_quantity, p_at);
-    RETURN book_filled_order(v_order, p_account, v_terms, v_fill, v_position, NULL, p_at);
+    RETURN close_or_send(v_order, p_account, v_terms, v_fill, v_position, p_at);
 END
 $$;
 
@@ -87,6 +87,13 @@ BEGIN
     WHERE p.user_id = p_account.user_id AND p.id = p_position_id
     FOR NO KEY UPDATE;
     PERFORM check_position_open(v_position);
+    -- What a venue is to close cannot be closed here as well.
+    IF lots_in_flight(p_account, v_position) > 0 THEN
+        RAISE EXCEPTION 'An order that closes this position is on its way to its venue: wait for what becomes of it.'
+        USING ERRCODE = 'TR010', DETAIL = jsonb_build_object(
+            'field', 'status', 'value', 'in flight', 'constraint', 'no closing order on its way'
+        )::text;
+    END IF;
     RETURN v_position;
 END
 $$;

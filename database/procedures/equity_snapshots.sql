@@ -33,7 +33,8 @@ LANGUAGE sql STABLE AS $$
     INNER JOIN rates AS r ON h.quote_currency = r.quote_currency AND h.currency = r.currency
 $$;
 
--- Takes the snapshots of this hour (UTC) of one page of accounts, behind the last one that was looked at in it. An
+-- Takes the snapshots of this hour (UTC) of one page of accounts, behind the last one that was looked at in it, and thins
+-- their old ones where another day has become old. An
 -- account that holds nothing and whose money has not moved since its last one gets none, nor one that cannot be valued.
 -- request {version: 1, accounts_max} -> {checked, taken, finished}; finished: this hour's are all there.
 CREATE OR REPLACE FUNCTION take_equity_snapshots(request jsonb) RETURNS jsonb
@@ -43,6 +44,7 @@ DECLARE
     v_scan snapshot_scan;
     v_at timestamptz;
     v_hour timestamptz;
+    v_old timestamptz;
     v_users uuid [];
     v_accounts uuid [];
     v_taken bigint := 0;
@@ -72,9 +74,16 @@ BEGIN
         LIMIT v_accounts_max
     ) AS p;
     v_taken := snapshot_accounts(v_users, v_accounts, v_hour, v_at);
+    v_old := date_trunc('day', v_at - (
+        SELECT s.equity_hours_days * interval '1 day' FROM platform_settings AS s
+    ), 'UTC');
+    IF v_scan.thinned_until < v_old THEN
+        PERFORM thin_snapshots(v_users, v_accounts, v_scan.thinned_until, v_old);
+    END IF;
     v_finished := cardinality(v_users) < v_accounts_max;
     UPDATE snapshot_scan SET
         hour = v_hour,
+        thinned_until = CASE WHEN v_finished THEN greatest(thinned_until, v_old) ELSE thinned_until END,
         after_user_id = CASE WHEN NOT v_finished THEN v_users[v_accounts_max] END,
         after_account_id = CASE WHEN NOT v_finished THEN v_accounts[v_accounts_max] END;
     RETURN jsonb_build_object('checked', cardinality(v_users), 'taken', v_taken, 'finished', v_finished);
@@ -124,6 +133,48 @@ BEGIN
 END
 $$;
 
+-- Leaves of each day (UTC) from p_from to before p_until two snapshots of an account: of the hours in which it had gained
+-- most and least, money that came or went apart, so that its peaks stay, and what was lost from one day to another.
+CREATE OR REPLACE FUNCTION thin_snapshots(
+    p_user_ids uuid[], p_account_ids uuid[], p_from timestamptz, p_until timestamptz
+) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    WITH old AS MATERIALIZED (
+        SELECT
+            s.user_id, s.account_id, s.hour, s.equity, s.ledger_version,
+            date_trunc('day', s.hour, 'UTC') AS day, min(s.ledger_version) OVER (
+                PARTITION BY s.user_id, s.account_id, date_trunc('day', s.hour, 'UTC')
+            ) AS first_version
+        FROM unnest(p_user_ids, p_account_ids) AS g (user_id, account_id)
+        INNER JOIN equity_snapshots AS s ON g.user_id = s.user_id AND g.account_id = s.account_id
+        WHERE s.hour >= p_from AND s.hour < p_until
+    ),
+    gained AS (
+        SELECT o.user_id, o.account_id, o.hour, o.day, o.equity - coalesce((
+            SELECT sum(e.amount) FROM ledger_entries AS e
+            WHERE e.user_id = o.user_id AND e.account_id = o.account_id AND e.entry_number > o.first_version
+                AND e.entry_number <= o.ledger_version
+                AND e.entry_type NOT IN ('realized_pnl', 'commission', 'financing')
+        ), 0) AS amount
+        FROM old AS o
+    ),
+    placed AS (
+        SELECT
+            g.user_id, g.account_id, g.hour,
+            row_number() OVER (PARTITION BY g.user_id, g.account_id, g.day ORDER BY g.amount DESC, g.hour) AS from_best,
+            row_number() OVER (PARTITION BY g.user_id, g.account_id, g.day ORDER BY g.amount, g.hour) AS from_worst
+        FROM gained AS g
+    )
+    DELETE FROM equity_snapshots AS s
+    USING placed AS p
+    WHERE p.from_best > 1 AND p.from_worst > 1
+        AND s.user_id = p.user_id AND s.account_id = p.account_id AND s.hour = p.hour;
+END
+$$;
+
+ALTER FUNCTION thin_snapshots(uuid[], uuid[], timestamptz, timestamptz) OWNER TO trading_procedures;
+REVOKE ALL ON FUNCTION thin_snapshots(uuid[], uuid[], timestamptz, timestamptz) FROM PUBLIC;
 ALTER FUNCTION account_exposures(uuid[]) OWNER TO trading_procedures;
 ALTER FUNCTION take_equity_snapshots(jsonb) OWNER TO trading_procedures;
 ALTER FUNCTION snapshot_accounts(uuid[], uuid[], timestamptz, timestamptz) OWNER TO trading_procedures;

@@ -128,7 +128,8 @@ LANGUAGE sql IMMUTABLE AS $$
     )
 $$;
 
--- Each charge, the positions that are still open with what they were charged, and the account after it.
+-- Each charge, the positions that are still open with what they were charged by it and have been in all, and the account
+-- after it.
 CREATE OR REPLACE FUNCTION financing_facts(p_account accounts, p_charges jsonb) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object(
@@ -140,7 +141,9 @@ LANGUAGE sql STABLE AS $$
             FROM jsonb_array_elements(p_charges) WITH ORDINALITY AS c (charge, place)
         ),
         'positions', (
-            SELECT coalesce(jsonb_agg(marked_fact(p) || jsonb_build_object('financing', s.amount) ORDER BY p.id), '[]')
+            SELECT coalesce(jsonb_agg(marked_fact(p) || jsonb_build_object(
+                'financing', position_financing(p.user_id, p.id), 'financing_charged', s.amount
+            ) ORDER BY p.id), '[]')
             FROM (
                 SELECT (c.charge ->> 'position_id')::uuid AS id, sum((c.charge ->> 'amount')::numeric) AS amount
                 FROM jsonb_array_elements(p_charges) AS c (charge)

@@ -28,7 +28,7 @@ LANGUAGE plpgsql AS $$
 BEGIN
     WITH last AS MATERIALIZED (
         SELECT
-            f.symbol, f.schedule, greatest(s.rolls_after, (
+            f.symbol, f.schedule, greatest(s.rolls_after, f.rolls_after, (
                 SELECT max(r.rolled_at) FROM instrument_rolls AS r WHERE r.symbol = f.symbol
             )) AS rolled_at
         FROM instrument_financing AS f

@@ -21,11 +21,15 @@ $$;
 
 -- What protection owes an account now, else 0: all of its negative balance, where its profile has it, no position is
 -- open, nothing is in flight to a venue, and it was trading that took it below zero. What an adjustment took below zero
--- is an operator's to settle.
+-- is an operator's to settle; one that gave something is not in the way.
 CREATE OR REPLACE FUNCTION protected_debt(p_account accounts) RETURNS numeric
 LANGUAGE sql STABLE AS $$
     SELECT CASE
-        WHEN p_account.balance < 0 AND p_account.margin_reserved = 0
+        WHEN p_account.balance < 0
+            AND NOT EXISTS (
+                SELECT FROM venue_routes AS r
+                WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done'
+            )
             AND (SELECT t.negative_balance_protection FROM margin_terms(ARRAY[p_account.id]) AS t)
             AND NOT EXISTS (
                 SELECT FROM positions AS p
@@ -34,7 +38,7 @@ LANGUAGE sql STABLE AS $$
             AND NOT EXISTS (
                 SELECT FROM ledger_entries AS e
                 WHERE e.user_id = p_account.user_id AND e.account_id = p_account.id
-                    AND e.entry_type IN ('adjustment', 'withdrawal') AND e.balance_after < 0
+                    AND e.entry_type IN ('adjustment', 'withdrawal') AND e.amount < 0 AND e.balance_after < 0
                     AND e.entry_number > coalesce((
                         SELECT s.entry_number FROM ledger_entries AS s
                         WHERE s.user_id = p_account.user_id AND s.account_id = p_account.id AND s.balance_after >= 0

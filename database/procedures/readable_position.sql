@@ -1,3 +1,12 @@
+-- What the rolls of a position have come to so far, in account currency, negative where they cost. From the entries, by
+-- an index that holds the amounts, because a figure of its own could differ from them.
+CREATE OR REPLACE FUNCTION position_financing(p_user_id uuid, p_position_id uuid) RETURNS numeric
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(sum(e.amount), 0)
+    FROM ledger_entries AS e
+    WHERE e.user_id = p_user_id AND e.position_id = p_position_id AND e.entry_type = 'financing'
+$$;
+
 -- A position as its owner reads it: words of the inside, decimals as text, P&L in account currency, times in UTC.
 -- p_price and p_unrealized_pnl: its mark now and what closing there would bring; both NULL for a closed one.
 CREATE OR REPLACE FUNCTION readable_position(
@@ -16,6 +25,7 @@ LANGUAGE sql STABLE AS $$
         'entry_price', price_form(p_position.entry_price, i.tick_size),
         'current_price', price_form(p_price, i.tick_size),
         'unrealized_pnl', money_form(p_unrealized_pnl, a.currency),
+        'financing', money_form(position_financing(p_position.user_id, p_position.id), a.currency),
         'realized_pnl', money_form(p_position.realized_pnl, a.currency),
         'currency', a.currency,
         'margin_used', money_form(p_position.margin_used, a.currency),
@@ -35,6 +45,9 @@ LANGUAGE sql STABLE AS $$
     WHERE a.user_id = p_position.user_id AND a.id = p_position.account_id AND i.symbol = p_position.symbol
 $$;
 
+ALTER FUNCTION position_financing(uuid, uuid) OWNER TO trading_readers;
+REVOKE ALL ON FUNCTION position_financing(uuid, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION position_financing(uuid, uuid) TO trading_procedures;
 ALTER FUNCTION readable_position(positions, numeric, numeric) OWNER TO trading_readers;
 REVOKE ALL ON FUNCTION readable_position(positions, numeric, numeric) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION readable_position(positions, numeric, numeric) TO trading_procedures;

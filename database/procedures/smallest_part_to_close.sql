@@ -1,16 +1,20 @@
--- The smallest part of a position, in steps of its lot, that brings an account of p_equity on p_margin_used above
--- p_stop_out_level and up to p_release_level when it is closed now, costs included. The whole position where no part
--- does. Found by halving: what closing more costs is far less than the margin that it sets free.
+-- The smallest part of p_quantity of a position, in steps of its lot, that brings an account of p_equity on p_margin_used
+-- above p_stop_out_level and up to p_release_level when it is closed now, costs included. All of it where no part does.
+-- Found by halving: what closing more costs is far less than the margin that it sets free.
+-- The form without p_quantity was of an earlier release.
+DROP FUNCTION IF EXISTS smallest_part_to_close(
+    accounts, order_terms, positions, numeric, numeric, numeric, numeric, timestamptz
+);
 CREATE OR REPLACE FUNCTION smallest_part_to_close(
-    p_account accounts, p_terms order_terms, p_position positions, p_equity numeric, p_margin_used numeric,
-    p_stop_out_level numeric, p_release_level numeric, p_at timestamptz
+    p_account accounts, p_terms order_terms, p_position positions, p_quantity numeric, p_equity numeric,
+    p_margin_used numeric, p_stop_out_level numeric, p_release_level numeric, p_at timestamptz
 ) RETURNS numeric
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_marked numeric;
     -- In steps: too few, and enough.
     v_few bigint := ceil(p_terms.quantity_min / p_terms.quantity_step) - 1;
-    v_enough bigint := floor(p_position.quantity / p_terms.quantity_step);
+    v_enough bigint := floor(p_quantity / p_terms.quantity_step);
     v_middle bigint;
 BEGIN
     SELECT v.unrealized_pnl INTO STRICT v_marked
@@ -20,7 +24,7 @@ BEGIN
         p_account, p_terms, p_position, v_enough * p_terms.quantity_step, v_marked, p_equity, p_margin_used,
         p_stop_out_level, p_release_level, p_at
     ) THEN
-        RETURN p_position.quantity;
+        RETURN p_quantity;
     END IF;
     WHILE v_enough - v_few > 1 LOOP
         v_middle := (v_few + v_enough) / 2;
@@ -61,7 +65,7 @@ DECLARE
     v_function regprocedure;
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
-        'smallest_part_to_close(accounts, order_terms, positions, numeric, numeric, numeric, numeric, timestamptz)',
+        'smallest_part_to_close(accounts, order_terms, positions, numeric, numeric, numeric, numeric, numeric, timestamptz)',
         'part_restores(accounts, order_terms, positions, numeric, numeric, numeric, numeric, numeric, numeric, timestamptz)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);

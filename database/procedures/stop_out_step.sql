@@ -2,20 +2,25 @@
 
 -- One step for one account, valued again under its lock: all its working orders are canceled, then the one position
 -- that its profile's policy takes first is closed at the market (of equals the oldest). A position that cannot be
--- closed now, because its market is closed or its quote too old, is passed over for the next in order.
+-- closed now, because its market is closed or its quote too old, is passed over for the next in order. One that is held at
+-- a venue is closed there: its order is sent, and what is on its way counts as closed, at its mark, when the level is
+-- looked at again. So another position goes only if that is not enough.
 --   largest_loss_first: the largest loss in account currency · most_margin_first: the most margin · fifo: the oldest ·
 --   smallest_partial_step: the largest loss, but of it no more than brings the account up to the release level of its
 --   stop-out; all of it where that is not enough.
 -- Safe to repeat, and at once from many places: each step looks at the level anew, so it carries no key.
 -- request {version: 1, user_id, account_id, request_id?}
--- -> {state, margin_level, threshold, order_id, position_id, quantity, realized_pnl, canceled_orders: [order_id],
---   sequence}
+-- -> {state, margin_level, threshold, order_id, venue, position_id, quantity, realized_pnl,
+--   canceled_orders: [order_id], sequence}
 --   recovered: the level is above the stop-out level, or no margin is used. Nothing was done.
 --   skipped: a quote that the valuation needs is missing or too old while its market is open. Nothing was done.
 --   waiting: no position can be closed now; orders may have been canceled.
---   more, done: a position was closed, and the level is then still at or below the stop-out level, or not.
+--   more, done: a position was closed, and the level is then still at or below the stop-out level, or not. `more` also
+--     when an order was sent that is not enough.
+--   routed: what is on its way to a venue is enough, or all that there is.
 -- margin_level is what the step left, in percent; NULL where no margin is used. order_id, position_id,
--- quantity and realized_pnl are of the close, sequence that of the step's event, each NULL without one.
+-- quantity and realized_pnl are of the close, venue that to which its order has still to be handed, sequence that of the
+-- step's event, each NULL without one.
 -- One plan for whatever account: planning margin_levels for each anew took four times as long as running it.
 CREATE OR REPLACE FUNCTION stop_out_step(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -26,6 +31,7 @@ DECLARE
     v_position positions;
     v_notice jsonb;
     v_booked jsonb := '{}';
+    v_in_flight numeric;
     v_state text := 'waiting';
 BEGIN
     PERFORM check_request_version(request);
@@ -39,18 +45,30 @@ BEGIN
 
     v_notice := stop_out_notice(v_level.margin_level, v_level.stop_out_level);
     v_notice := v_notice || jsonb_build_object('orders', cancel_audited_orders(
-        v_account, NULL, '{"actor": "platform"}', v_notice ->> 'reason', v_at, NULL
+        v_account, orders_to_call_off(v_account, NULL), '{"actor": "platform"}', v_notice ->> 'reason', v_at, NULL
     ));
     -- With the audit of the canceled orders on it.
     SELECT * INTO STRICT v_account FROM accounts WHERE user_id = v_account.user_id AND id = v_account.id;
-    v_position := position_to_stop_out(v_account, v_level.stop_out_policy, v_at);
+    v_in_flight := margin_in_flight(v_account);
+    IF needs_closing(v_level.equity, v_level.margin_used - v_in_flight, v_level.stop_out_level) THEN
+        v_position := position_to_stop_out(v_account, v_level.stop_out_policy, v_at);
+    END IF;
     IF v_position.id IS NOT NULL THEN
-        v_booked := close_stopped_out(request, v_account, v_position, v_level, v_notice, v_at);
-        -- Only the worth has changed.
-        SELECT w.margin_level INTO STRICT v_level.margin_level
+        v_booked := close_stopped_out(request, v_account, v_position, v_level, v_in_flight, v_notice, v_at);
+        -- Only the worth has changed, and what is in flight.
+        SELECT w.margin_level, w.equity, w.margin_used
+        INTO STRICT v_level.margin_level, v_level.equity, v_level.margin_used
         FROM account_valuation(v_account.user_id, v_account.id, v_at) AS w;
-        v_state := CASE WHEN v_level.margin_level <= v_level.stop_out_level THEN 'more' ELSE 'done' END;
-    ELSIF v_notice -> 'orders' <> '[]' THEN
+        v_in_flight := margin_in_flight(v_account);
+        v_state := CASE
+            WHEN needs_closing(v_level.equity, v_level.margin_used - v_in_flight, v_level.stop_out_level) THEN 'more'
+            WHEN v_level.margin_level <= v_level.stop_out_level THEN 'routed'
+            ELSE 'done'
+        END;
+    ELSIF v_in_flight > 0 THEN
+        v_state := 'routed';
+    END IF;
+    IF v_position.id IS NULL AND v_notice -> 'orders' <> '[]' THEN
         v_booked := tell_stopped_out_orders(request, v_account, v_notice, account_fact(
             v_account, v_level.balance, v_level.unrealized_pnl, v_level.margin_used
         ), v_at);
@@ -61,13 +79,19 @@ BEGIN
 END
 $$;
 
+-- Whether an account stands at or below the level; never where no margin is used.
+CREATE OR REPLACE FUNCTION needs_closing(p_equity numeric, p_margin_used numeric, p_level numeric) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(p_equity * 100 / nullif(p_margin_used, 0) <= p_level, false)
+$$;
+
 CREATE OR REPLACE FUNCTION stop_out_answer(
     p_state text, p_margin_level numeric, p_threshold numeric, p_canceled jsonb, p_booked jsonb
 ) RETURNS jsonb
 LANGUAGE sql IMMUTABLE AS $$
     SELECT jsonb_build_object(
         'state', p_state, 'margin_level', round(p_margin_level, 2), 'threshold', p_threshold,
-        'order_id', p_booked -> 'order_id', 'position_id', p_booked -> 'position_id',
+        'order_id', p_booked -> 'order_id', 'venue', p_booked -> 'venue', 'position_id', p_booked -> 'position_id',
         'quantity', p_booked -> 'quantity', 'realized_pnl', p_booked -> 'realized_pnl', 'sequence', p_booked -> 'sequence',
         'canceled_orders', jsonb_path_query_array(p_canceled, '$[*].order_id')
     )
@@ -102,6 +126,7 @@ LANGUAGE sql AS $$
         ON t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = v.symbol
     WHERE (t.trade_always OR market_is_open(t.calendar, p_at))
         AND quote_is_fresh(t, p_at)
+        AND lots_to_close(p_account, p, p_at) > 0
     ORDER BY
         CASE p_policy
             WHEN 'fifo' THEN 0
@@ -114,34 +139,39 @@ LANGUAGE sql AS $$
 $$;
 
 -- Closes the position, or what the policy takes of it, by an order of the platform's own; the answer of
--- book_filled_order. p_level is the account's row of margin_levels.
+-- close_or_send. p_level is the account's row of margin_levels, p_in_flight the margin that is on its way to be free.
 DROP FUNCTION IF EXISTS close_stopped_out(jsonb, accounts, positions, jsonb, timestamptz);
+DROP FUNCTION IF EXISTS close_stopped_out(jsonb, accounts, positions, record, jsonb, timestamptz);
 CREATE OR REPLACE FUNCTION close_stopped_out(
-    request jsonb, p_account accounts, p_position positions, p_level record, p_notice jsonb, p_at timestamptz
+    request jsonb, p_account accounts, p_position positions, p_level record, p_in_flight numeric, p_notice jsonb,
+    p_at timestamptz
 ) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
     v_terms order_terms;
-    v_quantity numeric := p_position.quantity;
+    v_quantity numeric := lots_to_close(p_account, p_position, p_at);
     v_fill order_fill;
 BEGIN
     SELECT * INTO STRICT v_terms FROM order_terms AS t
     WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = p_position.symbol;
     IF p_level.stop_out_policy = 'smallest_partial_step' THEN
         v_quantity := smallest_part_to_close(
-            p_account, v_terms, p_position, p_level.equity, p_level.margin_used, p_level.stop_out_level,
-            p_level.stop_out_release_level, p_at
+            p_account, v_terms, p_position, v_quantity, p_level.equity, p_level.margin_used - p_in_flight,
+            p_level.stop_out_level, p_level.stop_out_release_level, p_at
         );
     END IF;
+    IF v_terms.venue <> 'internal' THEN
+        p_notice := jsonb_set(p_notice || '{"event_type": "stop_out.routed"}', '{risk,state}', '"routed"');
+    END IF;
     v_fill := stop_out_fill(p_account, v_terms, p_position, v_quantity, p_at);
-    RETURN book_filled_order(jsonb_build_object(
+    RETURN close_or_send(jsonb_build_object(
         'symbol', p_position.symbol, 'order_type', 'market',
         'side', CASE p_position.side WHEN 'long' THEN 'sell' ELSE 'buy' END, 'quantity', v_quantity,
         'time_in_force', 'ioc', 'reduce_only', true, 'component_name', 'stop_out', 'actor', 'platform',
         'position_id', p_position.id, 'stop_out_policy', p_level.stop_out_policy,
         'request_id', request -> 'request_id',
         'notice', jsonb_set(p_notice, '{risk,position_id}', to_jsonb(p_position.id))
-    ), p_account, v_terms, v_fill, p_position, NULL, p_at);
+    ), p_account, v_terms, v_fill, p_position, p_at);
 END
 $$;
 
@@ -188,7 +218,8 @@ BEGIN
         'stop_out_answer(text, numeric, numeric, jsonb, jsonb)',
         'stop_out_notice(numeric, numeric)',
         'position_to_stop_out(accounts, text, timestamptz)',
-        'close_stopped_out(jsonb, accounts, positions, record, jsonb, timestamptz)',
+        'needs_closing(numeric, numeric, numeric)',
+        'close_stopped_out(jsonb, accounts, positions, record, numeric, jsonb, timestamptz)',
         'stop_out_fill(accounts, order_terms, positions, numeric, timestamptz)',
         'tell_stopped_out_orders(jsonb, accounts, jsonb, jsonb, timestamptz)'
     ]::regprocedure [] LOOP

@@ -254,6 +254,12 @@ LANGUAGE sql STABLE AS $$
     INNER JOIN fills AS f ON r.user_id = f.user_id AND r.order_id = f.order_id
     WHERE f.venue <> r.venue
     UNION ALL
+    SELECT r.account_id, r.order_id::text, 'the audit names another position that it was sent to close'
+    FROM venue_routes AS r
+    LEFT JOIN order_audit_log AS l
+        ON r.user_id = l.user_id AND r.order_id = l.order_id AND l.action = 'SUBMITTED'
+    WHERE r.closes_position_id IS DISTINCT FROM (l.details ->> 'position_id')::uuid
+    UNION ALL
     SELECT o.account_id, o.id::text, format('its newest event tells of %s', coalesce(v.fact ->> 'status', 'nothing'))
     FROM venue_routes AS r
     INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id

@@ -37,11 +37,15 @@ END
 $$;
 
 -- One step, one transaction: first all working orders of the scope are canceled; then, to flatten, one position is
--- closed at the market, the oldest that can be closed now. What somebody else has done meanwhile is not done again.
+-- closed at the market, the oldest that can be closed now. One that is held at a venue is closed there: its order is sent,
+-- and the account is done when nothing of the scope is open or in flight any more. What somebody else has done meanwhile
+-- is not done again.
 -- request {version: 1, wind_down_id, user_id, account_id, holder, fencing, lease_ms, request_id?}
--- -> {state, orders_canceled, positions_closed, sequence: the event's, NULL without one}
---   more: there may be more to do; the lease is renewed. done: nothing is left. lost: another worker has the lease.
---   waiting: what is left cannot be closed now, and is due again in a minute.
+-- -> {state, orders_canceled, positions_closed, positions_sent, order_id, sequence: the event's, NULL without one}
+--   order_id: of a closing order that has still to be handed to its venue, else NULL
+--   more: there may be more to do; the lease is renewed. lost: another worker has the lease. done: nothing is left, or
+--   trading is active there again: what is left then, or was opened since, is nobody's to close.
+--   waiting: what is left cannot be closed now, or is at a venue, and is due again in a minute.
 CREATE OR REPLACE FUNCTION wind_down_step(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -49,8 +53,10 @@ DECLARE
     v_at timestamptz;
     v_work wind_down_accounts;
     v_wind_down wind_downs;
-    v_canceled jsonb;
-    v_closed uuid;
+    v_canceled jsonb := '[]';
+    v_closed jsonb;
+    v_sent boolean;
+    v_stopped boolean;
     v_state text := 'more';
 BEGIN
     PERFORM check_request_version(request);
@@ -62,19 +68,25 @@ BEGIN
         AND w.lease_holder = (request ->> 'holder')::uuid AND w.lease_fencing = (request ->> 'fencing')::bigint
     FOR UPDATE;
     IF NOT FOUND THEN
-        RETURN jsonb_build_object('state', 'lost', 'orders_canceled', 0, 'positions_closed', 0, 'sequence', NULL);
+        RETURN '{"state": "lost", "orders_canceled": 0, "positions_closed": 0, "positions_sent": 0, "order_id": null,
+            "sequence": null}';
     END IF;
     SELECT * INTO STRICT v_wind_down FROM wind_downs AS w WHERE w.id = v_work.wind_down_id;
-    v_canceled := cancel_for_wind_down(request, v_account, v_wind_down, v_at);
-    IF v_canceled = '[]' AND v_wind_down.action = 'flatten' THEN
-        v_closed := close_for_wind_down(request, v_account, v_wind_down, v_at);
+    v_stopped := is_stopped(v_account, v_wind_down);
+    IF v_stopped THEN
+        v_canceled := cancel_for_wind_down(request, v_account, v_wind_down, v_at);
+        IF v_canceled = '[]' AND v_wind_down.action = 'flatten' THEN
+            v_closed := close_for_wind_down(request, v_account, v_wind_down, v_at);
+        END IF;
     END IF;
     IF v_canceled = '[]' AND v_closed IS NULL THEN
-        v_state := CASE WHEN left_to_flatten(v_account, v_wind_down) THEN 'waiting' ELSE 'done' END;
+        v_state := CASE WHEN v_stopped AND left_to_flatten(v_account, v_wind_down) THEN 'waiting' ELSE 'done' END;
     END IF;
+    v_sent := coalesce(v_closed ->> 'outcome' = 'pending_new', false);
     UPDATE wind_down_accounts AS w SET
         orders_canceled = w.orders_canceled + jsonb_array_length(v_canceled),
-        positions_closed = w.positions_closed + (v_closed IS NOT NULL)::integer,
+        positions_closed = w.positions_closed + (v_closed IS NOT NULL AND NOT v_sent)::integer,
+        positions_sent = w.positions_sent + v_sent::integer,
         done_at = CASE v_state WHEN 'done' THEN v_at END,
         due_at = CASE v_state WHEN 'waiting' THEN v_at + interval '1 minute' ELSE w.due_at END,
         lease_expires_at = CASE v_state
@@ -83,11 +95,27 @@ BEGIN
     WHERE w.user_id = v_work.user_id AND w.account_id = v_work.account_id AND w.wind_down_id = v_work.wind_down_id;
     RETURN jsonb_build_object(
         'state', v_state, 'orders_canceled', jsonb_array_length(v_canceled),
-        'positions_closed', (v_closed IS NOT NULL)::integer, 'sequence', (
+        'positions_closed', (v_closed IS NOT NULL AND NOT v_sent)::integer, 'positions_sent', v_sent::integer,
+        'order_id', CASE WHEN v_sent THEN v_closed -> 'order_id' END, 'sequence', (
             SELECT nullif(a.last_sequence, v_account.last_sequence) FROM accounts AS a
             WHERE a.user_id = v_account.user_id AND a.id = v_account.id
         )
     );
+END
+$$;
+
+-- Whether trading in the scope, or on the platform, is still not active.
+CREATE OR REPLACE FUNCTION is_stopped(p_account accounts, p_wind_down wind_downs) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN 'active' <> ANY (ARRAY[
+        (SELECT s.trading_state FROM platform_settings AS s),
+        CASE p_wind_down.scope
+            WHEN 'account' THEN p_account.trading_state
+            WHEN 'symbol' THEN (SELECT i.trading_state FROM instruments AS i WHERE i.symbol = p_wind_down.symbol)
+            ELSE 'active'
+        END
+    ]);
 END
 $$;
 
@@ -97,16 +125,9 @@ CREATE OR REPLACE FUNCTION cancel_for_wind_down(
 ) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_order_ids uuid [];
+    v_order_ids uuid [] := orders_to_call_off(p_account, p_wind_down.symbol);
     v_canceled jsonb;
 BEGIN
-    v_order_ids := ARRAY(
-        SELECT o.id FROM orders AS o
-        WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
-            AND o.status IN ('new', 'triggered', 'partially_filled')
-            AND (p_wind_down.symbol IS NULL OR o.symbol = p_wind_down.symbol)
-        ORDER BY o.id
-    );
     IF v_order_ids = '{}' THEN
         RETURN '[]';
     END IF;
@@ -124,16 +145,26 @@ BEGIN
 END
 $$;
 
--- Closes the oldest position of the scope whose market is open and whose quote is fresh; its id, NULL for none.
+-- The form that returned the position's id was of an earlier release.
+DO $$
+BEGIN
+    IF to_regprocedure('close_for_wind_down(jsonb, accounts, wind_downs, timestamptz)') IS NOT NULL THEN
+        DROP FUNCTION close_for_wind_down(jsonb, accounts, wind_downs, timestamptz);
+    END IF;
+END
+$$;
+-- Closes the oldest position of the scope whose market is open, whose quote is fresh and whose P&L can be converted now,
+-- or what is left of it to close; the answer of close_or_send, NULL for none.
 CREATE OR REPLACE FUNCTION close_for_wind_down(
     request jsonb, p_account accounts, p_wind_down wind_downs, p_at timestamptz
-) RETURNS uuid
+) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
     v_position positions;
     v_terms order_terms;
     v_fill order_fill;
     v_side text;
+    v_quantity numeric;
 BEGIN
     SELECT p.* INTO v_position
     FROM positions AS p
@@ -143,6 +174,10 @@ BEGIN
         AND (p_wind_down.symbol IS NULL OR p.symbol = p_wind_down.symbol)
         AND (t.trade_always OR market_is_open(t.calendar, p_at))
         AND quote_is_fresh(t, p_at)
+        -- Both ways, because the commission is paid and the P&L may be earned.
+        AND fresh_conversion_fraction(t.quote_currency, p_account.currency, true, p_at) IS NOT NULL
+        AND fresh_conversion_fraction(t.quote_currency, p_account.currency, false, p_at) IS NOT NULL
+        AND lots_to_close(p_account, p, p_at) > 0
     ORDER BY p.id
     LIMIT 1
     FOR NO KEY UPDATE OF p;
@@ -152,29 +187,34 @@ BEGIN
     SELECT * INTO STRICT v_terms FROM order_terms AS t
     WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = v_position.symbol;
     v_side := CASE v_position.side WHEN 'long' THEN 'sell' ELSE 'buy' END;
+    v_quantity := lots_to_close(p_account, v_position, p_at);
     v_fill := price_order(
-        v_terms, v_side, v_position.quantity, p_account.id || ':' || v_position.id,
-        NOT market_is_open(v_terms.calendar, p_at)
+        v_terms, v_side, v_quantity, p_account.id || ':' || v_position.id, NOT market_is_open(v_terms.calendar, p_at)
     );
-    v_fill.commission := charged_commission(p_account, v_terms, v_position.quantity, p_at);
-    PERFORM book_filled_order(jsonb_build_object(
-        'symbol', v_position.symbol, 'order_type', 'market', 'side', v_side, 'quantity', v_position.quantity,
+    v_fill.commission := charged_commission(p_account, v_terms, v_quantity, p_at);
+    RETURN close_or_send(jsonb_build_object(
+        'symbol', v_position.symbol, 'order_type', 'market', 'side', v_side, 'quantity', v_quantity,
         'time_in_force', 'ioc', 'reduce_only', true, 'component_name', 'wind_down', 'actor', 'platform',
         'position_id', v_position.id, 'request_id', request -> 'request_id',
         'notice', jsonb_build_object('reason', p_wind_down.reason)
-    ), p_account, v_terms, v_fill, v_position, NULL, p_at);
-    RETURN v_position.id;
+    ), p_account, v_terms, v_fill, v_position, p_at);
 END
 $$;
 
+-- Whether something of the scope is open, or may still be opened by what is in flight.
 CREATE OR REPLACE FUNCTION left_to_flatten(p_account accounts, p_wind_down wind_downs) RETURNS boolean
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN p_wind_down.action = 'flatten' AND EXISTS (
+    RETURN p_wind_down.action = 'flatten' AND (EXISTS (
         SELECT FROM positions AS p
         WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
             AND (p_wind_down.symbol IS NULL OR p.symbol = p_wind_down.symbol)
-    );
+    ) OR EXISTS (
+        SELECT FROM venue_routes AS r
+        INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
+        WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done'
+            AND (p_wind_down.symbol IS NULL OR o.symbol = p_wind_down.symbol)
+    ));
 END
 $$;
 
@@ -185,6 +225,7 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'claim_wind_downs(jsonb)',
         'wind_down_step(jsonb)',
+        'is_stopped(accounts, wind_downs)',
         'cancel_for_wind_down(jsonb, accounts, wind_downs, timestamptz)',
         'close_for_wind_down(jsonb, accounts, wind_downs, timestamptz)',
         'left_to_flatten(accounts, wind_downs)'

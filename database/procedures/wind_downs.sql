@@ -30,7 +30,8 @@ DECLARE
     v_id CONSTANT uuid := uuidv7();
     v_at CONSTANT timestamptz := clock_timestamp();
     v_kept wind_downs;
-    v_accounts bigint;
+    v_users uuid [];
+    v_accounts uuid [];
 BEGIN
     PERFORM check_reason(request, true);
     PERFORM lock_actor_key(request);
@@ -42,16 +43,19 @@ BEGIN
         RETURN jsonb_build_object('replayed', true, 'answer', wind_down_answer(v_kept));
     END IF;
     PERFORM check_wind_down(request);
-    SELECT count(DISTINCT x.account_id) INTO v_accounts FROM to_wind_down(request) AS x;
+    -- Looked at once: by a second look there may be others, and the number would never be reached.
+    SELECT array_agg(x.user_id ORDER BY x.account_id), array_agg(x.account_id ORDER BY x.account_id)
+    INTO v_users, v_accounts
+    FROM to_wind_down(request) AS x;
     INSERT INTO wind_downs (
         id, scope, symbol, account_id, action, actor, reason, accounts, idempotency_key, request_hash, started_at
     ) VALUES (
         v_id, request ->> 'scope', request ->> 'symbol', (request ->> 'account_id')::uuid, request ->> 'action',
-        request ->> 'actor', request ->> 'reason', v_accounts, request ->> 'idempotency_key',
+        request ->> 'actor', request ->> 'reason', coalesce(cardinality(v_accounts), 0), request ->> 'idempotency_key',
         request ->> 'request_hash', v_at
     ) RETURNING * INTO v_kept;
     INSERT INTO wind_down_accounts (wind_down_id, user_id, account_id, due_at)
-    SELECT v_id, x.user_id, x.account_id, v_at FROM to_wind_down(request) AS x;
+    SELECT v_id, x.user_id, x.account_id, v_at FROM unnest(v_users, v_accounts) AS x (user_id, account_id);
     PERFORM append_platform_audit(
         request ->> 'actor', 'WIND_DOWN_STARTED', wind_down_answer(v_kept) - 'started_at', request ->> 'reason'
     );
@@ -94,7 +98,7 @@ END
 $$;
 
 -- The accounts that have working orders or, to flatten, open positions, and how many. What is in flight to a venue is
--- not ours to cancel.
+-- not ours to cancel; to flatten, its account is looked at until it has come back.
 CREATE OR REPLACE FUNCTION to_wind_down(request jsonb)
 RETURNS TABLE (user_id uuid, account_id uuid, working_orders bigint, open_positions bigint)
 LANGUAGE sql STABLE AS $$
@@ -107,6 +111,11 @@ LANGUAGE sql STABLE AS $$
         SELECT p.user_id, p.account_id, 0, 1, p.symbol
         FROM positions AS p
         WHERE p.status = 'open' AND request ->> 'action' = 'flatten'
+        UNION ALL
+        SELECT r.user_id, r.account_id, 0, 0, o.symbol
+        FROM venue_routes AS r
+        INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
+        WHERE r.state <> 'done' AND request ->> 'action' = 'flatten'
     ) AS x
     WHERE (request ->> 'symbol' IS NULL OR x.symbol = request ->> 'symbol')
         AND (request ->> 'account_id' IS NULL OR x.account_id = (request ->> 'account_id')::uuid)
@@ -114,7 +123,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- How far one has come. -> wind_down_answer and {reason, actor, done: accounts, waiting: accounts that were looked at
--- and are not done, orders_canceled, positions_closed, finished}; TR001 no such wind-down.
+-- and are not done, orders_canceled, positions_closed: here, positions_sent: to venues to close, finished}; TR001 no such
+-- wind-down.
 CREATE OR REPLACE FUNCTION get_wind_down(p_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -133,6 +143,7 @@ BEGIN
             'waiting', count(*) FILTER (WHERE a.done_at IS NULL AND a.attempts > 0),
             'orders_canceled', coalesce(sum(a.orders_canceled), 0),
             'positions_closed', coalesce(sum(a.positions_closed), 0),
+            'positions_sent', coalesce(sum(a.positions_sent), 0),
             'finished', count(a.done_at) = v_wind_down.accounts
         )
         FROM wind_down_accounts AS a

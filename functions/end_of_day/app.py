@@ -1,4 +1,7 @@
-"""Each few minutes: days of accounts begin, positions are charged for their rolls, and worth is kept by the hour."""
+"""Each few minutes: days of accounts begin, positions are charged for their rolls, and worth is kept by the hour.
+
+What histories have kept for long enough goes.
+"""
 
 from dataclasses import asdict
 from functools import partial
@@ -12,6 +15,7 @@ from trading.snapshots import SnapshotReport, take_snapshots
 from trading.store.connection import database
 from trading.store.equity import EquityStore
 from trading.store.financing import FinancingStore
+from trading.store.retention import purge_histories
 
 
 def end_day(_event: dict[str, Any], context: Any) -> dict[str, object]:
@@ -28,7 +32,12 @@ def end_day(_event: dict[str, Any], context: Any) -> dict[str, object]:
     )
     snapshots = take_snapshots(EquityStore(database()), time_left_ms=context.get_remaining_time_in_millis)
     _measure(days, rollover, snapshots)
-    report: dict[str, object] = {"days": asdict(days), "rollover": asdict(rollover), "snapshots": asdict(snapshots)}
+    report: dict[str, object] = {
+        "days": asdict(days),
+        "rollover": asdict(rollover),
+        "snapshots": asdict(snapshots),
+        "purged": asdict(purge_histories(database())),
+    }
     logger().info("day kept", extra=report)
     return report
 

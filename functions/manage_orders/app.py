@@ -40,7 +40,8 @@ from trading.edge.reading_dialects import (
     profile_body,
 )
 from trading.errors import ErrorCode, TradingError
-from trading.execution import Execution, hash_of_request
+from trading.execution import Execution, RouteStarter, hash_of_request
+from trading.queue import start_routing
 from trading.reading import may_read_any_audit, read_order, read_order_audit, read_profile
 from trading.replacement import replace_order
 from trading.secrets import csrf_secret
@@ -166,7 +167,8 @@ def patch_order(request: Request) -> Response:
 def post_close(request: Request) -> Response:
     """POST /api/v1/positions/{id}/close."""
     procedure = partial(orders.close_position, database())
-    return _changed(request, close_entry, partial(close_position, procedure=procedure), closed_body)
+    close = partial(close_position, procedure=procedure, start_routing=_routing_of(request))
+    return _changed(request, close_entry, close, closed_body)
 
 
 def patch_position(request: Request) -> Response:
@@ -184,7 +186,8 @@ def post_close_by(request: Request) -> Response:
     from trading.edge.position_dialects import close_by_entry, closed_by_body
 
     procedure = partial(positions.close_by, database())
-    return _changed(request, close_by_entry, partial(close_position, procedure=procedure), closed_by_body)
+    close = partial(close_position, procedure=procedure, start_routing=_routing_of(request))
+    return _changed(request, close_by_entry, close, closed_by_body)
 
 
 def post_close_all(request: Request) -> Response:
@@ -202,6 +205,7 @@ def post_close_all(request: Request) -> Response:
         key_days=change.key_days,
         plan=partial(positions.plan_closes, database()),
         close=partial(positions.close_planned, database()),
+        start_routing=_routing_of(request),
         wake_relay=change.wake_relay,
     )
     if closing.replayed:
@@ -280,6 +284,10 @@ def get_csrf_token(request: Request) -> Response:
         )
     made = make_csrf_token(csrf_secret(), caller.user_id, caller.session_id, datetime.now(UTC))
     return Response(body={"csrf_token": made.token, "expires_at": timestamp(made.expires_at)})
+
+
+def _routing_of(request: Request) -> RouteStarter:
+    return partial(start_routing, request_id=request.request_id)
 
 
 def _changed[Entry](

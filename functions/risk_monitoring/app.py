@@ -12,7 +12,7 @@ from trading.circuit_breakers import BreakerReport, watch_breakers
 from trading.json_body import parse_json_object
 from trading.monitoring import MarginReport, monitor_holders, monitor_margin
 from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
-from trading.queue import notify_relay
+from trading.queue import notify_relay, start_routing
 from trading.store.circuit_breakers import CircuitBreakerStore
 from trading.store.connection import database
 from trading.store.risk import RiskStore
@@ -26,14 +26,15 @@ def watch(event: dict[str, Any], context: Any) -> dict[str, object]:
     request_id = f"risk-{context.aws_request_id}"
     set_correlation_id(request_id)
     store, announce = RiskStore(database()), partial(notify_relay, request_id=request_id)
+    route = partial(start_routing, request_id=request_id)
     time_left_ms = context.get_remaining_time_in_millis
     if "Records" not in event:
-        report = monitor_margin(store, announce, request_id=request_id, time_left_ms=time_left_ms)
+        report = monitor_margin(store, announce, route, request_id=request_id, time_left_ms=time_left_ms)
         # Behind the margins, which nothing may keep up; they leave time.
         tripped = watch_breakers(CircuitBreakerStore(database()), announce, request_id=request_id)
         return {**_measured(report), "breakers": _tripped(tripped)}
     symbols, unreadable = _moved(event["Records"])
-    report = monitor_holders(store, symbols, announce, request_id=request_id, time_left_ms=time_left_ms)
+    report = monitor_holders(store, symbols, announce, route, request_id=request_id, time_left_ms=time_left_ms)
     return {**_measured(report), "batchItemFailures": [{"itemIdentifier": each} for each in unreadable]}
 
 
@@ -79,9 +80,11 @@ def _measured(report: MarginReport) -> dict[str, object]:
         "MarginCallsLeft": report.left,
         "StopOuts": report.stopped_out,
         "StopOutsWaiting": report.waiting,
+        "StopOutsAtVenues": report.routed,
         "StopOutsUnfinished": report.unfinished,
         "PositionsClosed": report.positions_closed,
         "OrdersCanceled": report.orders_canceled,
+        "ClosingOrdersSent": report.orders_sent,
         "BalancesProtected": report.protected,
         "ScansCutShort": int(not report.complete),
     }

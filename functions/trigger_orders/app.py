@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
-from trading.queue import notify_relay
+from trading.queue import notify_relay, start_routing
 from trading.settings import settings
 from trading.store.connection import database
 from trading.store.kill_switch import WindDownStore
@@ -34,12 +34,12 @@ def execute(event: dict[str, Any], context: Any) -> dict[str, Any]:
     set_correlation_id(request_id)
     metrics().add_metric(name="MessagesReceived", unit=MetricUnit.Count, value=len(event.get("Records", ())))
     lease_ms = settings().database_timeout_ms + LEASE_MS_OVER_TIMEOUT
-    announce = partial(notify_relay, request_id=request_id)
+    announce, route = partial(notify_relay, request_id=request_id), partial(start_routing, request_id=request_id)
     wound_down = work_off_wind_downs(
-        WindDownStore(database(), HOLDER, lease_ms=lease_ms, request_id=request_id), announce, until=until
+        WindDownStore(database(), HOLDER, lease_ms=lease_ms, request_id=request_id), announce, route, until=until
     )
     store = TriggerStore(database(), HOLDER, lease_ms=lease_ms, request_id=request_id)
-    return _measured(execute_triggers(store, announce, until=until), wound_down)
+    return _measured(execute_triggers(store, announce, route, until=until), wound_down)
 
 
 def _measured(report: TriggerReport, wound_down: WindDownReport) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def _measured(report: TriggerReport, wound_down: WindDownReport) -> dict[str, An
         "WindDownsFailed": wound_down.failed,
         "TriggersClaimed": report.claimed,
         "TriggersFilled": report.states.get("filled", 0) + report.states.get("partially_filled", 0),
+        "TriggersRouted": report.states.get("routed", 0),
         "TriggersRejected": report.states.get("rejected", 0),
         "TriggersWaiting": report.waiting,
         "TriggersFailed": report.failed,

@@ -18,7 +18,7 @@ from tests.kit.orders import Market
 from tests.kit.risk import opened
 from trading.store.database import Database
 from trading.store.equity import EquityStore
-from trading.value_at_risk import QUANTILE_95, QUANTILE_99, historical_var, parametric_var
+from trading.value_at_risk import QUANTILE_95, QUANTILE_99, historical_var, parametric_var, scenario_loss
 
 MIDNIGHT = datetime(2025, 6, 1, tzinfo=UTC)
 
@@ -137,6 +137,44 @@ def test_with_a_history_it_is_a_loss_that_was(market: Market) -> None:
     assert (found["one_day_95"], found["one_day_99"]) == (f"{at_95:.2f}", f"{at_99:.2f}")
     # by hand: ten of 200 days lost 1,100 in euros; the 190th loss of 200 is still one of the others
     assert (found["one_day_95"], found["one_day_99"]) == ("70.04", "1225.04")
+
+
+def test_what_was_gained_in_another_currency_is_at_risk_of_its_rate(market: Market) -> None:
+    # given on a euro account 100 shares that have gained 1,000.00 dollars, and no history
+    user = market.user(currency="EUR")
+    opened(market.trade(user, symbol="AAPL", quantity="100"))
+    market.quote("AAPL", "160.00", "160.02")
+    value, gained = Decimal(16_000) / Decimal("1.1002"), Decimal(1_000) / Decimal("1.1002")
+    shares, euro = (
+        volatility
+        for (volatility,) in market.execute(
+            "SELECT volatility_average FROM instruments WHERE symbol IN ('AAPL', 'EURUSD') ORDER BY symbol"
+        )
+    )
+    found = risk(market, user)["value_at_risk"]
+    assert (found["method"], found["one_day_95"]) == (
+        "parametric", f"{parametric_var([value, gained], [shares, euro], QUANTILE_95):.2f}"
+    )  # fmt: skip
+
+    # when there are 200 days: the shares fall by 1 % on each 20th, the euro rises by 2 % on each 25th
+    share, rate = [Decimal(160)], [Decimal("1.1")]
+    for day in range(1, 201):
+        share.append(share[-1] * (Decimal("0.99") if day % 20 == 0 else 1))
+        rate.append(rate[-1] * (Decimal("1.02") if day % 25 == 0 else 1))
+    closes(market, "AAPL", share)
+    closes(market, "EURUSD", rate)
+    found = risk(market, user)["value_at_risk"]
+
+    # then it is what the layer finds among the same days
+    losses = [
+        scenario_loss(value, gained, share[d] / share[d - 1] - 1, rate[d - 1] / rate[d] - 1) for d in range(1, 201)
+    ]
+    at_95, at_99 = (historical_var(losses, Decimal(level)) for level in ("0.95", "0.99"))
+    assert (found["method"], found["scenarios"]) == ("historical", 200)
+    assert (found["one_day_95"], found["one_day_99"]) == (f"{at_95:.2f}", f"{at_99:.2f}")
+    # by hand: 908.93 euros of gain lose 1 - 1 / 1.02 of themselves on six days that the shares stand still, up to the
+    # 190th loss of 200; 14,542.81 lose 1 % on eight days that the rate does, up to the 198th
+    assert (found["one_day_95"], found["one_day_99"]) == ("17.82", "145.43")
 
 
 def test_an_account_that_holds_nothing(market: Market) -> None:

@@ -22,6 +22,7 @@ from tests.kit.venues import PAIR, VenueWorld
 from trading.collectors.from_cloudwatch import CloudWatchCollector, Sources
 from trading.store.database import Database
 from trading.store.relay import Delivered, RelayStore
+from trading.store.venues import RoutedOrder
 
 SECONDS = timedelta(seconds=1)
 UNBOUND = {"max_positions": None, "daily_trade_limit": None, "max_daily_loss": None, "max_position_size": None}
@@ -34,7 +35,7 @@ ORDER_RULES = {
     "SLOW_ORDERS",
     "REJECTIONS",
 }
-QUEUE_RULES = {"TRIGGER_BACKLOG", "RELAY_BACKLOG", "VENUE_SILENT"}
+QUEUE_RULES = {"TRIGGER_BACKLOG", "RELAY_BACKLOG", "VENUE_SILENT", "VENUE_CLOSING"}
 SERVER_RULES = {"PRICES_STALE", "MARGIN_WATCH_SILENT", "CONNECTIONS"}
 TRADING_RULES = {"CIRCUIT_BREAKER"}
 SECURITY_RULES = {"SECURITY_SCORE_LOW", "SECURITY_THREAT"}
@@ -108,30 +109,46 @@ def fill_some(world: AlertWorld, trader: User, orders: int) -> None:
 
 
 def test_queues(world: AlertWorld) -> None:
-    """What waits: an order that a price has touched, events that nobody pushes, a submission without an answer."""
+    """What waits: an order that a price has touched, events that nobody pushes, a submission without an answer, and a
+    position that a venue was to close."""
     market = world.market
     world.only(*QUEUE_RULES)
-    with Ticker.opened(market) as ticker, VenueWorld.joined(market) as venues:
+    with Ticker.opened(market) as ticker, VenueWorld.joined(market) as venues, Officer.opened(market) as officer:
         # given one of each
         trader = market.user()
         market.place(trader, limit_price="1.0900")
         assert ticker.touch("EURUSD", "1.0880", "1.0882") == 1
         routed = venues.sent(trader, symbol=PAIR, quantity="0.01")
         venues.store.record(routed, "EXECUTED", retry_attempt=0, step="submit", error_code="TIMEOUT")
+        closing = wound_down_at_venue(venues, officer, market.user())
 
         # when they have waited for too long, but not for long enough to be told of
         world.evaluate(65 * SECONDS)
-        assert open_rules(world) == {"VENUE_SILENT"}
+        assert open_rules(world) == {"VENUE_SILENT", "VENUE_CLOSING"}
         world.evaluate(126 * SECONDS)
         assert open_rules(world) == QUEUE_RULES
-        assert world.alerts("subject") == [("mock",), ("",), ("",)]
+        assert world.alerts("subject") == [("mock",), ("mock",), ("",), ("",)]
 
         # when the work is done, then the next run ends them
         assert ticker.work() == ["filled"]
         venues.fill(routed, "0.01", "1.1002")
+        venues.fill(closing, "0.01", "1.1000")
         push_all(world)
         world.evaluate(127 * SECONDS)
         assert open_rules(world) == set()
+
+
+def wound_down_at_venue(venues: VenueWorld, officer: Officer, user: User) -> RoutedOrder:
+    """The order that closes the position of `user`, of which the venue has not said anything yet."""
+    venues.fill(venues.sent(user, symbol=PAIR, quantity="0.01"), "0.01", "1.1002")
+    named = {"account_id": str(user.account_id)}
+    officer.set_state("account", "halted", **named)
+    officer.wind_down("account", **named)
+    officer.work()
+    (closing,) = [row for row in venues.market.rows("orders", user) if row["status"] == "pending_new"]
+    routed = venues.leased(user, closing["id"])
+    venues.store.record(routed, "EXECUTED", retry_attempt=0, step="submit")
+    return routed
 
 
 def push_all(world: AlertWorld) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.kit import MigratedTemplate, User
 from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market
-from tests.kit.risk import long_eurusd, opened, run_monitoring, watch_by
+from tests.kit.risk import long_eurusd, opened, run_monitoring, stop_out_step, watch_by
 from trading.events import Event, frames_of
 from trading.store.database import Database
 from trading.store.risk import DueAccount, RiskStore
@@ -71,6 +71,21 @@ def test_a_gap_leaves_the_protected_at_zero_and_the_others_in_debt(market: Marke
     assert market.worth(bare)["balance"] == "-19059.74"
     # and another run finds nothing
     assert run_monitoring(store).protected == 0
+
+
+def test_what_an_operator_gave_is_not_in_its_way(market: Market, store: RiskStore) -> None:
+    # given one who owes 19,059.74 after a gap, and gets 100 of it as a favour before protection comes by
+    user = watch_by(market, long_eurusd(market), "retail")
+    gap(market)
+    with market.database.connect("function_risk") as connection:
+        stop_out_step(connection, user)
+    act(market.owner, "adjust", operator_request(user, amount="100"))
+
+    run_monitoring(store)
+
+    assert entries(market, user)[-2:] == [
+        ("adjustment", Decimal(100), Decimal("-18959.74")), (ENTRY, Decimal("18959.74"), Decimal(0)),
+    ]  # fmt: skip
 
 
 def test_audit_event_and_frames_tell_it(market: Market, store: RiskStore) -> None:

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from threading import Barrier
+from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
+from database.load_reference_data import load
 from tests.kit import MigratedTemplate, User
 from tests.kit.financing import (
     ROLL_DATE,
@@ -128,7 +130,78 @@ def test_it_is_told_in_ledger_audit_and_event(market: Market, store: FinancingSt
     assert event["event_type"] == "account.financing"
     assert event["request_id"] == "end-of-day-1"
     assert payload["account"]["balance"] == Decimal("9972.50")
-    assert [(fact["position_id"], fact["financing"]) for fact in payload["positions"]] == [(str(position), charged)]
+    assert [(fact["position_id"], fact["financing_charged"]) for fact in payload["positions"]] == [
+        (str(position), charged)
+    ]
+
+
+def test_positions_tell_what_all_their_rolls_came_to(market: Market, store: FinancingStore) -> None:
+    # given two lots of EURUSD, of which one is closed after its first roll, and shares that are not rolled
+    user = market.user()
+    kept, closed = (opened(market.trade(user)) for _ in range(2))
+    shares = opened(market.trade(user, symbol="AAPL"))
+    roll(market)
+    run_rollover(store)
+    market.close_out(user, closed)
+    roll(market, roll_date=date(2026, 11, 26), days=3)
+    run_rollover(store)
+
+    # when they are read as the API reads them
+    listed = {row["id"]: row["financing"] for row in value_of(market, "list_positions(%s, NULL)", user)}
+    page = value_of(market, "page_positions(%s, NULL, true, NULL, 10)", user)["positions"]
+
+    # then each has its own: 9.17 and 27.50 for the one, 9.17 for the other
+    assert listed == {str(kept): "-36.67", str(shares): "0.00"}
+    assert {row["id"]: row["financing"] for row in page} == listed | {str(closed): "-9.17"}
+    # and the event of the second roll tells both what it came to and all of it
+    (fact,) = market.last_payload(user)["positions"]
+    assert (fact["financing"], fact["financing_charged"]) == (Decimal("-36.67"), Decimal("-27.50"))
+
+
+def test_the_sum_of_a_position_is_read_from_its_index_alone(market: Market) -> None:
+    with market.owner.transaction(force_rollback=True):
+        for setting in ("SET LOCAL enable_seqscan = off", "SET LOCAL ROLE trading_procedures"):
+            market.execute(setting)
+        plan = market.execute(
+            "EXPLAIN SELECT sum(amount) FROM ledger_entries WHERE user_id = uuidv7() AND position_id = uuidv7() "
+            "AND entry_type = 'financing'"
+        )
+
+    assert any("Index Only Scan using ledger_entries_financing" in line for (line,) in plan)
+
+
+def value_of(market: Market, function: str, user: User) -> Any:
+    """What a reading function tells the user."""
+    row = market.trader.execute(f"SELECT {function}".encode(), (user.user_id,)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_what_is_traded_in_the_very_instant_of_the_roll_counts_as_before_it(
+    market: Market, store: FinancingStore
+) -> None:
+    # given a long lot that is turned into a short half at the instant of the roll, and one that is closed in it
+    netter, hedger = market.user(position_mode="netting"), market.user()
+    opened(market.trade(netter))
+    closed = opened(market.trade(hedger))
+    turned = opened(market.trade(netter, side="sell", quantity="1.5"))
+    roll(market, at=fill_time(market, netter))
+    market.close_out(hedger, closed)
+    roll(market, roll_date=date(2026, 11, 26), at=fill_time(market, hedger))
+
+    run_rollover(store)
+
+    # then the first roll charges the short half alone and the lot that was open, the second what is left: the half
+    half = SHORT_CHARGE / 2
+    assert [(position, amount.quantize(half)) for position, _, amount in financed(market, netter)] == [
+        (turned, Decimal("0.76")), (turned, Decimal("0.76")),
+    ]  # fmt: skip
+    assert financed(market, hedger) == [(closed, ROLL_DATE, LONG_CHARGE)]
+
+
+def fill_time(market: Market, user: User) -> datetime:
+    """When the user's last trade was made."""
+    return max(row["transact_time"] for row in market.rows("fills", user))
 
 
 def test_what_was_open_at_the_roll_is_charged_whatever_came_after(market: Market, store: FinancingStore) -> None:
@@ -371,7 +444,8 @@ class TestRolls:
         # given schedules that were last looked at more than ten days ago, and a position of now
         user = market.user()
         opened(market.trade(user))
-        market.execute("UPDATE financing_schedules SET rolls_after = clock_timestamp() - interval '10 days'")
+        for table in ("financing_schedules", "instrument_financing"):
+            market.execute(f"UPDATE {table} SET rolls_after = clock_timestamp() - interval '10 days'")
 
         first, second = run_rollover(store), run_rollover(store)
 
@@ -383,6 +457,20 @@ class TestRolls:
         assert first.rolls_open == first.rolls_finished > 500
         assert second.rolls_open == 0
         assert financed(market, user) == []
+
+    def test_an_instrument_that_is_financed_from_now_on_has_no_rolls_of_before(
+        self, market: Market, store: FinancingStore
+    ) -> None:
+        # given schedules that have long been rolled, and a symbol that a release has only now given one of them
+        market.execute("UPDATE financing_schedules SET rolls_after = clock_timestamp() - interval '10 days'")
+        market.execute("UPDATE instrument_financing SET rolls_after = '-infinity'")
+        market.execute("DELETE FROM instrument_financing WHERE symbol = 'BTCUSD'")
+        load(market.owner)
+
+        store.open_rolls()
+
+        assert self.rolls_of(market, "BTCUSD") == []
+        assert len(self.rolls_of(market, "ETHUSD")) == 10
 
     def test_a_roll_of_this_minute_is_left_alone(self, market: Market, store: FinancingStore) -> None:
         market.execute(

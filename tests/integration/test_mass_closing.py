@@ -238,7 +238,7 @@ class TestRequest:
         assert ask(handler, trader).body["closed"] == 4
 
     def test_nothing_to_close(self, handler: Any, trader: User) -> None:
-        assert ask(handler, trader, {}).body == {"data": [], "closed": 0, "refused": 0, "left": 0}
+        assert ask(handler, trader, {}).body == {"data": [], "closed": 0, "sent": 0, "refused": 0, "left": 0}
 
     def test_a_symbol_that_there_is_not_closes_nothing_and_says_so(
         self, market: Market, handler: Any, trader: User

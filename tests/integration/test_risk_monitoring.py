@@ -489,7 +489,9 @@ class TestScan:
 
 class TestHolders:
     def watch(self, store: RiskStore, *symbols: str) -> MarginReport:
-        return monitor_holders(store, symbols, lambda _: None, request_id="risk-1", time_left_ms=lambda: ENOUGH_TIME_MS)
+        return monitor_holders(
+            store, symbols, lambda _: None, lambda *_: None, request_id="risk-1", time_left_ms=lambda: ENOUGH_TIME_MS
+        )
 
     def test_only_those_who_hold_what_moved_are_looked_at(self, world: World, store: RiskStore) -> None:
         # Given two accounts to be called, in different symbols

@@ -193,6 +193,7 @@ EXECUTE_GRANTS = {
         "find_ended_days(jsonb)",
         "finish_rolls(jsonb)",
         "open_rolls(jsonb)",
+        "purge_histories(jsonb)",
         "take_equity_snapshots(jsonb)",
     },
     "compliance": {

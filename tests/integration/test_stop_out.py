@@ -99,6 +99,7 @@ class TestLevel:
             "margin_level": None,
             "threshold": 20,
             "order_id": str(market.rows("orders", user)[-1]["id"]),
+            "venue": None,
             "position_id": str(position),
             "quantity": 5,
             "realized_pnl": Decimal("-5030.00"),

@@ -491,6 +491,11 @@ class TestChecker:
             ("UPDATE venue_routes SET state = 'done', margin_reserved = 0 WHERE order_id = %(order)s", "I3"),
             ("UPDATE orders SET filled_quantity = 5, leaves_quantity = 5 WHERE id = %(order)s", "I3"),
             ("UPDATE venue_routes SET venue = 'paper' WHERE order_id = %(order)s", "I3"),
+            (
+                "UPDATE venue_routes AS r SET closes_position_id = p.id FROM positions AS p "
+                "WHERE p.user_id = %(user)s AND r.order_id = %(order)s",
+                "I3",
+            ),
             ("DELETE FROM events WHERE user_id = %(user)s AND event_type = 'order.partial'", "I3"),
         ],
     )

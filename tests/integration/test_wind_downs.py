@@ -2,13 +2,17 @@
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
 
 from tests.kit import MigratedTemplate, User
+from tests.kit.gateway import eventually
 from tests.kit.kill_switch import Officer
 from tests.kit.orders import Market, details_of, raises_sqlstate, stale_time
+from tests.kit.risk import stop_out_step
 from tests.kit.ticks import call
 
 
@@ -147,6 +151,19 @@ class TestWhatWaits:
         assert officer.work() == ["more", "done"]
         assert held(market, trader) == set()
 
+    def test_a_rate_that_is_stale_keeps_up_only_what_it_converts(self, market: Market, officer: Officer) -> None:
+        # given on a euro account shares in dollars, whose rate has gone stale, and behind them a pair in pounds
+        user = market.user(currency="EUR")
+        market.quote("EURGBP", "0.8500", "0.8502")
+        for symbol, quantity in (("AAPL", "10"), ("EURGBP", "0.1")):
+            market.trade(user, symbol=symbol, quantity=quantity)
+        officer.set_state("account", "halted", **account(user))
+        officer.wind_down("account", **account(user))
+        market.quote("EURUSD", "1.1000", "1.1002", stale_time())
+
+        assert officer.work() == ["more", "waiting"]
+        assert held(market, user) == {"AAPL"}
+
     def test_what_somebody_else_has_done_meanwhile_is_not_done_again(
         self, market: Market, officer: Officer, trader: User
     ) -> None:
@@ -157,6 +174,49 @@ class TestWhatWaits:
             market.close_out(trader, position["id"])
 
         assert officer.work() == ["done"]
+
+    def test_where_trading_is_active_again_nothing_more_is_closed(
+        self, market: Market, officer: Officer, trader: User
+    ) -> None:
+        # given one that waits for a price, and trading that is set to active meanwhile
+        officer.set_state("account", "halted", **account(trader))
+        market.quote("EURUSD", "1.1000", "1.1002", stale_time())
+        started = officer.wind_down("account", **account(trader))
+        officer.work()
+        officer.set_state("account", "active", **account(trader))
+
+        # when its price comes, and something was bought by then
+        market.quote("EURUSD", "1.1000", "1.1002")
+        market.trade(trader, symbol="GBPUSD")
+        market.execute("UPDATE wind_down_accounts SET due_at = clock_timestamp() WHERE done_at IS NULL")
+        states = officer.work()
+
+        assert (states, held(market, trader)) == (["done"], {"EURUSD", "GBPUSD"})
+        assert progress(officer, started)["finished"]
+
+    def test_a_stop_out_at_the_same_time_closes_nothing_twice(self, market: Market, officer: Officer) -> None:
+        # given one who holds six lots that have lost nearly all
+        user = market.user(balance="6800")
+        for _ in range(6):
+            market.trade(user)
+        market.quote("EURUSD", "1.0900", "1.0902")
+        officer.set_state("account", "reducing", **account(user))
+        officer.wind_down("account", **account(user))
+        both = Barrier(2)
+
+        def stop_out() -> list[str]:
+            with market.database.connect("function_risk") as connection:
+                both.wait()
+                return [stop_out_step(connection, user)["state"] for _ in range(8)]
+
+        with ThreadPoolExecutor(1) as threads:
+            stopped = threads.submit(stop_out)
+            both.wait()
+            assert officer.work()[-1] == "done"
+            assert stopped.result()[-1] == "recovered"
+
+        # then each was closed once; the books say so after all tests
+        assert (held(market, user), len(market.rows("positions", user))) == (set(), 6)
 
     def test_a_worker_that_lost_its_lease_does_nothing(self, market: Market, officer: Officer, trader: User) -> None:
         # given one that died with its lease, and one that took over
@@ -199,6 +259,36 @@ class TestWhatWaits:
 
 
 class TestStarting:
+    def test_what_comes_while_it_starts_is_none_of_its_accounts(self, market: Market, officer: Officer) -> None:
+        # given a wind-down that is kept up between the two rows that it writes
+        first, second = market.user(), market.user(position_mode="netting")
+        market.place(first, symbol="GBPUSD", limit_price="1.1")
+        market.trade(second, symbol="GBPUSD")
+        officer.set_state("symbol", "reducing", symbol="GBPUSD")
+        market.execute(
+            "CREATE FUNCTION await_turn() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN PERFORM pg_advisory_xact_lock(77); RETURN NEW; END$$; "
+            "CREATE TRIGGER await_turn BEFORE INSERT ON wind_downs FOR EACH ROW EXECUTE FUNCTION await_turn()"
+        )
+        try:
+            with market.database.connect() as turn, ThreadPoolExecutor(1) as threads:
+                turn.execute("SELECT pg_advisory_lock(77)")
+                starting = threads.submit(officer.wind_down, "symbol", "cancel_orders", symbol="GBPUSD")
+                waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND NOT granted"
+                eventually(lambda: market.execute(waiting), seconds=3, what="the wind-down between its rows")
+
+                # when somebody else's order of that symbol comes to rest meanwhile
+                rested = market.place(second, symbol="GBPUSD", side="sell", limit_price="1.4")
+                assert rested["outcome"] == "new", rested.text
+                turn.execute("SELECT pg_advisory_unlock(77)")
+                started = starting.result()
+        finally:
+            market.execute("DROP TRIGGER await_turn ON wind_downs; DROP FUNCTION await_turn()")
+
+        # then it ends when the accounts that it counted are done
+        officer.work()
+        assert (progress(officer, started)["accounts"], progress(officer, started)["finished"]) == (1, True)
+
     def test_while_trading_is_active_it_is_refused(self, officer: Officer, trader: User) -> None:
         with raises_sqlstate("TR010") as caught:
             officer.wind_down("account", **account(trader))

@@ -38,11 +38,22 @@ class LongContext(Context):
 
 
 def run_monitoring(
-    store: RiskStore, announced: list[UUID] | None = None, *, time_left_ms: int = ENOUGH_TIME_MS
+    store: RiskStore,
+    announced: list[UUID] | None = None,
+    routed: list[tuple[UUID, UUID]] | None = None,
+    *,
+    time_left_ms: int = ENOUGH_TIME_MS,
 ) -> MarginReport:
-    """One run of the watch over all accounts; it adds to `announced` whom it tells the relay of."""
+    """One run over all accounts; it adds to `announced` whom the relay is told of, to `routed` what the router is."""
     told = announced if announced is not None else []
-    return monitor_margin(store, told.append, request_id=REQUEST_ID, time_left_ms=lambda: time_left_ms)
+    sent = routed if routed is not None else []
+    return monitor_margin(
+        store,
+        told.append,
+        lambda *order: sent.append(order),
+        request_id=REQUEST_ID,
+        time_left_ms=lambda: time_left_ms,
+    )
 
 
 def make_profile(  # every argument is a term that some test varies

@@ -84,7 +84,11 @@ class VenueWorld:
         """An accepted order under the store's lease."""
         accepted = self.accept(user, **overrides)
         assert accepted["outcome"] == "pending_new", accepted.text
-        (routed,) = self.store.claim([OrderId(user.user_id, UUID(accepted["order_id"]))], limit=1)
+        return self.leased(user, accepted["order_id"])
+
+    def leased(self, user: User, order_id: str | UUID) -> RoutedOrder:
+        """An order on its way under the store's lease."""
+        (routed,) = self.store.claim([OrderId(user.user_id, UUID(str(order_id)))], limit=1)
         return routed
 
     def fill(self, routed: RoutedOrder, quantity: str, price: str, trade_id: str | None = None) -> None:

@@ -5,7 +5,16 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trading.execution import Execution, OrderProcedure, Origin, RelayWaker, origin_fields, settled
+from trading.execution import (
+    Execution,
+    OrderProcedure,
+    Origin,
+    RelayWaker,
+    RouteStarter,
+    origin_fields,
+    sent_on,
+    settled,
+)
 from trading.order_entry import Key, Number, PositiveNumber
 
 
@@ -45,12 +54,15 @@ def close_position(
     request_hash: str,
     key_days: int,
     procedure: OrderProcedure,
+    start_routing: RouteStarter,
     wake_relay: RelayWaker,
 ) -> Execution:
     """Close the position, at the market or against an opposite one, and wake the relay for the event.
 
-    The `answer` of a fill also has `position`, as the fill left it, and the `opposite_position` where there is one.
+    One that is held at a venue is closed there: its order is in flight, and `start_routing` is told. The `answer` of a
+    fill also has `position`, as the fill left it, and the `opposite_position` where there is one.
     Raises what store.orders.close_position or store.positions.close_by raises, whichever is the `procedure`.
     """
     asked: dict[str, object] = {"position_id": position_id, **entry.model_dump(mode="python", exclude_none=True)}
-    return settled(procedure(asked | origin_fields(origin, request_hash, key_days)), wake_relay)
+    kept = settled(procedure(asked | origin_fields(origin, request_hash, key_days)), wake_relay)
+    return sent_on(kept, origin, start_routing)

@@ -198,6 +198,7 @@ def _position_data(fact: Facts) -> dict[str, object]:
         "realized_pnl": _number(fact.get("realized_pnl")),
         "margin_used": _number(fact.get("margin_used")),
         "financing": _number(fact.get("financing")),
+        "financing_charged": _number(fact.get("financing_charged")),
         "status": fact.get("status"),
         "version": fact.get("version"),
     }

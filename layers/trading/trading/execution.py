@@ -114,10 +114,14 @@ def execute_order(
             {"field": "symbol", "value": order.symbol, "constraint": "an instrument whose venue is connected"},
             retry_after=60,
         )
-    accepted = settled(routing.procedure(asked), wake_relay)
-    if accepted.answer["outcome"] == "pending_new" and not accepted.replayed:
-        routing.start(origin.user_id, UUID(accepted.answer["order_id"]))
-    return accepted
+    return sent_on(settled(routing.procedure(asked), wake_relay), origin, routing.start)
+
+
+def sent_on(execution: Execution, origin: Origin, start: RouteStarter) -> Execution:
+    """The execution; the router is told of an order that was accepted just now for its venue."""
+    if execution.answer["outcome"] == "pending_new" and not execution.replayed:
+        start(origin.user_id, UUID(execution.answer["order_id"]))
+    return execution
 
 
 def settled(kept: Mapping[str, Any], wake_relay: RelayWaker) -> Execution:

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from trading.errors import CODE_BY_SQLSTATE, ErrorCode, TradingError
-from trading.execution import OrderProcedure, Origin, RelayWaker, origin_fields, settled
+from trading.execution import OrderProcedure, Origin, RelayWaker, RouteStarter, origin_fields, sent_on, settled
 from trading.order_entry import Key, Symbol, lower_case
 from trading.positions import PositionSide
 
@@ -37,11 +37,16 @@ class CloseAllEntry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What became of one position: the `answer` of its order where it was closed, else the `refusal`."""
+    """What became of one position: the `answer` of its order where it was closed or sent, else the `refusal`."""
 
     position: Mapping[str, Any]
     answer: Mapping[str, Any]
     refusal: TradingError | None
+
+    @property
+    def sent(self) -> bool:
+        """Whether its order is on its way to a venue."""
+        return self.refusal is None and self.answer["outcome"] == "pending_new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,13 @@ def close_all(
     key_days: int,
     plan: OrderProcedure,
     close: OrderProcedure,
+    start_routing: RouteStarter,
     wake_relay: RelayWaker,
     now: Callable[[], float] = time.monotonic,
 ) -> MassClosing:
     """Choose the positions by `plan`, `close` one after the other, and wake the relay once for all events.
+
+    `start_routing` is told each order that a venue is to fill.
 
     Raises what store.positions.plan_closes and close_planned raise, and DATABASE_UNAVAILABLE when SECONDS_MAX were not
     enough; the same key then goes on where this ended.
@@ -80,13 +88,13 @@ def close_all(
             if now() - began > SECONDS_MAX:
                 raise _out_of_time(len(attempts))
             asked = {"position_id": position["position_id"], "idempotency_key": entry.idempotency_key}
-            kept = settled(close(asked | fields), woken.add)
+            kept = sent_on(settled(close(asked | fields), woken.add), origin, start_routing)
             replayed = replayed and kept.replayed
             attempts.append(Attempt(position, kept.answer, kept.refusal or _refusal(kept.answer)))
     finally:
         for account_id in woken:
             wake_relay(account_id)
-    closed = sum(attempt.refusal is None for attempt in attempts)
+    closed = sum(attempt.refusal is None and not attempt.sent for attempt in attempts)
     return MassClosing(attempts, chosen["answer"]["matched"] - closed, replayed)
 
 

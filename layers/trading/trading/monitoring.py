@@ -26,6 +26,8 @@ FAILURES_MAX = 10
 TIME_LEFT_MS_MIN = 22_000
 
 type Announce = Callable[[UUID], None]
+# Of a user's order; it must not raise.
+type StartRouting = Callable[[UUID, UUID], None]
 type TimeLeft = Callable[[], int]
 
 
@@ -35,9 +37,9 @@ class MarginReport:
 
     `skipped` were not valued for want of a usable quote, `unchanged` had come right again when they were looked at
     under their lock, `failed` could not be recorded. `stopped_out` had positions closed (`positions_closed`) or orders
-    canceled (`orders_canceled`); `waiting` have nothing that can be closed now, `unfinished` more to close than the
-    run allowed. `protected` had a negative balance brought to zero. `complete` says that the run came to the last
-    account.
+    canceled (`orders_canceled`), or closing orders sent to a venue (`orders_sent`); `routed` wait for one to fill them,
+    `waiting` have nothing that can be closed now, `unfinished` more to close than the run allowed. `protected` had a
+    negative balance brought to zero. `complete` says that the run came to the last account.
     """
 
     checked: int = 0
@@ -49,6 +51,8 @@ class MarginReport:
     stopped_out: int = 0
     positions_closed: int = 0
     orders_canceled: int = 0
+    orders_sent: int = 0
+    routed: int = 0
     waiting: int = 0
     unfinished: int = 0
     protected: int = 0
@@ -58,13 +62,16 @@ class MarginReport:
     complete: bool = False
 
 
-def monitor_margin(store: RiskStore, announce: Announce, *, request_id: str, time_left_ms: TimeLeft) -> MarginReport:
+def monitor_margin(
+    store: RiskStore, announce: Announce, route: StartRouting, *, request_id: str, time_left_ms: TimeLeft
+) -> MarginReport:
     """Scan accounts with open positions page by page; record what has come of them and close the positions due.
 
-    `announce` is told each account that has a new event; it must not raise. Safe to run twice at once. Raises
-    TradingError when the scan itself is refused, or after FAILURES_MAX accounts that could not be recorded.
+    `announce` is told each account that has a new event, `route` each order that a venue is to fill; neither may raise.
+    Safe to run twice at once. Raises TradingError when the scan itself is refused, or after FAILURES_MAX accounts that
+    could not be recorded.
     """
-    watch = _Watch(store, announce, request_id, time_left_ms)
+    watch = _Watch(store, announce, route, request_id, time_left_ms)
     # First, because what a run left has waited for a minute already.
     watch.protect_balances()
     watch.scan(lambda _: store.scan_margin(accounts_max=PAGE_ACCOUNTS_MAX, calls_max=PAGE_CALLS_MAX))
@@ -72,10 +79,16 @@ def monitor_margin(store: RiskStore, announce: Announce, *, request_id: str, tim
 
 
 def monitor_holders(
-    store: RiskStore, symbols: Sequence[str], announce: Announce, *, request_id: str, time_left_ms: TimeLeft
+    store: RiskStore,
+    symbols: Sequence[str],
+    announce: Announce,
+    route: StartRouting,
+    *,
+    request_id: str,
+    time_left_ms: TimeLeft,
 ) -> MarginReport:
     """Do the same for the accounts that hold one of `symbols`, whose prices have moved."""
-    watch = _Watch(store, announce, request_id, time_left_ms)
+    watch = _Watch(store, announce, route, request_id, time_left_ms)
     watch.scan(lambda last: store.scan_holders(symbols, last, accounts_max=PAGE_ACCOUNTS_MAX, calls_max=PAGE_CALLS_MAX))
     return watch.report
 
@@ -86,6 +99,7 @@ class _Watch:
 
     store: RiskStore
     announce: Announce
+    route: StartRouting
     request_id: str
     time_left_ms: TimeLeft
     report: MarginReport = field(default_factory=MarginReport)
@@ -187,6 +201,7 @@ class _Watch:
     def _count_step(self, account: DueAccount, step: StopOutStep) -> None:
         self.report.positions_closed += step.position_id is not None
         self.report.orders_canceled += step.canceled_orders
+        self.report.routed += step.state == "routed"
         self.report.waiting += step.state == "waiting"
         self.report.skipped += step.state == "skipped"
         if step.sequence is not None:
@@ -198,6 +213,9 @@ class _Watch:
                 canceled_orders=step.canceled_orders,
             )
             self.announce(account.account_id)
+        if step.sent_order_id is not None:
+            self.report.orders_sent += 1
+            self.route(account.user_id, step.sent_order_id)
 
     def _protect(self, account: DueAccount) -> None:
         if self.store.protect_balance(account, self.request_id) == "protected":

@@ -16,6 +16,8 @@ CLAIM_USERS_MAX = 20
 CLAIM_ROWS_MAX = 200
 
 type Announce = Callable[[UUID], None]
+# Of a user's order; it must not raise.
+type StartRouting = Callable[[UUID, UUID], None]
 
 
 class Store(Protocol):
@@ -40,10 +42,11 @@ class TriggerReport:
     failed: int = 0
 
 
-def execute_triggers(store: Store, announce: Announce, *, until: float) -> TriggerReport:
+def execute_triggers(store: Store, announce: Announce, route: StartRouting, *, until: float) -> TriggerReport:
     """Claim and execute until nothing is queued, or until `until` on the monotonic clock.
 
-    `announce` is told each account that has new events; it must not raise. What fails stays queued, and is tried again
+    `announce` is told each account that has new events, `route` each order that a venue is to fill; neither may raise.
+    What fails stays queued, and is tried again
     when its lease has run out. Raises TradingError DATABASE_UNAVAILABLE.
     """
     report = TriggerReport()
@@ -54,12 +57,14 @@ def execute_triggers(store: Store, announce: Announce, *, until: float) -> Trigg
         report.claimed += len(claimed)
         by_account = sorted(claimed, key=lambda trigger: trigger.account_id)  # a stable sort keeps their order
         for account_id, triggers in groupby(by_account, key=lambda trigger: trigger.account_id):
-            if _execute_all(store, list(triggers), report, until):
+            if _execute_all(store, list(triggers), report, route, until):
                 announce(account_id)
     return report
 
 
-def _execute_all(store: Store, triggers: Sequence[Trigger], report: TriggerReport, until: float) -> bool:
+def _execute_all(
+    store: Store, triggers: Sequence[Trigger], report: TriggerReport, route: StartRouting, until: float
+) -> bool:
     """True when the account has something to tell."""
     told = False
     for trigger in triggers:
@@ -72,6 +77,8 @@ def _execute_all(store: Store, triggers: Sequence[Trigger], report: TriggerRepor
         else:
             report.states[executed.state] = report.states.get(executed.state, 0) + 1
             told = told or executed.told
+            if executed.sent_order_id is not None:
+                route(trigger.user_id, executed.sent_order_id)
     return told
 
 

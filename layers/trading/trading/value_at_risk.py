@@ -24,6 +24,16 @@ def historical_var(losses: Sequence[Decimal], level: Decimal) -> Decimal | None:
     return max(Decimal(0), sorted(losses)[place - 1])
 
 
+def scenario_loss(value: Decimal, unrealized_pnl: Decimal, daily_return: Decimal, rate_return: Decimal) -> Decimal:
+    """What one symbol loses when its price moves by `daily_return` and the rate of its currency by `rate_return`.
+
+    A contract for difference owes no notional in the other currency: what the rate moves is what was gained or lost so
+    far, and the day's own gain. With U gained so far and N in value, both at the rate of now,
+    (U + N r)(1 + f) - U = N r (1 + f) + U f.
+    """
+    return -(value * daily_return * (1 + rate_return) + unrealized_pnl * rate_return)
+
+
 def parametric_var(values: Sequence[Decimal], volatilities: Sequence[Decimal], quantile: Decimal) -> Decimal:
     """Sum of |value| x daily volatility, times `quantile`: normal returns, all against the account at once.
 

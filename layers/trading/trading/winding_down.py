@@ -11,6 +11,8 @@ from trading.observability import logger
 from trading.store.kill_switch import AccountToWindDown, WindDownStep
 
 type Announce = Callable[[UUID], None]
+# Of a user's order; it must not raise.
+type StartRouting = Callable[[UUID, UUID], None]
 
 
 class Store(Protocol):
@@ -27,30 +29,37 @@ class Store(Protocol):
 
 @dataclass(slots=True)
 class WindDownReport:
-    """What a run did; `accounts` that are done, `waiting` for a market or a price, `failed` for another reason."""
+    """What a run did. `positions_sent` have a closing order at their venue.
+
+    `accounts` are done, `waiting` for a market, a price or a venue, `failed` for another reason.
+    """
 
     accounts: int = 0
     orders_canceled: int = 0
     positions_closed: int = 0
+    positions_sent: int = 0
     waiting: int = 0
     failed: int = 0
 
 
-def work_off_wind_downs(store: Store, announce: Announce, *, until: float) -> WindDownReport:
+def work_off_wind_downs(store: Store, announce: Announce, route: StartRouting, *, until: float) -> WindDownReport:
     """Claim and step until nothing is due, or until `until` on the monotonic clock.
 
-    `announce` is told each account that has new events; it must not raise. What fails is due again when its lease has
+    `announce` is told each account that has new events, `route` each order that a venue is to fill; neither may raise.
+    What fails is due again when its lease has
     run out. Raises TradingError DATABASE_UNAVAILABLE.
     """
     report = WindDownReport()
     # One at a time: a lease runs from its claim on, and each step renews only its own.
     while time.monotonic() < until and (account := store.claim()):
-        if _work_off(store, account, report, until):
+        if _work_off(store, account, report, route, until):
             announce(account.account_id)
     return report
 
 
-def _work_off(store: Store, account: AccountToWindDown, report: WindDownReport, until: float) -> bool:
+def _work_off(
+    store: Store, account: AccountToWindDown, report: WindDownReport, route: StartRouting, until: float
+) -> bool:
     """True when the account has something to tell."""
     told = False
     while time.monotonic() < until:
@@ -68,6 +77,9 @@ def _work_off(store: Store, account: AccountToWindDown, report: WindDownReport, 
         told = told or step.told
         report.orders_canceled += step.orders_canceled
         report.positions_closed += step.positions_closed
+        if step.sent_order_id is not None:
+            report.positions_sent += 1
+            route(account.user_id, step.sent_order_id)
         report.accounts += step.state == "done"
         report.waiting += step.state == "waiting"
         if step.state != "more":

@@ -215,7 +215,8 @@ def test_position_update_tells_levels_where_they_may_have_changed_and_null_for_n
 def test_financing_is_told_with_the_position_and_the_account() -> None:
     # given what finance_account tells
     filled = filled_order()
-    fact = filled["positions"][0] | {"financing": Decimal("-9.17")}  # type: ignore[index]
+    costs = {"financing": Decimal("-18.34"), "financing_charged": Decimal("-9.17")}
+    fact = filled["positions"][0] | costs  # type: ignore[index]
     charge = {"position_id": POSITION_ID, "roll_date": "2026-11-25", "amount": Decimal("-9.17")}
 
     # when
@@ -223,7 +224,8 @@ def test_financing_is_told_with_the_position_and_the_account() -> None:
 
     # then
     position, account = messages(told)
-    assert (position["type"], position["data"]["financing"]) == ("position_update", Decimal("-9.17"))
+    assert position["type"] == "position_update"
+    assert {name: position["data"][name] for name in costs} == costs
     assert account["type"] == "account_update"
 
 

@@ -35,6 +35,7 @@ class Floor:
     planned: list[Mapping[str, object]] = field(default_factory=list[Mapping[str, object]])
     closed: list[Mapping[str, object]] = field(default_factory=list[Mapping[str, object]])
     woken: list[uuid.UUID] = field(default_factory=list[uuid.UUID])
+    routed: list[tuple[uuid.UUID, uuid.UUID]] = field(default_factory=list[tuple[uuid.UUID, uuid.UUID]])
 
     def plan(self, request: Mapping[str, object], /) -> dict[str, Any]:
         self.planned.append(request)
@@ -57,6 +58,7 @@ class Floor:
             key_days=30,
             plan=self.plan,
             close=self.close,
+            start_routing=lambda *order: self.routed.append(order),
             wake_relay=self.woken.append,
             now=lambda: len(self.closed) * self.seconds_a_close,
         )
@@ -121,3 +123,13 @@ def test_time_that_is_up_is_said_and_the_same_key_goes_on() -> None:
     assert (caught.value.code, caught.value.retry_after) == (ErrorCode.DATABASE_UNAVAILABLE, 1)
     assert "same idempotency key" in caught.value.message
     assert (len(floor.closed), floor.woken) == (3, [uuid.UUID(ACCOUNT_ID)])
+
+
+def test_what_goes_to_a_venue_is_handed_on_and_counts_as_open() -> None:
+    order_id = uuid.uuid4()
+    floor = Floor([{**FILLED, "outcome": "pending_new", "order_id": str(order_id)}, FILLED])
+
+    closing = floor.run()
+
+    assert floor.routed == [(ORIGIN.user_id, order_id)]
+    assert ([attempt.sent for attempt in closing.attempts], closing.left) == ([True, False], 1)

@@ -54,6 +54,8 @@ def step(state: str, *, sequence: int | None = 1, canceled: Sequence[str] = ()) 
     return {
         "state": state,
         "margin_level": None,
+        "order_id": None,
+        "venue": None,
         "position_id": POSITION if closed else None,
         "canceled_orders": canceled,
         "sequence": sequence if closed or canceled else None,
@@ -67,6 +69,7 @@ def run(script: Script, time_left: Sequence[int] = (ENOUGH,)) -> tuple[MarginRep
     report = monitor_margin(
         RiskStore(script),
         lambda account_id: announced.append(account_id.int),
+        lambda *_: None,
         request_id="risk-1",
         time_left_ms=lambda: left.pop(0) if len(left) > 1 else left[0],
     )
@@ -191,3 +194,27 @@ def test_each_change_of_an_episode_is_counted_and_told() -> None:
     report, announced = run(script)
     assert (report.entered, report.escalated, report.eased, report.left) == (1, 1, 1, 1)
     assert announced == [0, 1, 2, 3]
+
+
+def test_what_is_to_be_closed_at_a_venue_is_handed_on_and_ends_the_account_for_now() -> None:
+    # given a first position that goes to a venue and is not enough, and a second one that is
+    sent = [str(UUID(int=number)) for number in (77, 78)]
+    steps = [
+        step(state) | {"position_id": POSITION, "order_id": order, "venue": "mock", "sequence": 1}
+        for state, order in zip(("more", "routed"), sent, strict=True)
+    ]
+    script = Script([account(1, None)], stop_out_step=steps)
+    routed: list[tuple[UUID, UUID]] = []
+
+    report = monitor_margin(
+        RiskStore(script),
+        lambda _: None,
+        lambda *order: routed.append(order),
+        request_id="risk-1",
+        time_left_ms=lambda: ENOUGH,
+    )
+
+    # then nothing counts as closed, so that no episode is looked at again
+    assert routed == [(UUID(int=1), UUID(order)) for order in sent]
+    assert (report.orders_sent, report.routed, report.positions_closed, report.unfinished) == (2, 1, 0, 0)
+    assert script.settled == ["stop_out_step", "stop_out_step"]

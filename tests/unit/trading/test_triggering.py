@@ -45,7 +45,7 @@ def test_it_goes_on_until_nothing_is_queued_and_tells_each_account_once() -> Non
     queue = Queue([[trigger(FIRST, 1), trigger(SECOND, 2), trigger(FIRST, 3)], [trigger(SECOND, 4)]])
     told: list[uuid.UUID] = []
 
-    report = execute_triggers(queue, told.append, until=soon())
+    report = execute_triggers(queue, told.append, lambda *_: None, until=soon())
 
     # an account's rows keep their order
     assert queue.executed == [1, 3, 2, 4]
@@ -57,7 +57,7 @@ def test_what_came_to_nothing_is_not_told() -> None:
     queue = Queue([[trigger(FIRST, 1)]], {1: Executed("idle", told=False)})
     told: list[uuid.UUID] = []
 
-    execute_triggers(queue, told.append, until=soon())
+    execute_triggers(queue, told.append, lambda *_: None, until=soon())
 
     assert told == []
 
@@ -69,7 +69,7 @@ def test_what_fails_holds_up_no_other(code: ErrorCode, waiting: int, failed: int
     queue = Queue([[trigger(FIRST, 1), trigger(FIRST, 2)]], {1: TradingError(code, "no")})
     told: list[uuid.UUID] = []
 
-    report = execute_triggers(queue, told.append, until=soon())
+    report = execute_triggers(queue, told.append, lambda *_: None, until=soon())
 
     assert (report.waiting, report.failed, report.states["filled"]) == (waiting, failed, 1)
     assert told == [FIRST]
@@ -79,7 +79,7 @@ def test_without_the_database_it_ends() -> None:
     queue = Queue([[trigger(FIRST, 1)], [trigger(FIRST, 2)]], {1: TradingError(ErrorCode.DATABASE_UNAVAILABLE, "gone")})
 
     with pytest.raises(TradingError):
-        execute_triggers(queue, lambda _: None, until=soon())
+        execute_triggers(queue, lambda _: None, lambda *_: None, until=soon())
 
     assert queue.executed == [1]
 
@@ -87,6 +87,16 @@ def test_without_the_database_it_ends() -> None:
 def test_when_the_time_is_up_the_rest_stays_queued() -> None:
     queue = Queue([[trigger(FIRST, 1)]])
 
-    report = execute_triggers(queue, lambda _: None, until=time.monotonic())
+    report = execute_triggers(queue, lambda _: None, lambda *_: None, until=time.monotonic())
 
     assert (report.claimed, queue.executed) == (0, [])
+
+
+def test_what_is_to_be_closed_at_a_venue_is_handed_on() -> None:
+    sent = uuid.UUID(int=77)
+    queue = Queue([[trigger(FIRST, 1), trigger(FIRST, 2)]], {1: Executed("routed", told=True, sent_order_id=sent)})
+    routed: list[tuple[uuid.UUID, uuid.UUID]] = []
+
+    report = execute_triggers(queue, lambda _: None, lambda *order: routed.append(order), until=soon())
+
+    assert (routed, report.states) == ([(trigger(FIRST, 1).user_id, sent)], {"routed": 1, "filled": 1})

@@ -38,7 +38,7 @@ class Script:
 def test_each_account_is_stepped_until_it_is_done_and_told_of_once() -> None:
     script = Script([FIRST, SECOND], [CANCELED, CLOSED, CLOSED, DONE, DONE])
 
-    report = work_off_wind_downs(script, script.told.append, until=time.monotonic() + 60)
+    report = work_off_wind_downs(script, script.told.append, lambda *_: None, until=time.monotonic() + 60)
 
     assert (report.accounts, report.orders_canceled, report.positions_closed) == (2, 2, 2)
     assert script.told == [FIRST.account_id]
@@ -47,7 +47,7 @@ def test_each_account_is_stepped_until_it_is_done_and_told_of_once() -> None:
 def test_what_waits_is_left_and_the_next_one_taken() -> None:
     script = Script([FIRST, SECOND], [CLOSED, WAITING, DONE])
 
-    report = work_off_wind_downs(script, script.told.append, until=time.monotonic() + 60)
+    report = work_off_wind_downs(script, script.told.append, lambda *_: None, until=time.monotonic() + 60)
 
     assert (report.waiting, report.accounts, script.told) == (1, 1, [FIRST.account_id])
 
@@ -55,7 +55,7 @@ def test_what_waits_is_left_and_the_next_one_taken() -> None:
 def test_an_account_that_fails_does_not_keep_the_others_up() -> None:
     script = Script([FIRST, SECOND], [CANCELED, TradingError(ErrorCode.INTERNAL_ERROR, "broken"), DONE])
 
-    report = work_off_wind_downs(script, script.told.append, until=time.monotonic() + 60)
+    report = work_off_wind_downs(script, script.told.append, lambda *_: None, until=time.monotonic() + 60)
 
     assert (report.failed, report.accounts) == (1, 1)
     assert script.told == [FIRST.account_id]  # of what was done before
@@ -65,11 +65,23 @@ def test_without_the_database_the_run_ends() -> None:
     script = Script([FIRST, SECOND], [TradingError(ErrorCode.DATABASE_UNAVAILABLE, "gone")])
 
     with pytest.raises(TradingError):
-        work_off_wind_downs(script, script.told.append, until=time.monotonic() + 60)
+        work_off_wind_downs(script, script.told.append, lambda *_: None, until=time.monotonic() + 60)
 
 
 def test_nothing_is_begun_when_the_time_is_over() -> None:
     script = Script([FIRST], [DONE])
 
-    assert work_off_wind_downs(script, script.told.append, until=time.monotonic()).accounts == 0
+    assert work_off_wind_downs(script, script.told.append, lambda *_: None, until=time.monotonic()).accounts == 0
     assert script.claims == [FIRST]
+
+
+def test_what_is_to_be_closed_at_a_venue_is_handed_on() -> None:
+    sent = uuid.UUID(int=77)
+    script = Script([FIRST], [WindDownStep("more", 0, 0, told=True, sent_order_id=sent), WAITING])
+    routed: list[tuple[uuid.UUID, uuid.UUID]] = []
+
+    report = work_off_wind_downs(
+        script, script.told.append, lambda *order: routed.append(order), until=time.monotonic() + 60
+    )
+
+    assert (routed, report.positions_sent, report.positions_closed) == ([(FIRST.user_id, sent)], 1, 0)

@@ -102,6 +102,7 @@ SCHEMAS: Mapping[str, Schema] = {
             "waiting": {**COUNT, "description": "Accounts that were looked at and are not done."},
             "orders_canceled": COUNT,
             "positions_closed": COUNT,
+            "positions_sent": COUNT,
             "finished": {"type": "boolean"},
         }
     ),
@@ -135,6 +136,7 @@ PROGRESS = {
     "waiting": 0,
     "orders_canceled": 2,
     "positions_closed": 3,
+    "positions_sent": 0,
     "finished": True,
 }
 CONFIRMATION = Confirmation("v1.1795235323." + "0" * 64, datetime(2026, 11, 21, 4, 30, 43, tzinfo=UTC))

@@ -62,6 +62,10 @@ POSITION = closed(
             "description": "What closing would bring now: bid of a long, ask of a short; null without a usable quote.",
         },
         "unrealized_pnl": {**nullable(DECIMAL), "description": "In `currency`, as all amounts here."},
+        "financing": {
+            **DECIMAL,
+            "description": "What holding it overnight has come to, negative where it cost; in the balance already.",
+        },
         "realized_pnl": DECIMAL,
         "currency": CURRENCY,
         "margin_used": DECIMAL,
@@ -222,13 +226,23 @@ SCHEMAS: Mapping[str, Schema] = {
                         "position_id": IDENTIFIER,
                         "symbol": TEXT,
                         "side": word(spoken("rest", side) for side in ("long", "short")),
-                        "outcome": word(["CLOSED", "REFUSED"]),
-                        "order": nullable(closed({**CREATED_MEMBERS, "realized_pnl": DECIMAL, "currency": CURRENCY})),
+                        "outcome": {
+                            **word(["CLOSED", "SENT", "REFUSED"]),
+                            "description": "SENT: its order is on its way to the venue at which it is held.",
+                        },
+                        "order": {
+                            "anyOf": [
+                                closed({**CREATED_MEMBERS, "realized_pnl": DECIMAL, "currency": CURRENCY}),
+                                ref("UnfilledOrder"),
+                                {"type": "null"},
+                            ]
+                        },
                         "refusal": REFUSAL,
                     }
                 )
             ),
             "closed": COUNT,
+            "sent": COUNT,
             "refused": COUNT,
             "left": {
                 **COUNT,
@@ -253,6 +267,7 @@ POSITION_FACTS: Mapping[str, Any] = {
     "entry_price": "1.15983",
     "current_price": "1.15963",
     "unrealized_pnl": "-2.00",
+    "financing": "-0.97",
     "realized_pnl": "0.00",
     "currency": "USD",
     "margin_used": "115.98",
@@ -459,8 +474,8 @@ POSITIONS = (
         ),
         answers={
             200: Answer(
-                "The order that closed, and the position as it left it.",
-                ref("ClosingOrder"),
+                "The order that closed, and the position as it left it; or the order, on its way to its venue.",
+                {"anyOf": [ref("ClosingOrder"), ref("UnfilledOrder")]},
                 closed_body(CLOSED, TRADER_ID),
                 ("Idempotency-Replayed",),
             )

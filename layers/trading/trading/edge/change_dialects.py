@@ -132,7 +132,9 @@ def replaced_body(answer: Mapping[str, Any], trader_id: str) -> dict[str, object
 
 
 def closed_body(answer: Mapping[str, Any], trader_id: str) -> dict[str, object]:
-    """The filled order that closed, what it realized, and its position as the fill left it."""
+    """The filled order that closed, what it realized, and its position as the fill left it; or one on its way."""
+    if answer["outcome"] == "pending_new":
+        return resting_data(answer, trader_id)
     return {**closing_order(answer, trader_id), "position": _position(answer["position"])}
 
 

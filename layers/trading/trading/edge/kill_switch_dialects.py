@@ -71,7 +71,7 @@ def wind_down_body(act: WindDownAct) -> dict[str, Any]:
 
 def progress_body(wind_down: Facts) -> dict[str, Any]:
     """How far it has come; `accounts` and `done` of them."""
-    shown = ("reason", "actor", "done", "waiting", "orders_canceled", "positions_closed", "finished")
+    shown = ("reason", "actor", "done", "waiting", "orders_canceled", "positions_closed", "positions_sent", "finished")
     return _wind_down(wind_down) | {name: wind_down[name] for name in shown}
 
 

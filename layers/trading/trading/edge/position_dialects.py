@@ -15,6 +15,7 @@ from trading.edge.dialects import spoken
 from trading.edge.envelope import error_body
 from trading.edge.http import Request
 from trading.edge.idempotency import idempotency_key
+from trading.edge.order_dialects import resting_data
 from trading.edge.order_faults import TAKEN as TAKEN_BY_ORDERS
 from trading.edge.reading_dialects import Facts, position_body
 from trading.errors import ECHO_CHARACTERS_MAX, TradingError, validation_failed
@@ -95,9 +96,11 @@ def changed_body(answer: Mapping[str, Any], _trader_id: str) -> dict[str, Any]:
 def closings_body(closing: MassClosing, trader_id: str) -> dict[str, Any]:
     """What became of each position, in the order in which they were asked to close, and how many are left."""
     refused = sum(attempt.refusal is not None for attempt in closing.attempts)
+    sent = sum(attempt.sent for attempt in closing.attempts)
     return {
         "data": [_attempt(attempt, trader_id) for attempt in closing.attempts],
-        "closed": len(closing.attempts) - refused,
+        "closed": len(closing.attempts) - refused - sent,
+        "sent": sent,
         "refused": refused,
         "left": closing.left,
     }
@@ -123,6 +126,8 @@ def _attempt(attempt: Attempt, trader_id: str) -> dict[str, Any]:
         "order": None,
         "refusal": None,
     }
+    if attempt.sent:
+        return told | {"outcome": "SENT", "order": resting_data(attempt.answer, trader_id)}
     if attempt.refusal is None:
         return told | {"order": closing_order(attempt.answer, trader_id)}
     speak_state(attempt.refusal)

@@ -217,6 +217,7 @@ def position_body(fact: Facts) -> dict[str, Any]:
         "entry_price": fact["entry_price"],
         "current_price": fact["current_price"],
         "unrealized_pnl": fact["unrealized_pnl"],
+        "financing": fact["financing"],
         "realized_pnl": fact["realized_pnl"],
         "currency": fact["currency"],
         "margin_used": fact["margin_used"],

@@ -77,6 +77,8 @@ class WindDownStep:
     orders_canceled: int
     positions_closed: int
     told: bool
+    # A closing order that has still to be handed to its venue.
+    sent_order_id: UUID | None = None
 
 
 class WindDownStore:
@@ -109,7 +111,11 @@ class WindDownStore:
             },
         )
         return WindDownStep(
-            answer["state"], answer["orders_canceled"], answer["positions_closed"], answer["sequence"] is not None
+            answer["state"],
+            answer["orders_canceled"],
+            answer["positions_closed"],
+            answer["sequence"] is not None,
+            UUID(answer["order_id"]) if answer["order_id"] else None,
         )
 
     def _call(self, procedure: str, request: Mapping[str, object]) -> Any:

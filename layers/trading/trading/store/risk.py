@@ -11,7 +11,7 @@ import psycopg
 from trading.errors import ErrorCode, TradingError
 
 type RecordedState = Literal["entered", "escalated", "eased", "left", "unchanged", "skipped"]
-type StopOutState = Literal["recovered", "more", "done", "waiting", "skipped"]
+type StopOutState = Literal["recovered", "more", "done", "routed", "waiting", "skipped"]
 type ProtectionState = Literal["protected", "unchanged"]
 
 
@@ -54,12 +54,15 @@ class StopOutStep:
     """What one step of a stop-out did; `sequence` is that of its event, None where nothing was done.
 
     recovered: nothing was due any more · skipped: not valued for want of a quote · waiting: nothing can be closed now ·
-    more, done: a position was closed, and another is due, or not. `margin_level` is None where no margin is used.
+    more, done: a position was closed or sent to its venue, and another is due, or not · routed: what is on its way to a
+    venue is enough, or all that there is. `position_id` is of what was closed, `sent_order_id` of an order that has
+    still to be handed to its venue. `margin_level` is None where no margin is used.
     """
 
     state: StopOutState
     margin_level: Decimal | None
     position_id: UUID | None
+    sent_order_id: UUID | None
     canceled_orders: int
     sequence: int | None
 
@@ -102,10 +105,12 @@ class RiskStore:
         Each step is a transaction of its own. Raises TradingError whatever went wrong, as record_margin_call does.
         """
         answer = self._settle("stop_out_step", account, request_id)
+        sent = answer["venue"] is not None
         return StopOutStep(
             state=answer["state"],
             margin_level=answer["margin_level"],
-            position_id=UUID(answer["position_id"]) if answer["position_id"] else None,
+            position_id=UUID(answer["position_id"]) if answer["position_id"] and not sent else None,
+            sent_order_id=UUID(answer["order_id"]) if sent else None,
             canceled_orders=len(answer["canceled_orders"]),
             sequence=answer["sequence"],
         )

@@ -11,7 +11,7 @@ REQUEST_VERSION = 1
 
 type Kind = Literal["order", "stop_loss", "take_profit", "trailing_stop", "condition", "expiry"]
 type TriggerState = Literal[
-    "new", "triggered", "partially_filled", "filled", "rejected", "canceled", "expired", "idle", "lost"
+    "new", "triggered", "partially_filled", "filled", "rejected", "canceled", "expired", "routed", "idle", "lost"
 ]
 
 
@@ -36,6 +36,8 @@ class Executed:
 
     state: TriggerState
     told: bool
+    # A closing order that has still to be handed to its venue.
+    sent_order_id: UUID | None = None
 
 
 class TriggerStore:
@@ -63,7 +65,8 @@ class TriggerStore:
             "request_id": self._request_id,
         }
         answer = self._call("execute_trigger", request)
-        return Executed(answer["state"], answer["sequence"] is not None)
+        sent = UUID(answer["order_id"]) if answer["order_id"] else None
+        return Executed(answer["state"], answer["sequence"] is not None, sent)
 
     def _call(self, procedure: str, request: Mapping[str, object]) -> Any:
         return self._database.call(procedure, {"version": REQUEST_VERSION, **request})
