@@ -134,6 +134,31 @@ def test_a_crash_between_the_change_and_its_note_does_not_lose_what_was_before(w
     assert capacity.reserved_by["execute_order"] == 40
 
 
+@pytest.mark.parametrize("lambda_is_down", [False, True])
+def test_one_that_begins_before_the_last_is_given_back_is_not_lost_with_it(
+    world: AlertWorld, lambda_is_down: bool
+) -> None:
+    fire(world, "REQUEST_FAILURE")
+    capacity = FakeCapacity({"execute_order": 40})
+    carry_out(store_of(world), capacity, limits=LIMITS)
+    # given one that is over, but still to be given back, when an officer begins another
+    undo(world, "reserved_concurrency")
+    store_of(world).start(
+        "reserved_concurrency", "execute_order", {"concurrency": 60}, seconds=600, reason="more", rule="x", key="k"
+    )
+    if lambda_is_down:
+        capacity.refused = {"execute_order"}
+        carry_out(store_of(world), capacity, limits=LIMITS)
+        capacity.refused.clear()
+
+    for _ in range(2):
+        carry_out(store_of(world), capacity, limits=LIMITS)
+    assert capacity.reserved_by == {"execute_order": 60}
+    undo(world, "reserved_concurrency")
+    carry_out(store_of(world), capacity, limits=LIMITS)
+    assert capacity.reserved_by == {"execute_order": 40}
+
+
 def test_what_cannot_be_carried_out_comes_again(world: AlertWorld) -> None:
     fire(world, "REQUEST_FAILURE")
     capacity = FakeCapacity({"execute_order": 40}, {"execute_order"})

@@ -100,15 +100,21 @@ class Responses:
 
 
 def carry_out(store: InterventionStore, capacity: Capacity, *, limits: Limits) -> int:
-    """Raise and give back reserved concurrency as interventions ask for it; how many were settled.
+    """Give back and raise reserved concurrency as interventions ask for it; how many were settled.
 
-    One that fails is logged and comes again in the next run.
+    One that fails is logged and comes again in the next run. What is over is given back first: one that began since
+    would take what was raised for what was before, and be lost when that is given back.
     """
     settled = 0
-    for intervention in store.to_carry_out("reserved_concurrency"):
-        settled += _guarded(intervention, lambda each: _raise_concurrency(store, capacity, each, limits))
+    not_given_back: set[str] = set()
     for intervention in store.to_revert("reserved_concurrency"):
-        settled += _guarded(intervention, lambda each: _give_back_concurrency(store, capacity, each))
+        if _guarded(intervention, lambda each: _give_back_concurrency(store, capacity, each)):
+            settled += 1
+        else:
+            not_given_back.add(intervention.target)
+    for intervention in store.to_carry_out("reserved_concurrency"):
+        if intervention.target not in not_given_back:
+            settled += _guarded(intervention, lambda each: _raise_concurrency(store, capacity, each, limits))
     return settled
 
 
