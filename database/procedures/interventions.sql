@@ -35,8 +35,10 @@ $$;
 -- Starts one. request {version: 1, kind, target?, parameters? {}, reason, seconds, actor, actor_id?, rule?,
 --   finding_id?, idempotency_key?, request_hash?, request_id?, ip_address?, user_agent?, email?}
 -- target: of ip_block the address, of account_suspension the account's id, of reserved_concurrency the function's name
--- (parameters {concurrency}), of price_provider the feed's (parameters {provider}); maintenance has none. The last two
--- are recorded here and carried out by whoever lists them. seconds: 1 to intervention_seconds_max.
+-- (parameters {concurrency}), of price_provider the feed's (parameters {provider}); these two are recorded here and
+-- carried out by whoever lists them. maintenance has no target, and parameters {level?: 'reducing', in which orders are
+-- canceled and positions closed and protected, or 'full', in which nothing changes}. seconds: 1 to
+-- intervention_seconds_max.
 -- -> {outcome: 'started' or 'already_active', replayed, intervention: see intervention_view}; already_active is the one
 -- that is in force for the same kind and target, unchanged.
 -- Raises TR001 no such account, TR003 key reused, TR006 a value, TR010 an account that is not active, TR011 the actor's
@@ -179,6 +181,9 @@ BEGIN
     CASE v_kind
         WHEN 'maintenance' THEN
             v_target := 'platform';
+            IF coalesce(request #>> '{parameters,level}', 'reducing') NOT IN ('reducing', 'full') THEN
+                PERFORM refuse_value('parameters', left(request #>> '{parameters,level}', 100), 'level: reducing or full');
+            END IF;
         WHEN 'ip_block' THEN
             v_target := check_blocked_address(request);
         WHEN 'account_suspension' THEN

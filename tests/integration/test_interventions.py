@@ -247,6 +247,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("seconds", {"kind": "ip_block", "target": STRANGER, "seconds": 2_592_001}),
     ("seconds", {"kind": "maintenance", "seconds": "60"}),
     ("reason", {"kind": "maintenance", "reason": "  "}),
+    ("parameters", {"kind": "maintenance", "parameters": {"level": "total"}}),
     ("target", {"kind": "ip_block", "target": "203.0.113.0/24"}),
     ("target", {"kind": "ip_block", "target": "nobody"}),
     ("target", {"kind": "ip_block"}),
