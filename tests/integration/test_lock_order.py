@@ -1,4 +1,4 @@
-"""Procedures that lock several rows, against each other: all by the order in docs/architecture.md, so none deadlocks."""
+"""Procedures that lock several rows, against each other: by the order in docs/architecture.md none deadlocks."""
 
 import random
 import threading
@@ -130,7 +130,7 @@ def test_none_of_those_that_lock_several_rows_waits_for_another_in_a_circle(mark
     gate = threading.Barrier(len(ACTORS))
 
     def act(name: str, role: str, calls: "Acts") -> None:
-        chance = random.Random(name)  # noqa: S311 - which is tried next
+        chance = random.Random(name)
         with market.database.connect(role) as connection:
             gate.wait(30)
             while time.monotonic() < ends_at:
@@ -231,7 +231,9 @@ def traded(user: User, chance: random.Random) -> Request:
 
 
 def placed(user: User, chance: random.Random) -> Request:
-    return "place_order", dict(resting_request(user, quantity="0.01", limit_price=f"1.{chance.randrange(900, 1100):04d}"))
+    return "place_order", dict(
+        resting_request(user, quantity="0.01", limit_price=f"1.{chance.randrange(900, 1100):04d}")
+    )
 
 
 def canceled(user: User, _chance: random.Random) -> Request:
