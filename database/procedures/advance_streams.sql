@@ -40,8 +40,9 @@ BEGIN
     )
     SELECT coalesce(array_agg(account_id), '{}') INTO v_held FROM held;
 
-    PERFORM advance_cursors(request, v_held);
+    -- Connections before their cursors, as everywhere: whoever leaves is forgotten by $disconnect at the same time.
     PERFORM drop_connections(jsonb_build_object('version', 1, 'connection_ids', request -> 'gone'));
+    PERFORM advance_cursors(request, v_held);
 
     RETURN jsonb_build_object(
         'lost', to_jsonb(ARRAY(SELECT unnest(v_accounts) EXCEPT SELECT unnest(v_held))),

@@ -1,6 +1,7 @@
 -- The outbox of alerts: messages are claimed, sent with no transaction open, and what became of them is reported.
 
--- Take a lease on up to `limit` messages that are due, those of critical alerts first.
+-- Take a lease on up to `limit` messages that are due, those of critical alerts first, and of those the ones that were
+-- tried least, so that one on which every copy dies holds up no other.
 -- request {version: 1, holder, limit, lease_ms, at?}
 -- answer  [{id, kind, level, addressee, channel, attempts, alert: {id, rule, title, subject, severity, figure, value,
 --           threshold, samples, opened_at, ended_at, acknowledged_by, resolved_by, note, runbook, incident_id}}]
@@ -16,7 +17,7 @@ BEGIN
         FROM alert_notifications AS n
         INNER JOIN alerts AS a ON n.alert_id = a.id
         WHERE n.state = 'pending' AND n.due_at <= v_at AND (n.lease_expires_at IS NULL OR n.lease_expires_at <= v_at)
-        ORDER BY a.severity = 'critical' DESC, n.due_at, n.id
+        ORDER BY a.severity = 'critical' DESC, n.attempts, n.due_at, n.id
         LIMIT (request ->> 'limit')::integer
         FOR UPDATE OF n SKIP LOCKED
     ), leased AS (
@@ -37,7 +38,7 @@ BEGIN
             'acknowledged_by', a.acknowledged_by, 'resolved_by', a.resolved_by, 'note', a.note, 'runbook', r.runbook,
             'incident_id', i.id
         )
-    ) ORDER BY a.severity = 'critical' DESC, l.due_at, l.id), '[]') INTO v_claimed
+    ) ORDER BY a.severity = 'critical' DESC, l.attempts, l.due_at, l.id), '[]') INTO v_claimed
     FROM leased AS l
     INNER JOIN alerts AS a ON l.alert_id = a.id
     INNER JOIN alert_rules AS r ON a.rule = r.name

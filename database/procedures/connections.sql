@@ -116,15 +116,19 @@ BEGIN
 END
 $$;
 
--- Connections to be closed by the sweep.
+-- Connections to be closed by the sweep; those of blocked addresses first, which may only listen and so meet no gate.
 --
 -- request: {version: 1, limit, unauthenticated_seconds, age_seconds_max}
--- answer:  [{connection_id, reason: unauthenticated | expired | aged}]
+-- answer:  [{connection_id, reason: blocked | unauthenticated | expired | aged}]
 CREATE OR REPLACE FUNCTION list_expired_connections(request jsonb) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT coalesce(jsonb_agg(to_jsonb(found)), '[]')
     FROM (
-        SELECT connection_id, 'unauthenticated' AS reason FROM connections
+        SELECT c.connection_id, 'blocked' AS reason
+        FROM blocked_addresses() AS b
+        INNER JOIN connections AS c ON blockable_address(host(c.source_ip)) = b.address
+        UNION ALL
+        SELECT connection_id, 'unauthenticated' FROM connections
         WHERE user_id IS NULL
           AND connected_at < clock_timestamp() - (request ->> 'unauthenticated_seconds')::integer * interval '1 second'
         UNION ALL

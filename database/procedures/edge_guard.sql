@@ -1,32 +1,45 @@
 -- What the edge asks before anything else: is this address blocked, is there maintenance. The tables are the truth; the
 -- edge keeps a copy in Redis, and asks here while it has none.
 
--- What the copy holds. -> {version, maintenance_until_us or null, blocks: {address: until_us}}; times in µs since 1970,
--- addresses as blockable_address makes them. At most 10,000 blocks, those that last longest.
+-- What the copy holds. -> {version, maintenance_until_us or null, full_maintenance_until_us or null (of that alone in
+-- which nothing changes), blocks: {address: until_us}}; times in µs since 1970, addresses as blockable_address makes
+-- them. At most 10,000 blocks, those that last longest.
 CREATE OR REPLACE FUNCTION read_edge_guard() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT jsonb_build_object(
         'version', (SELECT g.version FROM edge_guard AS g),
         'maintenance_until_us', maintenance_until_us(),
+        'full_maintenance_until_us', full_maintenance_until_us(),
         'blocks', (
-            SELECT coalesce(jsonb_object_agg(b.address, b.until_us), '{}') FROM (
-                SELECT host(p.ip_address) AS address, max(epoch_microseconds(i.expires_at)) AS until_us
-                FROM interventions AS i
-                INNER JOIN security_pii AS p ON i.id = p.row_id
-                WHERE i.kind = 'ip_block' AND i.undone_at IS NULL AND i.expires_at > clock_timestamp()
-                    AND NOT EXISTS (SELECT FROM never_blocked AS n WHERE n.network >>= p.ip_address)
-                GROUP BY p.ip_address
-                ORDER BY 2 DESC
-                LIMIT 10000
+            SELECT coalesce(jsonb_object_agg(host(b.address), b.until_us), '{}') FROM (
+                SELECT * FROM blocked_addresses() ORDER BY until_us DESC LIMIT 10000
             ) AS b
         )
     )
+$$;
+
+-- The addresses that are blocked now, each with the end of its block.
+CREATE OR REPLACE FUNCTION blocked_addresses() RETURNS TABLE (address inet, until_us bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT p.ip_address, max(epoch_microseconds(i.expires_at))
+    FROM interventions AS i
+    INNER JOIN security_pii AS p ON i.id = p.row_id
+    WHERE i.kind = 'ip_block' AND i.undone_at IS NULL AND i.expires_at > clock_timestamp()
+        AND NOT EXISTS (SELECT FROM never_blocked AS n WHERE n.network >>= p.ip_address)
+    GROUP BY p.ip_address
 $$;
 
 CREATE OR REPLACE FUNCTION maintenance_until_us() RETURNS bigint
 LANGUAGE sql STABLE AS $$
     SELECT max(epoch_microseconds(i.expires_at)) FROM interventions AS i
     WHERE i.kind = 'maintenance' AND i.undone_at IS NULL AND i.expires_at > clock_timestamp()
+$$;
+
+CREATE OR REPLACE FUNCTION full_maintenance_until_us() RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT max(epoch_microseconds(i.expires_at)) FROM interventions AS i
+    WHERE i.kind = 'maintenance' AND i.undone_at IS NULL AND i.expires_at > clock_timestamp()
+        AND i.parameters ->> 'level' = 'full'
 $$;
 
 CREATE OR REPLACE FUNCTION blocked_until_us(p_address text) RETURNS bigint
@@ -80,7 +93,9 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'read_edge_guard()',
+        'blocked_addresses()',
         'maintenance_until_us()',
+        'full_maintenance_until_us()',
         'blocked_until_us(text)',
         'change_never_blocked(jsonb)'
     ]::regprocedure [] LOOP

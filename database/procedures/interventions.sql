@@ -1,7 +1,7 @@
 -- Steps against a danger that are taken for a while, listed, and taken back by one call: by a person, or by the sweep
 -- when their time is over. start_intervention, undo_intervention, list_interventions and note_intervention.
 -- Each is one transaction. It locks the account where there is one, then the row of edge_guard, under which
--- interventions start and end one after the other, then the head of the platform's audit.
+-- interventions start and end one after the other, then the head of the platform's audit, last.
 
 -- What a kind may last at most, in seconds; NULL for no kind of ours.
 CREATE OR REPLACE FUNCTION intervention_seconds_max(p_kind text) RETURNS integer
@@ -35,8 +35,10 @@ $$;
 -- Starts one. request {version: 1, kind, target?, parameters? {}, reason, seconds, actor, actor_id?, rule?,
 --   finding_id?, idempotency_key?, request_hash?, request_id?, ip_address?, user_agent?, email?}
 -- target: of ip_block the address, of account_suspension the account's id, of reserved_concurrency the function's name
--- (parameters {concurrency}), of price_provider the feed's (parameters {provider}); maintenance has none. The last two
--- are recorded here and carried out by whoever lists them. seconds: 1 to intervention_seconds_max.
+-- (parameters {concurrency}), of price_provider the feed's (parameters {provider}); these two are recorded here and
+-- carried out by whoever lists them. maintenance has no target, and parameters {level?: 'reducing', in which orders are
+-- canceled and positions closed and protected, or 'full', in which nothing changes}. seconds: 1 to
+-- intervention_seconds_max.
 -- -> {outcome: 'started' or 'already_active', replayed, intervention: see intervention_view}; already_active is the one
 -- that is in force for the same kind and target, unchanged.
 -- Raises TR001 no such account, TR003 key reused, TR006 a value, TR010 an account that is not active, TR011 the actor's
@@ -48,6 +50,7 @@ DECLARE
     v_kind text := request ->> 'kind';
     v_account accounts;
     v_known interventions;
+    v_over interventions;
     v_started interventions;
 BEGIN
     IF v_kind = 'account_suspension' THEN
@@ -58,7 +61,7 @@ BEGIN
     IF v_known.id IS NOT NULL THEN
         RETURN intervention_answer('started', as_started(v_known), true);
     END IF;
-    PERFORM end_interventions_of_target(v_kind, v_target);
+    v_over := end_expired_intervention(request, v_kind, v_target);
     v_known := intervention_in_force(v_kind, v_target);
     IF v_known.id IS NOT NULL THEN
         PERFORM note_finding(request, v_known.id);
@@ -66,6 +69,9 @@ BEGIN
     END IF;
     v_started := insert_intervention(request, v_account, v_target);
     PERFORM note_finding(request, v_started.id);
+    IF v_over.id IS NOT NULL THEN
+        PERFORM tell_intervention('INTERVENTION_ENDED', v_over, v_over.undone_by, v_over.undo_reason);
+    END IF;
     PERFORM tell_intervention('INTERVENTION_STARTED', v_started, v_started.actor, v_started.reason);
     RETURN intervention_answer('started', v_started, false);
 END
@@ -73,8 +79,8 @@ $$;
 
 -- Takes one back. request {version: 1, id, actor, actor_id?, reason?, request_id?, ip_address?, user_agent?, email?}
 -- -> {outcome: 'undone' or 'already_over', replayed: false, intervention}. An account gets back the status that it had,
--- unless somebody else has changed it since: then outcome.left says what it was left at. Raises TR001, TR011 the
--- actor's own account.
+-- unless somebody has changed it since, be it to what it is: then outcome.left says what it was left at. Raises TR001,
+-- TR011 the actor's own account.
 CREATE OR REPLACE FUNCTION undo_intervention(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -94,6 +100,7 @@ BEGIN
         v_outcome := restore_account(request, v_found);
     END IF;
     v_found := close_intervention(v_found, request ->> 'actor', request ->> 'reason', v_outcome);
+    PERFORM tell_intervention('INTERVENTION_ENDED', v_found, v_found.undone_by, v_found.undo_reason);
     RETURN intervention_answer('undone', v_found, false);
 END
 $$;
@@ -174,6 +181,9 @@ BEGIN
     CASE v_kind
         WHEN 'maintenance' THEN
             v_target := 'platform';
+            IF coalesce(request #>> '{parameters,level}', 'reducing') NOT IN ('reducing', 'full') THEN
+                PERFORM refuse_value('parameters', left(request #>> '{parameters,level}', 100), 'level: reducing or full');
+            END IF;
         WHEN 'ip_block' THEN
             v_target := check_blocked_address(request);
         WHEN 'account_suspension' THEN
@@ -276,16 +286,23 @@ LANGUAGE sql STABLE AS $$
     WHERE i.kind = p_kind AND i.undone_at IS NULL AND coalesce(i.target, host(p.ip_address)) = p_target
 $$;
 
--- One of the same target that is over by its time and not yet swept makes room. An account's is left to the sweep: it
--- has a status to give back, and until then it is in force.
-CREATE OR REPLACE FUNCTION end_interventions_of_target(p_kind text, p_target text) RETURNS void
+-- One of the same target that is over by its time and not yet swept makes room: it is ended as the sweep would, which
+-- the caller tells; all NULL where there is none.
+CREATE OR REPLACE FUNCTION end_expired_intervention(
+    request jsonb, p_kind text, p_target text
+) RETURNS interventions
 LANGUAGE plpgsql AS $$
 DECLARE
+    c_reason CONSTANT text := 'its time is over';
     v_over interventions := intervention_in_force(p_kind, p_target);
+    v_outcome jsonb := '{}';
 BEGIN
-    IF v_over.expires_at <= clock_timestamp() AND p_kind <> 'account_suspension' THEN
-        PERFORM close_intervention(v_over, 'expiry', NULL, '{}');
+    IF v_over.expires_at > clock_timestamp() THEN
+        RETURN NULL;
+    ELSIF p_kind = 'account_suspension' AND v_over.id IS NOT NULL THEN
+        v_outcome := restore_account(request || jsonb_build_object('reason', c_reason), v_over);
     END IF;
+    RETURN close_intervention(v_over, 'expiry', c_reason, v_outcome);
 END
 $$;
 
@@ -314,24 +331,20 @@ BEGIN
 END
 $$;
 
+DROP FUNCTION IF EXISTS end_interventions_of_target(text, text);
+
 CREATE OR REPLACE FUNCTION close_intervention(
     p_open interventions, p_by text, p_reason text, p_outcome jsonb
 ) RETURNS interventions
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_closed interventions;
-BEGIN
+LANGUAGE sql AS $$
     UPDATE interventions AS i SET
         undone_at = clock_timestamp(), undone_by = p_by, undo_reason = p_reason, outcome = i.outcome || p_outcome
     WHERE i.id = p_open.id
-    RETURNING i.* INTO v_closed;
-    PERFORM tell_intervention('INTERVENTION_ENDED', v_closed, p_by, p_reason);
-    RETURN v_closed;
-END
+    RETURNING i.*
 $$;
 
 -- The new version of what the edge copies, and the platform's audit. An address is in it as a salted digest alone, so
--- that it can be erased.
+-- that it can be erased. Called last, because the head of the platform's chain is everybody's last lock.
 CREATE OR REPLACE FUNCTION tell_intervention(p_action text, p_told interventions, p_actor text, p_reason text)
 RETURNS void
 LANGUAGE plpgsql AS $$
@@ -369,13 +382,14 @@ BEGIN
 END
 $$;
 
--- Gives the account's user the status back that it had. -> {} or {left: the status that somebody gave it meanwhile}
+-- Gives the account's user the status back that it had. -> {} or {left: the status that somebody gave it meanwhile}.
+-- By the audit, because who ends a suspension and begins one of their own leaves the same status behind.
 CREATE OR REPLACE FUNCTION restore_account(request jsonb, p_open interventions) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
     v_status text := (SELECT account_status FROM profiles WHERE id = p_open.user_id);
 BEGIN
-    IF v_status <> 'suspended' THEN
+    IF v_status <> 'suspended' OR status_changes_since(p_open.user_id, p_open.started_at) > 1 THEN
         RETURN jsonb_build_object('left', v_status);
     END IF;
     PERFORM change_account(account_request(request, p_open.user_id, p_open.target::uuid) || jsonb_build_object(
@@ -384,6 +398,14 @@ BEGIN
     ));
     RETURN '{}';
 END
+$$;
+
+-- How often the user's status was changed from p_since on, over whichever of their accounts.
+CREATE OR REPLACE FUNCTION status_changes_since(p_user_id uuid, p_since timestamptz) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT count(*) FROM order_audit_log AS l
+    WHERE l.user_id = p_user_id AND l.id >= uuidv7_floor(p_since) AND l.created_at >= p_since
+        AND l.action = 'ACCOUNT_CHANGED' AND l.details -> 'after' ? 'account_status'
 $$;
 
 CREATE OR REPLACE FUNCTION account_request(request jsonb, p_user_id uuid, p_account_id uuid) RETURNS jsonb
@@ -448,12 +470,13 @@ BEGIN
         'replayed_intervention(jsonb)',
         'as_started(interventions)',
         'intervention_in_force(text, text)',
-        'end_interventions_of_target(text, text)',
+        'end_expired_intervention(jsonb, text, text)',
         'insert_intervention(jsonb, accounts, text)',
         'close_intervention(interventions, text, text, jsonb)',
         'tell_intervention(text, interventions, text, text)',
         'suspend_account(jsonb, accounts, uuid)',
         'restore_account(jsonb, interventions)',
+        'status_changes_since(uuid, timestamptz)',
         'account_request(jsonb, uuid, uuid)',
         'note_finding(jsonb, uuid)',
         'intervention_answer(text, interventions, boolean)',

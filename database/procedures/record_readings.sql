@@ -187,6 +187,7 @@ BEGIN
     WHERE id = p_alert.id
     RETURNING * INTO v_alert;
     DELETE FROM alert_conditions WHERE rule = v_alert.rule AND subject = v_alert.subject;
+    PERFORM drop_retries(v_alert.id, p_at);
     UPDATE incidents SET closed_at = p_at WHERE alert_id = v_alert.id;
     PERFORM append_incident_event(
         v_alert.id, p_state, p_actor,
@@ -204,6 +205,21 @@ BEGIN
     END IF;
     RETURN v_alert;
 END
+$$;
+
+-- What failed and was to be tried again is no news any more once the alert has ended: whoever it was told in place of
+-- hears of the end. What somebody is sending just now goes out.
+CREATE OR REPLACE FUNCTION drop_retries(p_alert_id uuid, p_at timestamptz) RETURNS void
+LANGUAGE sql AS $$
+    WITH due_again AS (
+        SELECT n.id FROM alert_notifications AS n
+        WHERE n.alert_id = p_alert_id AND n.state = 'pending' AND n.last_error IS NOT NULL AND n.lease_holder IS NULL
+        ORDER BY n.id
+        FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE alert_notifications AS n SET state = 'failed', ended_at = p_at
+    FROM due_again AS d
+    WHERE n.id = d.id
 $$;
 
 -- Tells the next in line of each open alert that nobody has acknowledged in time; the ids of those alerts.
@@ -333,7 +349,8 @@ BEGIN
         'record_readings(jsonb)', 'begin_evaluation(timestamptz)', 'note_release(text, timestamptz)',
         'keep_samples(jsonb, timestamptz)', 'apply_reading(jsonb, timestamptz)',
         'note_condition(text, text, text, boolean, timestamptz)', 'open_alert(alert_rules, jsonb, timestamptz)',
-        'end_alert(alerts, text, text, text, timestamptz)', 'escalate_alerts(timestamptz)',
+        'end_alert(alerts, text, text, text, timestamptz)', 'drop_retries(uuid, timestamptz)',
+        'escalate_alerts(timestamptz)',
         'tell_alert(alerts, text, integer, text, text[], timestamptz)',
         'append_incident_event(uuid, text, text, jsonb, timestamptz)', 'alert_fact(alerts)', 'record_outage(jsonb)'
     ]::regprocedure [] LOOP

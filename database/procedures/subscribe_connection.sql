@@ -101,11 +101,16 @@ $$;
 -- answer: [account_id], those that have something to catch up with
 CREATE OR REPLACE FUNCTION release_connection(request jsonb) RETURNS jsonb
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    WITH released AS (
+    -- In key order, as the relay locks them.
+    WITH held AS MATERIALIZED (
+        SELECT connection_id, account_id FROM connection_streams
+        WHERE connection_id = request ->> 'connection_id'
+        ORDER BY account_id FOR NO KEY UPDATE
+    ), released AS (
         UPDATE connection_streams c
         SET retry_at = NULL, waiting = c.sent_sequence < a.last_sequence
-        FROM accounts a
-        WHERE c.connection_id = request ->> 'connection_id'
+        FROM held h, accounts a
+        WHERE c.connection_id = h.connection_id AND c.account_id = h.account_id
           AND a.user_id = c.user_id AND a.id = c.account_id
         RETURNING c.account_id, c.waiting
     )
@@ -154,6 +159,8 @@ BEGIN
     UPDATE connections SET stale_told = '{}', stale_claimed_until = NULL
     WHERE connection_id = v_connection.connection_id AND 'market_data' <> ALL (channels) AND stale_told <> '{}';
     IF cardinality(v_connection.channels) = 0 THEN
+        PERFORM FROM connection_streams WHERE connection_id = v_connection.connection_id
+        ORDER BY account_id FOR UPDATE;
         DELETE FROM connection_streams WHERE connection_id = v_connection.connection_id;
     END IF;
 

@@ -4,8 +4,8 @@
 -- so is `offence` ('type|reason') where no limit refuses.
 -- request {version: 1, window_seconds, limits: [{key, limit, of}, ...], visitor?: {address, user_id?, user_agent?,
 --   offence?}}
--- -> {now_us, refused: index or null, seen: [{used, oldest_us}, ...], blocked_until_us, maintenance_until_us}; times in
--- µs since 1970, the last two null where there is no block and no maintenance.
+-- -> {now_us, refused: index or null, seen: [{used, oldest_us}, ...], blocked_until_us, maintenance_until_us,
+--   full_maintenance_until_us}; times in µs since 1970, the last three null where there is no block and no maintenance.
 CREATE OR REPLACE FUNCTION take_rate_limits(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -24,7 +24,8 @@ BEGIN
         RETURN jsonb_build_object(
             -- Never past the end of the block that refuses.
             'now_us', least(epoch_microseconds(clock_timestamp()), v_blocked_until_us - 1),
-            'refused', NULL, 'seen', v_seen, 'blocked_until_us', v_blocked_until_us, 'maintenance_until_us', NULL
+            'refused', NULL, 'seen', v_seen, 'blocked_until_us', v_blocked_until_us, 'maintenance_until_us', NULL,
+            'full_maintenance_until_us', NULL
         );
     END IF;
     FOR v_entry IN
@@ -61,7 +62,7 @@ BEGIN
     PERFORM purge_rate_limits(v_now);
     RETURN jsonb_build_object(
         'now_us', epoch_microseconds(v_now), 'refused', v_refused, 'seen', v_seen, 'blocked_until_us', NULL,
-        'maintenance_until_us', maintenance_until_us()
+        'maintenance_until_us', maintenance_until_us(), 'full_maintenance_until_us', full_maintenance_until_us()
     );
 END
 $$;

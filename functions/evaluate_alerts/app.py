@@ -13,6 +13,7 @@ from trading.collectors.protocol import Collectors
 from trading.guarding.guard_copy import GuardCopy
 from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
 from trading.outage import outage_memory
+from trading.queue import notify_relay
 from trading.responses import Limits, Responses, carry_out
 from trading.settings import settings
 from trading.store.alerts import AlertStore
@@ -33,7 +34,7 @@ def evaluate(_event: dict[str, Any], context: Any) -> dict[str, object]:
         store=AlertStore(database()),
         collectors=_collectors(),
         channels=partial(channel, settings()),
-        responder=Responses(interventions, _limits()),
+        responder=Responses(interventions, _limits(), partial(notify_relay, request_id=request_id)),
         memory=outage_memory(),
         time_left_ms=context.get_remaining_time_in_millis,
         release=settings().version,

@@ -1,8 +1,6 @@
 """What operators do to accounts: look them up, move money, change what their users are and may."""
 
-from functools import partial
-
-from trading.account_keeping import KeyTerms, OperatorAct, change_account, move_money, owner_of
+from trading.account_keeping import change_account, move_money, owner_of
 from trading.edge.account_dialects import (
     account_change,
     accounts_body,
@@ -11,12 +9,10 @@ from trading.edge.account_dialects import (
     movement_body,
     sought_email,
 )
+from trading.edge.acts import key_terms, origin_of, relay_waker, told_act
 from trading.edge.gate import Caller, admit
 from trading.edge.http import Request, Response, http_handler
 from trading.edge.reading_dialects import ledger_body, ledger_page, parse_id
-from trading.execution import Origin, RelayWaker, hash_of_request
-from trading.queue import notify_relay_unless_awake
-from trading.settings import settings
 from trading.store.accounts import AccountStore
 from trading.store.connection import database
 from trading.store.reading import ReadingStore
@@ -53,9 +49,14 @@ def post_ledger_entry(request: Request) -> Response:
     body = request.json()
     movement = money_movement(request, body)
     act = move_money(
-        _store(), account_id, movement, _operator(request, caller), _terms(request, body), _waker(request, caller)
+        _store(),
+        account_id,
+        movement,
+        origin_of(request, caller),
+        key_terms(request, body),
+        relay_waker(request, caller),
     )
-    return Response(201, movement_body(_outcome(request, act).answer))
+    return Response(201, movement_body(told_act(request, act).answer))
 
 
 def patch_account(request: Request) -> Response:
@@ -65,9 +66,9 @@ def patch_account(request: Request) -> Response:
     body = request.json()
     change = account_change(request, body)
     act = change_account(
-        _store(), account_id, change, _operator(request, caller), _terms(request, body), _waker(request, caller)
+        _store(), account_id, change, origin_of(request, caller), key_terms(request, body), relay_waker(request, caller)
     )
-    return Response(200, change_body(_outcome(request, act).answer))
+    return Response(200, change_body(told_act(request, act).answer))
 
 
 def _admit(request: Request, *, state_changing: bool) -> Caller:
@@ -79,31 +80,6 @@ def _admit(request: Request, *, state_changing: bool) -> Caller:
         permission="accounts:write",
         roles=("operator",),
     )
-
-
-def _operator(request: Request, caller: Caller) -> Origin:
-    return Origin(caller.user_id, caller.email, request.source_ip, request.user_agent, request.request_id)
-
-
-def _terms(request: Request, body: dict[str, object]) -> KeyTerms:
-    return KeyTerms(hash_of_request(request.route_key, body), settings().idempotency_key_days)
-
-
-def _waker(request: Request, caller: Caller) -> RelayWaker:
-    return partial(
-        notify_relay_unless_awake,
-        relay_awake=caller.relay_awake,
-        started_at=request.started_at,
-        request_id=request.request_id,
-    )
-
-
-def _outcome(request: Request, act: OperatorAct) -> OperatorAct:
-    if act.replayed:
-        request.answer_headers["Idempotency-Replayed"] = "true"
-    if act.refusal is not None:
-        raise act.refusal
-    return act
 
 
 def _store() -> AccountStore:

@@ -1,8 +1,10 @@
 """What officers do against dangers: steps that are taken for a while, alerts, and what was noted at the edge."""
 
 from typing import Any
+from uuid import UUID
 
 from trading.cache import cache
+from trading.edge.acts import mark_repeat, relay_waker
 from trading.edge.alert_dialects import (
     acknowledgement,
     alert_body,
@@ -43,9 +45,8 @@ def start_intervention(request: Request) -> Response:
     answer = _store().start(
         asked.model_dump() | _actor(request, caller) | {"request_hash": hash_of_request(request.route_key, body)}
     )
-    _spread(answer)
-    if answer["replayed"]:
-        request.answer_headers["Idempotency-Replayed"] = "true"
+    _spread(request, caller, answer)
+    mark_repeat(request, replayed=answer["replayed"])
     return Response(201 if answer["outcome"] == "started" else 200, intervention_body(answer["intervention"]))
 
 
@@ -55,7 +56,7 @@ def undo_intervention(request: Request) -> Response:
     intervention_id = parse_id(request.path_parameters["id"], "id")
     reason = undo_reason(request.json_if_any())
     answer = _store().undo({"id": intervention_id, "reason": reason} | _actor(request, caller))
-    _spread(answer)
+    _spread(request, caller, answer)
     return Response(body=intervention_body(answer["intervention"]))
 
 
@@ -113,8 +114,7 @@ def _act(request: Request, caller: Caller, body: dict[str, Any]) -> dict[str, ob
 
 
 def _acted(request: Request, answer: dict[str, Any]) -> Response:
-    if answer["replayed"]:
-        request.answer_headers["Idempotency-Replayed"] = "true"
+    mark_repeat(request, replayed=answer["replayed"])
     return Response(body=alert_body(answer))
 
 
@@ -140,10 +140,13 @@ def _actor(request: Request, caller: Caller) -> dict[str, object]:
     }
 
 
-def _spread(answer: dict[str, Any]) -> None:
-    """Let the edge know at once; the scheduled watch does it within a minute where Redis does not answer now."""
-    if answer["intervention"]["kind"] in ("maintenance", "ip_block"):
+def _spread(request: Request, caller: Caller, answer: dict[str, Any]) -> None:
+    """Let the edge, or the relay, know at once; what is scheduled does it within a minute where that fails."""
+    told = answer["intervention"]
+    if told["kind"] in ("maintenance", "ip_block"):
         GuardCopy(cache(), _store().guard).renew()
+    elif told["kind"] == "account_suspension":
+        relay_waker(request, caller)(UUID(told["target"]))
 
 
 def _store() -> SecurityStore:

@@ -161,7 +161,7 @@ def post_cancel_all(request: Request) -> Response:
 def patch_order(request: Request) -> Response:
     """PATCH /api/v1/orders/{id}."""
     procedure = partial(orders.replace_order, database())
-    return _changed(request, replace_entry, partial(replace_order, procedure=procedure), replaced_body)
+    return _changed(request, replace_entry, partial(replace_order, procedure=procedure), replaced_body, reduces=False)
 
 
 def post_close(request: Request) -> Response:
@@ -196,7 +196,7 @@ def post_close_all(request: Request) -> Response:
     from trading.edge.position_dialects import close_all_entry, closings_body
     from trading.mass_closing import close_all
 
-    change = admit_change(request, route_group="orders", permission="orders:write")
+    change = admit_change(request, route_group="orders", permission="orders:write", reduces=True)
     body = request.json_if_any()
     closing = close_all(
         close_all_entry(request, body),
@@ -295,9 +295,11 @@ def _changed[Entry](
     read: Callable[[Request, Mapping[str, Any]], Entry],
     change_it: Callable[..., Execution],
     render: Callable[[Mapping[str, Any], str], object],
+    *,
+    reduces: bool = True,
 ) -> Response:
     """Admit the caller, read what is asked of what the path names, if anything, change it, tell the outcome."""
-    change = admit_change(request, route_group="orders", permission="orders:write")
+    change = admit_change(request, route_group="orders", permission="orders:write", reduces=reduces)
     subject = {name: parse_id(text, name) for name, text in request.path_parameters.items()}
     body = request.json_if_any()
     with states_as_spoken(), limit_as_sent(body):

@@ -1,18 +1,15 @@
 """What risk officers do: look up and change the limits of accounts and tiers, stop trading, and wind it down."""
 
 from datetime import UTC, datetime
-from functools import partial
 
-from trading.account_keeping import KeyTerms, OperatorAct
+from trading.edge.acts import key_terms, mark_repeat, origin_of, relay_waker, told_act
 from trading.edge.gate import Caller, admit
 from trading.edge.http import Request, Response, http_handler
 from trading.edge.reading_dialects import parse_id
 from trading.edge.risk_dialects import changed_body, risk_change, settings_body, tiers_body
-from trading.execution import Origin, RelayWaker, hash_of_request
-from trading.queue import notify_relay_unless_awake, start_triggers
+from trading.queue import start_triggers
 from trading.risk_keeping import CHANGES_SHOWN_MAX, change_limits, change_limits_of_tier, read_limits
 from trading.secrets import csrf_secret
-from trading.settings import settings
 from trading.store.connection import database
 from trading.store.kill_switch import KillSwitchStore
 from trading.store.risk_settings import RiskSettingsStore
@@ -31,9 +28,9 @@ def patch_settings(request: Request) -> Response:
     body = request.json()
     change = risk_change(request, body)
     act = change_limits(
-        _store(), account_id, change, _officer(request, caller), _terms(request, body), _waker(request, caller)
+        _store(), account_id, change, origin_of(request, caller), key_terms(request, body), relay_waker(request, caller)
     )
-    return Response(200, changed_body(_outcome(request, act).answer))
+    return Response(200, changed_body(told_act(request, act).answer))
 
 
 def list_defaults(request: Request) -> Response:
@@ -48,8 +45,8 @@ def patch_defaults(request: Request) -> Response:
     body = request.json()
     change = risk_change(request, body)
     tier = request.path_parameters["tier"]
-    act = change_limits_of_tier(_store(), tier, change, _officer(request, caller), _terms(request, body))
-    return Response(200, changed_body(_outcome(request, act).answer))
+    act = change_limits_of_tier(_store(), tier, change, origin_of(request, caller), key_terms(request, body))
+    return Response(200, changed_body(told_act(request, act).answer))
 
 
 def get_trading_states(request: Request) -> Response:
@@ -70,11 +67,11 @@ def post_trading_state(request: Request) -> Response:
     change = set_trading_state(
         _kill_switch(),
         state_change(request, body),
-        _officer(request, caller),
-        _terms(request, body),
-        _waker(request, caller),
+        origin_of(request, caller),
+        key_terms(request, body),
+        relay_waker(request, caller),
     )
-    _mark(request, replayed=change.replayed)
+    mark_repeat(request, replayed=change.replayed)
     return Response(200, state_body(change))
 
 
@@ -88,13 +85,13 @@ def post_wind_down(request: Request) -> Response:
     act = wind_down(
         _kill_switch(),
         wind_down_asked(request, body),
-        _officer(request, caller),
-        _terms(request, without_confirmation(body)),
+        origin_of(request, caller),
+        key_terms(request, without_confirmation(body)),
         start_triggers,
         secret=csrf_secret(),
         now=datetime.now(UTC),
     )
-    _mark(request, replayed=act.replayed)
+    mark_repeat(request, replayed=act.replayed)
     return Response(200 if act.confirmation else 202, wind_down_body(act))
 
 
@@ -118,33 +115,6 @@ def _admit(request: Request, *, state_changing: bool) -> Caller:
         roles=("risk_officer",),
         in_maintenance=True,
     )
-
-
-def _officer(request: Request, caller: Caller) -> Origin:
-    return Origin(caller.user_id, caller.email, request.source_ip, request.user_agent, request.request_id)
-
-
-def _terms(request: Request, body: dict[str, object]) -> KeyTerms:
-    return KeyTerms(hash_of_request(request.route_key, body), settings().idempotency_key_days)
-
-
-def _waker(request: Request, caller: Caller) -> RelayWaker:
-    return partial(
-        notify_relay_unless_awake,
-        relay_awake=caller.relay_awake,
-        started_at=request.started_at,
-        request_id=request.request_id,
-    )
-
-
-def _outcome(request: Request, act: OperatorAct) -> OperatorAct:
-    _mark(request, replayed=act.replayed)
-    return act
-
-
-def _mark(request: Request, *, replayed: bool) -> None:
-    if replayed:
-        request.answer_headers["Idempotency-Replayed"] = "true"
 
 
 def _store() -> RiskSettingsStore:

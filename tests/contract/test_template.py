@@ -373,6 +373,8 @@ READ_BY = {
         "QUOTE_SEED",
         "QUOTES_PER_SECOND",
     },
+    "key_terms": {"IDEMPOTENCY_KEY_DAYS"},
+    "relay_waker": {"RELAY_QUEUE_URL"},
     "notify_relay": {"RELAY_QUEUE_URL"},
     "notify_relay_unless_awake": {"RELAY_QUEUE_URL"},
     "start_routing": {"ROUTE_QUEUE_URL"},

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import boto3
 import pytest
@@ -21,13 +22,16 @@ from trading.responses import Limits, Responses, carry_out
 from trading.store.interventions import InterventionStore
 
 MINUTES = timedelta(minutes=1)
+# The accounts that the relay was told of.
+TOLD: list[UUID] = []
 LIMITS = Limits("execute_order", concurrency_max=60, standby_provider="replay")
 
 
 @pytest.fixture
 def world(migrated: MigratedTemplate) -> Iterator[AlertWorld]:
     with AlertWorld.opened(migrated) as world:
-        world.responder = Responses(store_of(world), LIMITS)
+        TOLD.clear()
+        world.responder = Responses(store_of(world), LIMITS, TOLD.append)
         yield world
         assert world.market.book_faults() == []
 
@@ -134,6 +138,31 @@ def test_a_crash_between_the_change_and_its_note_does_not_lose_what_was_before(w
     assert capacity.reserved_by["execute_order"] == 40
 
 
+@pytest.mark.parametrize("lambda_is_down", [False, True])
+def test_one_that_begins_before_the_last_is_given_back_is_not_lost_with_it(
+    world: AlertWorld, lambda_is_down: bool
+) -> None:
+    fire(world, "REQUEST_FAILURE")
+    capacity = FakeCapacity({"execute_order": 40})
+    carry_out(store_of(world), capacity, limits=LIMITS)
+    # given one that is over, but still to be given back, when an officer begins another
+    undo(world, "reserved_concurrency")
+    store_of(world).start(
+        "reserved_concurrency", "execute_order", {"concurrency": 60}, seconds=600, reason="more", rule="x", key="k"
+    )
+    if lambda_is_down:
+        capacity.refused = {"execute_order"}
+        carry_out(store_of(world), capacity, limits=LIMITS)
+        capacity.refused.clear()
+
+    for _ in range(2):
+        carry_out(store_of(world), capacity, limits=LIMITS)
+    assert capacity.reserved_by == {"execute_order": 60}
+    undo(world, "reserved_concurrency")
+    carry_out(store_of(world), capacity, limits=LIMITS)
+    assert capacity.reserved_by == {"execute_order": 40}
+
+
 def test_what_cannot_be_carried_out_comes_again(world: AlertWorld) -> None:
     fire(world, "REQUEST_FAILURE")
     capacity = FakeCapacity({"execute_order": 40}, {"execute_order"})
@@ -153,7 +182,7 @@ def test_stale_prices_ask_for_the_standby_and_say_when_there_is_none(world: Aler
     key = {"idempotency_key": "k", "request_hash": "k", "idempotency_key_days": 1, "actor": str(OFFICER_ID)}
     ((alert_id,),) = world.alerts("id")
     world.call("resolve_alert", role="function_incidents", alert_id=str(alert_id), note="seen", **key)
-    world.responder = Responses(store_of(world), Limits())
+    world.responder = Responses(store_of(world), Limits(), TOLD.append)
     fire(world, "PRICES_STALE")
     for _ in range(3):
         world.evaluate()
@@ -195,6 +224,7 @@ def test_a_threat_blocks_addresses_and_suspends_only_whom_several_rules_have_fou
     ]
     status = dict(market.execute("SELECT id, account_status FROM profiles"))
     assert (status[once.user_id], status[often.user_id]) == ("active", "suspended")
+    assert [often.account_id] == TOLD
     # and one call gives the account back
     undo(world, "account_suspension")
     assert dict(market.execute("SELECT id, account_status FROM profiles"))[often.user_id] == "active"

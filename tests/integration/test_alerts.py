@@ -237,6 +237,56 @@ def test_when_nobody_can_be_reached_it_ends_in_the_log_and_tries_are_bounded(wor
     ]
 
 
+def test_a_channel_that_breaks_is_down_and_silences_no_other(world: AlertWorld) -> None:
+    gauge = silent(world)
+    # given a chat whose address cannot be read: no failure that a channel knows of
+    world.inbox.broken = {"slack"}
+    world.inbox.down = {"email"}
+    world.inbox.missing = {"sms"}
+
+    report = evaluate(world, gauge, 0 * MINUTES)
+
+    assert (report.sent, report.not_sent) == (1, 3)
+    assert world.inbox.told() == [("MARGIN_WATCH_SILENT", "opened", "phone")]
+    errors = dict(world.market.execute("SELECT channel, last_error FROM alert_notifications WHERE state = 'pending'"))
+    assert errors == {"slack": "RuntimeError", "email": "it is down"}
+
+
+def test_a_message_that_copies_die_of_comes_after_the_others(world: AlertWorld) -> None:
+    gauge = silent(world)
+    world.evaluate(0 * MINUTES, collectors={"server": gauge}, time_left_ms=lambda: 0)
+
+    # given three copies that claim a message each, and die
+    claimed = [
+        world.call(
+            "claim_notifications",
+            holder=str(uuid4()),
+            limit=1,
+            lease_ms=1000,
+            at=(datetime.now(UTC) + minute * MINUTES).isoformat(),
+        )
+        for minute in range(3)
+    ]
+
+    assert sorted(notice["channel"] for (notice,) in claimed) == ["email", "slack", "sms"]
+
+
+def test_what_was_to_be_tried_again_is_dropped_once_it_is_over(world: AlertWorld) -> None:
+    gauge = silent(world)
+    # given a chat that is down, in whose place others were told
+    world.inbox.down = {"slack"}
+    evaluate(world, gauge, 0 * MINUTES)
+
+    # when it is up again, but the alert has ended before the next try
+    gauge.value = 100
+    evaluate(world, gauge, 30 * SECONDS)
+    world.inbox.down = set()
+    evaluate(world, gauge, 95 * SECONDS)
+
+    # then it hears that it is over, and not after that that it has begun
+    assert [(kind, channel) for _, kind, channel in world.inbox.told() if channel == "slack"] == [("cleared", "slack")]
+
+
 def test_a_message_of_a_copy_that_died_is_sent_by_the_next(world: AlertWorld) -> None:
     gauge = silent(world)
     # given a run that books the alert and dies before it sends anything

@@ -28,6 +28,8 @@ from trading.store.database import Database
 from trading.store.security import SecurityStore
 
 GONE = "redis://127.0.0.1:9/0"
+# The accounts that the relay was told of.
+TOLD: list[uuid.UUID] = []
 FORGED = {"authorization": "Bearer forged"}
 
 type Enter = Callable[..., AbstractContextManager[None]]
@@ -43,6 +45,7 @@ class Door:
                 "GET /api/v1/door": lambda request: self._pass(request, state_changing=False),
                 "POST /api/v1/door": lambda request: self._pass(request, state_changing=True),
                 "POST /functions/v1/door": lambda request: self._pass(request, state_changing=True),
+                "POST /api/v1/close": lambda request: self._pass(request, state_changing=True, reduces=True),
                 "GET /api/v1/door/{id}": self._nothing,
                 "GET /api/v1/staff": lambda request: self._pass(
                     request, state_changing=False, permission="accounts:write", roles=("operator",)
@@ -121,6 +124,7 @@ def run(watch: Watch, redis_url: str) -> Iterator[Callable[..., SecurityReport]]
             store,
             cache,
             GuardCopy(cache, store.guard).renew,
+            TOLD.append,
             time_left_ms=lambda: 30_000,
             on_failure=lambda step, error: failures.append((step, error)),
         ).run()
@@ -175,7 +179,7 @@ class TestWithEitherStore:
             # no run, no sweep
             eventually(lambda: door.ask("POST /api/v1/door").status == 200, seconds=5, what="the end of both")
 
-    def test_in_maintenance_nothing_changes_and_all_can_be_read(
+    def test_in_maintenance_nothing_is_added_and_all_can_be_read(
         self, watch: Watch, enter: Enter, run: Callable[..., SecurityReport], door: Door, redis_url: str, stores: str
     ) -> None:
         with enter(redis_url=redis_url if stores == "both" else GONE):
@@ -185,12 +189,26 @@ class TestWithEitherStore:
                 refused = door.ask(route)
                 assert (refused.status, code_of(refused)) == (503, "MAINTENANCE")
                 assert 1 <= int(refused.headers["Retry-After"]) <= 120
-            assert door.ask("GET /api/v1/door").status == 200
-            assert door.ask("DELETE /api/v1/maintenance").status == 200
+            for route in ("GET /api/v1/door", "POST /api/v1/close", "DELETE /api/v1/maintenance"):
+                assert door.ask(route).status == 200
             assert code_of(door.ask("POST /api/v1/door", FORGED)) == "UNAUTHENTICATED"
             watch.undo(closed["id"])
             run()
             assert door.ask("POST /api/v1/door").status == 200
+
+    def test_in_full_maintenance_nothing_changes_but_what_ends_it(
+        self, watch: Watch, enter: Enter, run: Callable[..., SecurityReport], door: Door, redis_url: str, stores: str
+    ) -> None:
+        with enter(redis_url=redis_url if stores == "both" else GONE):
+            closed = watch.start("maintenance", seconds=120, parameters={"level": "full"})["intervention"]
+            run()
+            for route in ("POST /api/v1/door", "POST /api/v1/close"):
+                assert code_of(door.ask(route)) == "MAINTENANCE"
+            for route in ("GET /api/v1/door", "DELETE /api/v1/maintenance"):
+                assert door.ask(route).status == 200
+            watch.undo(closed["id"])
+            run()
+            assert door.ask("POST /api/v1/close").status == 200
 
     def test_what_is_refused_is_noted_for_what_it_is(
         self, watch: Watch, enter: Enter, run: Callable[..., SecurityReport], door: Door, redis_url: str, stores: str
@@ -392,8 +410,10 @@ class TestRuns:
             "UPDATE interventions SET started_at = now() - interval '2 hours', expires_at = now() - interval '1 hour'"
         )
 
+        TOLD.clear()
         assert run().expired == 2
         assert run().expired == 0
+        assert [user.account_id] == TOLD
         over = watch.ask("list_interventions", filter="over")["interventions"]
         assert {row["undone_by"] for row in over} == {"expiry"}
         status = watch.market.execute("SELECT account_status FROM profiles WHERE id = %s", (user.user_id,))

@@ -10,6 +10,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.kit import MigratedTemplate, User
+from tests.kit.operators import Desk
 from tests.kit.orders import details_of, raises_sqlstate
 from tests.kit.security import OFFICER_ID, STRANGER, Watch
 
@@ -111,6 +112,43 @@ class TestSuspension:
         # the books know of changes by operators alone
         watch.market.execute("UPDATE profiles SET account_status = 'suspended' WHERE id = %s", (user.user_id,))
 
+    def test_a_suspension_of_somebodys_own_stays_when_the_first_is_over(self, watch: Watch, user: User) -> None:
+        started = watch.start("account_suspension", user.account_id)["intervention"]
+        # given an operator who ends it by hand, and suspends the account again for as long as it takes
+        with watch.market.database.connect("function_operator") as connection:
+            desk = Desk(watch.market, connection)
+            for status in ("active", "suspended"):
+                desk.act("change_account", user, account_status=status)
+
+        undone = watch.undo(started["id"], actor="expiry", actor_id=None)["intervention"]
+
+        assert undone["outcome"] == {"before": "active", "left": "suspended"}
+        assert status_of(watch, user) == "suspended"
+
+    def test_one_past_its_time_gives_way_to_a_new_one_that_the_sweep_does_not_end(
+        self, watch: Watch, user: User
+    ) -> None:
+        # given one whose time is over, which nobody has swept yet
+        over = watch.start("account_suspension", user.account_id)["intervention"]
+        expire(watch, over["id"])
+
+        # when an officer suspends the account again, then that is one of its own, and the old one has ended
+        again = watch.start("account_suspension", user.account_id, reason="another")
+
+        assert (again["outcome"], again["intervention"]["outcome"]) == ("started", {"before": "active"})
+        assert again["intervention"]["id"] != over["id"]
+        assert watch.ask("list_interventions", filter="expired")["interventions"] == []
+        assert watch.undo(over["id"])["outcome"] == "already_over"
+        assert status_of(watch, user) == "suspended"
+        assert [row["action"] for row in watch.platform_audit()[-3:]] == [
+            "INTERVENTION_STARTED",
+            "INTERVENTION_ENDED",
+            "INTERVENTION_STARTED",
+        ]
+        # and ends as any other does
+        watch.undo(again["intervention"]["id"])
+        assert status_of(watch, user) == "active"
+
     def test_one_that_is_not_active_is_not_suspended(self, watch: Watch) -> None:
         closed = watch.market.user(status="closed")
 
@@ -209,6 +247,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("seconds", {"kind": "ip_block", "target": STRANGER, "seconds": 2_592_001}),
     ("seconds", {"kind": "maintenance", "seconds": "60"}),
     ("reason", {"kind": "maintenance", "reason": "  "}),
+    ("parameters", {"kind": "maintenance", "parameters": {"level": "total"}}),
     ("target", {"kind": "ip_block", "target": "203.0.113.0/24"}),
     ("target", {"kind": "ip_block", "target": "nobody"}),
     ("target", {"kind": "ip_block"}),

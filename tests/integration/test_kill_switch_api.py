@@ -64,8 +64,9 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: Market, redis_u
     role = "function_risk_officer"
     with function_environment(monkeypatch, tmp_path, database=shared.database, redis_url=redis_url, role=role):
         from trading import queue
+        from trading.edge import acts
 
-        monkeypatch.setattr(queue, "notify_relay_unless_awake", lambda *_, **__: None)
+        monkeypatch.setattr(acts, "notify_relay_unless_awake", lambda *_, **__: None)
         monkeypatch.setattr(queue, "start_triggers", lambda: started.append(None))
         yield Api(shared, load_function("manage_risk"), started)
 

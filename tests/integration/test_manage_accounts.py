@@ -95,12 +95,12 @@ def api(
     woken: list[UUID] = []
     role = "function_operator"
     with function_environment(monkeypatch, tmp_path, database=shared.database, redis_url=redis_url, role=role):
-        from trading import queue
+        from trading.edge import acts
 
         def noted(account_id: UUID, **_: object) -> None:
             woken.append(account_id)
 
-        monkeypatch.setattr(queue, "notify_relay_unless_awake", noted)
+        monkeypatch.setattr(acts, "notify_relay_unless_awake", noted)
         yield Api(shared, load_function("manage_accounts"), woken)
 
 

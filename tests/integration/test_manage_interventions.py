@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -23,6 +24,7 @@ from tests.kit.functions import (
     make_token,
 )
 from tests.kit.security import OFFICER_ID, STRANGER, Watch
+from trading import queue
 from trading.edge.intervention_dialects import EVENT_TYPES, KINDS
 
 INTERVENTIONS = "/api/v1/risk/interventions"
@@ -145,12 +147,16 @@ def test_maintenance_over_both_apis(api: Api) -> None:
 
 def test_a_suspension(api: Api) -> None:
     user = api.watch.market.user()
+    told: list[UUID] = []
+    api.monkeypatch.setattr(queue, "notify_relay", lambda account_id, _request_id: told.append(account_id))
     body: dict[str, object] = {"kind": "account_suspension", "target": str(user.account_id), "seconds": 60}
     started = api.ask(f"POST {INTERVENTIONS}", body | {"reason": "a test"}, role="operator")
     assert (started.status, started.body["outcome"]) == (201, {"before": "active"})
     assert api.watch.market.trade(user)["code"] == "ACCOUNT_NOT_ACTIVE"
     assert api.ask(f"DELETE {INTERVENTIONS}/{{id}}", intervention=started.body["id"]).status == 200
     assert api.watch.market.trade(user)["outcome"] == "filled"
+    # and its owner hears of both at once
+    assert told == [user.account_id] * 2
     # an account that is closed cannot be suspended, nor one that is not there
     closed = api.watch.market.user(status="closed")
     for target, status, code in ((closed.account_id, 409, "CONFLICT"), (uuid.uuid4(), 404, "NOT_FOUND")):

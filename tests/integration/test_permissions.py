@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from local.demo_accounts import PERMISSIONS
 from local.gateway.template import load_template
@@ -127,6 +128,17 @@ STAFF: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "manage_risk": ("function_risk_officer", ("risk_officer",)),
     "manage_incidents": ("function_incidents", ("risk_officer", "operator")),
 }
+# What takes risk away, and so goes on in maintenance unless that is full.
+REDUCING = {
+    "POST /api/v1/orders/{id}/cancel",
+    "POST /api/v1/orders/cancel-all",
+    "PATCH /api/v1/positions/{id}",
+    "POST /api/v1/positions/{id}/close",
+    "POST /api/v1/positions/{id}/close-by",
+    "POST /api/v1/positions/close-all",
+}
+# Whose work maintenance never holds up: what began it is theirs to end.
+NEVER_HELD_UP = ("manage_risk", "manage_incidents")
 # Who is on call besides.
 ON_CALL = {route for route, needed in NEEDED.items() if needed == "alerts:write"}
 
@@ -244,6 +256,41 @@ def test_what_staff_do_needs_their_role_as_well(route: str, role: str, trader: U
     error = error_of(answer)
     assert (answer.status, error["code"]) == (403, "FORBIDDEN")
     assert error["details"] == {"field": "role", "value": None, "constraint": " or ".join(roles)}
+
+
+@pytest.mark.parametrize(("parameters", "open_to_traders"), [({}, REDUCING), ({"level": "full"}, set[str]())])
+def test_maintenance_refuses_what_adds_and_only_full_maintenance_the_rest(
+    parameters: dict[str, str],
+    open_to_traders: set[str],
+    trader: User,
+    database: ScratchDatabase,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    asked = {"kind": "maintenance", "parameters": parameters, "seconds": 600, "reason": "a test", "actor": "a test"}
+    with database.connect("function_incidents") as connection:
+        connection.execute("SELECT start_intervention(%s)", (Jsonb({"version": 1} | asked),))
+
+    refused: set[str] = set()
+    for route, folder in ROUTES.items():
+        if route in WITHOUT_TOKEN:
+            continue
+        role, _ = STAFF.get(folder, ("function_trader", ()))
+        with function_environment(monkeypatch, tmp_path, database=database, redis_url=redis_url, role=role):
+            answer = ask(route, trader, permissions=sorted(EVERY_PERMISSION))
+        if answer.status == 503:
+            assert (error_of(answer)["code"], "Retry-After" in answer.headers) == ("MAINTENANCE", True)
+            refused.add(route)
+
+    held_up = {
+        route
+        for route, needed in NEEDED.items()
+        if needed in {"orders:write", "accounts:write"}
+        and not route.startswith("GET")
+        and ROUTES[route] not in NEVER_HELD_UP
+    }
+    assert refused == held_up - open_to_traders
 
 
 class TestAudit:

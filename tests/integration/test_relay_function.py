@@ -275,7 +275,7 @@ def test_a_lost_database_fails_the_batch(world: RelayWorld, handler: Handler) ->
 def test_the_schedule_sweeps_and_closes_what_may_not_stay(world: RelayWorld, handler: Handler) -> None:
     # given
     trader = make_user(world.database, balance=0)
-    for name in ("c", "expired", "aged"):
+    for name in ("c", "expired", "aged", "blocked"):
         world.connect(name, trader)
     for name in ("fresh", "silent"):
         world.connections.register(name, protocol=None, source_ip=None)
@@ -284,6 +284,11 @@ def test_the_schedule_sweeps_and_closes_what_may_not_stay(world: RelayWorld, han
             "UPDATE connections SET token_expires_at = clock_timestamp() WHERE connection_id = 'expired'",
             "UPDATE connections SET connected_at = connected_at - interval '3 hours' WHERE connection_id = 'aged'",
             "UPDATE connections SET connected_at = connected_at - interval '1 minute' WHERE connection_id = 'silent'",
+            # It only listens, from the network of the address that is blocked.
+            "UPDATE connections SET source_ip = '2001:db8:1:2::5' WHERE connection_id = 'blocked'",
+            "UPDATE connections SET source_ip = '2001:db8:1:3::5' WHERE connection_id = 'c'",
+            """SELECT start_intervention('{"version": 1, "kind": "ip_block", "target": "2001:db8:1:2::9", "seconds": 60,
+                "reason": "a test", "actor": "a test"}')""",
             # Of an open market, and without a quote.
             "UPDATE instruments SET is_active = symbol = 'BTCUSD'",
         ):
@@ -294,10 +299,11 @@ def test_the_schedule_sweeps_and_closes_what_may_not_stay(world: RelayWorld, han
     answer = handler({"source": "schedule"}, LongContext())
 
     # then
-    assert answer == {"prices_told": 2, "accounts": 1, "connections_closed": 3, "keys_purged": 0}
+    assert answer == {"prices_told": 3, "accounts": 1, "connections_closed": 4, "keys_purged": 0}
     assert world.api.posted["c"][0]["data"]["symbols"] == ["BTCUSD"]
     assert world.api.sequences("c") == [1]
-    assert sorted(world.api.cut) == ["aged", "expired", "silent"]
+    assert sorted(world.api.cut) == ["aged", "blocked", "expired", "silent"]
+    assert world.api.posted["blocked"][-1]["code"] == 4423
     assert world.value("SELECT array_agg(connection_id ORDER BY connection_id) FROM connections") == ["c", "fresh"]
     assert [message["type"] for message in world.api.posted["silent"]] == ["closing"]
     assert world.api.posted["silent"][0]["code"] == 4401

@@ -31,10 +31,14 @@ QUIET = ("PRICES_STALE", "MARGIN_WATCH_SILENT")
 
 @dataclass
 class Inbox:
-    """Channels that keep what they are sent; those in `down` fail, those in `missing` are not configured."""
+    """Channels that keep what they are sent.
+
+    Those in `down` fail, those in `broken` by an error of their own; those in `missing` are not configured.
+    """
 
     notices: list[Notice] = field(default_factory=list)
     down: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
 
     def channel(self, name: str) -> Channel | None:
@@ -53,6 +57,8 @@ class _Kept:
     def send(self, notice: Notice) -> None:
         if self.name in self.inbox.down:
             raise ChannelError("it is down")
+        if self.name in self.inbox.broken:
+            raise RuntimeError("a secret that nobody can read")
         self.inbox.notices.append(notice)
 
 

@@ -168,10 +168,12 @@ class Evaluation:
             return "unconfigured", "not configured"
         try:
             channel.send(notice)
-        except ChannelError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next in line is told and so are all the others
             self.report.not_sent += 1
-            logger().warning("a message was not sent", extra={"channel": notice.channel, "cause": str(error)})
-            return "failed", str(error)
+            # Our own words name nothing secret; anybody else's might.
+            cause = str(error) if isinstance(error, ChannelError) else type(error).__name__
+            logger().warning("a message was not sent", extra={"channel": notice.channel, "cause": cause})
+            return "failed", cause
         self.report.sent += 1
         return "sent", None
 

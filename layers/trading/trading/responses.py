@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from trading.capacity import Capacity
 from trading.errors import ErrorCode, TradingError
@@ -30,11 +31,15 @@ class Limits:
 
 
 class Responses:
-    """Begins what alerts ask for; the key of each is made of alert and kind, so that it is begun once."""
+    """Begins what alerts ask for; the key of each is made of alert and kind, so that it is begun once.
 
-    def __init__(self, store: InterventionStore, limits: Limits) -> None:
+    `announce` is told each account that was suspended; it must not raise.
+    """
+
+    def __init__(self, store: InterventionStore, limits: Limits, announce: Callable[[UUID], None]) -> None:
         self._store = store
         self._limits = limits
+        self._announce = announce
         self._begin: Mapping[str, Callable[[DueResponse], Mapping[str, object]]] = {
             "maintenance": self._maintenance,
             "reserved_concurrency": self._reserved_concurrency,
@@ -84,6 +89,8 @@ class Responses:
                     key=f"{_key(due)}/{suspect.finding_id}",
                 )
                 begun.append(str(started.id))
+                if due.kind == "account_suspension":
+                    self._announce(UUID(suspect.target))
             except TradingError as error:
                 if error.code is ErrorCode.DATABASE_UNAVAILABLE:
                     raise
@@ -100,15 +107,21 @@ class Responses:
 
 
 def carry_out(store: InterventionStore, capacity: Capacity, *, limits: Limits) -> int:
-    """Raise and give back reserved concurrency as interventions ask for it; how many were settled.
+    """Give back and raise reserved concurrency as interventions ask for it; how many were settled.
 
-    One that fails is logged and comes again in the next run.
+    One that fails is logged and comes again in the next run. What is over is given back first: one that began since
+    would take what was raised for what was before, and be lost when that is given back.
     """
     settled = 0
-    for intervention in store.to_carry_out("reserved_concurrency"):
-        settled += _guarded(intervention, lambda each: _raise_concurrency(store, capacity, each, limits))
+    not_given_back: set[str] = set()
     for intervention in store.to_revert("reserved_concurrency"):
-        settled += _guarded(intervention, lambda each: _give_back_concurrency(store, capacity, each))
+        if _guarded(intervention, lambda each: _give_back_concurrency(store, capacity, each)):
+            settled += 1
+        else:
+            not_given_back.add(intervention.target)
+    for intervention in store.to_carry_out("reserved_concurrency"):
+        if intervention.target not in not_given_back:
+            settled += _guarded(intervention, lambda each: _raise_concurrency(store, capacity, each, limits))
     return settled
 
 

@@ -3,9 +3,10 @@
 Each step stands alone: one that fails does not keep the next from its work, and is told at the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 from trading.cache import Cache, CacheUnavailableError
@@ -42,13 +43,16 @@ class SecurityReport:
 
 
 class Watch:
-    """One run. `renew_guard` makes Redis's copy say what the tables say; `on_failure` is told which step failed how."""
+    """One run. `renew_guard` makes Redis's copy say what the tables say; `announce` is told each account with news, and
+    must not raise; `on_failure` is told which step failed how.
+    """
 
     def __init__(
         self,
         store: SecurityStore,
         cache: Cache,
         renew_guard: Callable[[], Truth],
+        announce: Callable[[UUID], None],
         *,
         time_left_ms: Callable[[], int],
         on_failure: Callable[[str, Exception], None],
@@ -56,6 +60,7 @@ class Watch:
         self._store = store
         self._cache = cache
         self._renew_guard = renew_guard
+        self._announce = announce
         self._time_left_ms = time_left_ms
         self._on_failure = on_failure
         self._report = SecurityReport()
@@ -113,7 +118,7 @@ class Watch:
             self._report.not_responded += 1
             return
         try:
-            self._store.start(
+            started = self._store.start(
                 {
                     "kind": due.response,
                     "target": due.target,
@@ -125,6 +130,7 @@ class Watch:
                 }
             )
             self._report.responded += 1
+            self._tell(started["intervention"])
         except TradingError as error:
             if error.code is ErrorCode.DATABASE_UNAVAILABLE:
                 raise
@@ -136,8 +142,14 @@ class Watch:
             self._try(f"expire {intervention_id}", partial(self._take_back, intervention_id))
 
     def _take_back(self, intervention_id: UUID) -> None:
-        self._store.undo({"id": intervention_id, "actor": EXPIRY, "reason": "its time is over"})
+        undone = self._store.undo({"id": intervention_id, "actor": EXPIRY, "reason": "its time is over"})
         self._report.expired += 1
+        self._tell(undone["intervention"])
+
+    def _tell(self, intervention: Mapping[str, Any]) -> None:
+        """Whoever is suspended, or is no more, hears of it at once."""
+        if intervention["kind"] == "account_suspension":
+            self._announce(UUID(intervention["target"]))
 
     def _guard(self) -> None:
         self._report.blocked = len(self._renew_guard().blocks)

@@ -47,7 +47,11 @@ SCHEMAS: Mapping[str, Schema] = {
             "parameters": {
                 "type": ["object", "null"],
                 "maxProperties": PARAMETERS_MAX,
-                "description": "Of reserved_concurrency {concurrency}, of price_provider {provider}.",
+                "description": (
+                    "Of maintenance {level}: reducing, unless told otherwise, in which orders can still be canceled and "
+                    "positions closed and protected, or full. Of reserved_concurrency {concurrency}, of price_provider "
+                    "{provider}."
+                ),
             },
             "seconds": {
                 "type": "integer",

@@ -3,15 +3,14 @@
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
+from trading.edge.acts import mark_repeat, origin_of, relay_waker
 from trading.edge.dialects import spoken_state
 from trading.edge.gate import Caller, admit
 from trading.edge.http import Request
 from trading.errors import TradingError
 from trading.execution import Execution, Origin, RelayWaker
-from trading.queue import notify_relay_unless_awake
 from trading.settings import settings
 
 
@@ -25,26 +24,18 @@ class Change:
     wake_relay: RelayWaker
 
 
-def admit_change(request: Request, *, route_group: str, permission: str) -> Change:
-    """Admit the caller of a request that changes something; raises what `admit` raises."""
-    caller = admit(request, route_group=route_group, state_changing=True, permission=permission)
-    return Change(
-        caller,
-        Origin(caller.user_id, caller.email, request.source_ip, request.user_agent, request.request_id),
-        settings().idempotency_key_days,
-        partial(
-            notify_relay_unless_awake,
-            relay_awake=caller.relay_awake,
-            started_at=request.started_at,
-            request_id=request.request_id,
-        ),
-    )
+def admit_change(request: Request, *, route_group: str, permission: str, reduces: bool = False) -> Change:
+    """Admit the caller of a request that changes something; raises what `admit` raises.
+
+    One that only `reduces` risk is let through in maintenance that is not full.
+    """
+    caller = admit(request, route_group=route_group, state_changing=True, permission=permission, reduces=reduces)
+    return Change(caller, origin_of(request, caller), settings().idempotency_key_days, relay_waker(request, caller))
 
 
 def tell_outcome(request: Request, execution: Execution) -> None:
     """Mark the answer of a repeat; raise the refusal of a denied order."""
-    if execution.replayed:
-        request.answer_headers["Idempotency-Replayed"] = "true"
+    mark_repeat(request, replayed=execution.replayed)
     if execution.refusal is not None:
         raise execution.refusal
 

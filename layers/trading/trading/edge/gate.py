@@ -59,11 +59,13 @@ def admit(
     permission: str | None,
     roles: tuple[str, ...] = (),
     in_maintenance: bool = False,
+    reduces: bool = False,
 ) -> Caller:
     """The caller of `request`, once it may go on; `permission` None asks for nothing but a valid token.
 
     With `roles` the token must name one of them too, and who has not got what such a route needs is noted as trying to
-    gain it. `in_maintenance` lets a change through while there is maintenance, which is how that ends.
+    gain it. `in_maintenance` lets a change through while there is maintenance, which is how that ends; `reduces` lets
+    one through that only takes risk away, unless the maintenance is full.
 
     Raises IP_BLOCKED, RATE_LIMIT_EXCEEDED, UNAUTHENTICATED, MAINTENANCE, CSRF_FAILED, FORBIDDEN, or
     DATABASE_UNAVAILABLE when nothing can count. What the request alone shows is judged first, because that needs no
@@ -86,7 +88,7 @@ def admit(
     logger().append_keys(user_id=str(identity.user_id))
     rate_limit = _check_user(request, taken) if user_limit is not None else None
     if state_changing and not in_maintenance:
-        check_maintenance(standing)
+        check_maintenance(standing, reduces=reduces)
     if barred is not None:
         raise barred
     request.when_not_found.append(partial(note, visitor, "data_access|not_found"))

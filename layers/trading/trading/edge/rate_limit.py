@@ -11,7 +11,7 @@ from typing import Any
 from trading.cache import Cache, CacheUnavailableError, Script
 from trading.errors import ErrorCode, TradingError
 from trading.guarding.counted_events import AGENTS_KEY, COUNT_EVENT, COUNTED_KEY, NOBODY, Visitor
-from trading.guarding.guard_copy import GUARD_KEY, Standing, block_field, blockable_address, standing_at
+from trading.guarding.guard_copy import GUARD_KEY, Ends, Standing, block_field, blockable_address, standing_at
 
 WINDOW_SECONDS = 60
 RELAY_AWAKE_KEY = "relay:awake"
@@ -32,18 +32,19 @@ LIMIT_BY_TIER: Mapping[str, int | None] = {
 # KEYS: relay state, the guard's copy, counted events, their agents, then the limited keys in their order.
 # ARGV: window in µs, the address's field of the copy, subject, agent, offence or '', then limit and what is limited for
 # each limited key.
-# Answer: relay state, now in µs, index of the refusing key (0: none), whether there is a copy, the ends of a block and
-# of maintenance in µs (0: none), then used and oldest in µs for each key seen; one text with spaces between them, which
-# is read in half the time that a list takes.
+# Answer: relay state, now in µs, index of the refusing key (0: none), whether there is a copy, the ends of a block, of
+# maintenance and of full maintenance in µs (0: none), then used and oldest in µs for each key seen; one text with
+# spaces between them, which is read in half the time that a list takes.
 TAKE = Script(
     COUNT_EVENT
     + f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local window = tonumber(ARGV[1])
-local guard = redis.call('HMGET', KEYS[2], 'version', ARGV[2], 'maintenance')
+local guard = redis.call('HMGET', KEYS[2], 'version', ARGV[2], 'maintenance', 'full_maintenance')
 local answer = {{
-    redis.call('EXISTS', KEYS[1]), string.format('%.0f', now), 0, guard[1] and 1 or 0, guard[2] or 0, guard[3] or 0
+    redis.call('EXISTS', KEYS[1]), string.format('%.0f', now), 0, guard[1] and 1 or 0, guard[2] or 0, guard[3] or 0,
+    guard[4] or 0
 }}
 if tonumber(guard[2] or '0') > now then
     count_event(KEYS[3], KEYS[4], now, '{BLOCKED}', ARGV[3], ARGV[4])
@@ -192,11 +193,12 @@ def _arguments(limits: Sequence[Limit], visitor: Visitor) -> list[str | int]:
 
 
 def _from_redis(limits: Sequence[Limit], answer: str) -> Taken:
-    awake, now, refused, copied, blocked_until, maintenance_until, *seen = map(int, answer.split())
+    awake, now, refused, copied, blocked_until, maintenance_until, full_until, *seen = map(int, answer.split())
     standings = tuple(
         _standing(limit, used, oldest, now) for limit, used, oldest in zip(limits, seen[::2], seen[1::2], strict=False)
     )
-    guard = standing_at(now, blocked_until, maintenance_until) if copied else Standing(known=False)
+    ends = Ends(blocked_until, maintenance_until, full_until)
+    guard = standing_at(now, ends) if copied else Standing(known=False)
     return Taken(refused - 1 if refused else None, standings, relay_awake=awake == 1, guard=guard)
 
 
@@ -206,8 +208,8 @@ def _from_database(limits: Sequence[Limit], answer: Mapping[str, Any]) -> Taken:
         _standing(limit, int(seen["used"]), int(seen["oldest_us"]), now)
         for limit, seen in zip(limits, answer["seen"], strict=False)
     )
-    guard = standing_at(now, answer["blocked_until_us"], answer["maintenance_until_us"])
-    return Taken(answer["refused"], standings, relay_awake=False, guard=guard)
+    ends = Ends(answer["blocked_until_us"], answer["maintenance_until_us"], answer.get("full_maintenance_until_us"))
+    return Taken(answer["refused"], standings, relay_awake=False, guard=standing_at(now, ends))
 
 
 def _standing(limit: Limit, used: int, oldest_us: int, now_us: int) -> RateLimit:

@@ -52,14 +52,17 @@ def check_blocked(standing: Standing) -> None:
         )
 
 
-def check_maintenance(standing: Standing) -> None:
-    """Raise MAINTENANCE while there is any."""
-    if standing.maintenance_seconds is not None:
-        raise TradingError(
-            ErrorCode.MAINTENANCE,
-            "Nothing can be changed during maintenance; reading works. Send the same request with the same key later.",
-            retry_after=min(standing.maintenance_seconds, RETRY_AFTER_SECONDS_MAX),
-        )
+def check_maintenance(standing: Standing, *, reduces: bool = False) -> None:
+    """Raise MAINTENANCE while there is any; a change that only `reduces` risk is refused by full maintenance alone."""
+    full = standing.full_maintenance_seconds is not None
+    if standing.maintenance_seconds is None or (reduces and not full):
+        return
+    works = "reading works" if full else "canceling orders, closing and protecting positions and reading work"
+    raise TradingError(
+        ErrorCode.MAINTENANCE,
+        f"This cannot be done during maintenance; {works}. Send the same request with the same key later.",
+        retry_after=min(standing.maintenance_seconds, RETRY_AFTER_SECONDS_MAX),
+    )
 
 
 def note(visitor: Visitor, event: str) -> None:

@@ -38,12 +38,29 @@ return 1
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """Until when something binds, in µs since 1970; None or a past one for not at all.
+
+    `full_maintenance` is of maintenance in which nothing changes at all; it is `maintenance` too.
+    """
+
+    block: int | None
+    maintenance: int | None
+    full_maintenance: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Truth:
-    """What binds at the edge; ends are in µs since 1970."""
+    """What binds at the edge; ends are in µs since 1970, those of maintenance as in `Ends`."""
 
     version: int
     maintenance_until_us: int | None
     blocks: Mapping[str, int]
+    full_maintenance_until_us: int | None = None
+
+    def ends_for(self, address: str) -> Ends:
+        """What binds a request from `address`."""
+        return Ends(self.blocks.get(address), self.maintenance_until_us, self.full_maintenance_until_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +73,7 @@ class Standing:
     known: bool
     blocked_seconds: int | None = None
     maintenance_seconds: int | None = None
+    full_maintenance_seconds: int | None = None
 
 
 @lru_cache(maxsize=ADDRESSES_REMEMBERED_MAX)
@@ -80,9 +98,14 @@ def block_field(address: str) -> str:
     return f"ip:{address}"
 
 
-def standing_at(now_us: int, blocked_until_us: int | None, maintenance_until_us: int | None) -> Standing:
-    """How it stands at `now_us` by the ends of a block and of maintenance; None or a past one for none."""
-    return Standing(True, _seconds_left(blocked_until_us, now_us), _seconds_left(maintenance_until_us, now_us))
+def standing_at(now_us: int, ends: Ends) -> Standing:
+    """How it stands at `now_us`."""
+    return Standing(
+        True,
+        _seconds_left(ends.block, now_us),
+        _seconds_left(ends.maintenance, now_us),
+        _seconds_left(ends.full_maintenance, now_us),
+    )
 
 
 class GuardCopy:
@@ -120,7 +143,7 @@ class GuardCopy:
             if self._on_unknown is not None:
                 self._on_unknown(error)
             return standing
-        return standing_at(round(now * 1_000_000), truth.blocks.get(address), truth.maintenance_until_us)
+        return standing_at(round(now * 1_000_000), truth.ends_for(address))
 
     def renew(self) -> Truth:
         """Read the truth and make the copy say it; without Redis it is read alone."""
@@ -128,6 +151,8 @@ class GuardCopy:
         fields: list[str | int] = [truth.version, COPY_SECONDS]
         if truth.maintenance_until_us is not None:
             fields += ["maintenance", truth.maintenance_until_us]
+        if truth.full_maintenance_until_us is not None:
+            fields += ["full_maintenance", truth.full_maintenance_until_us]
         for address, until_us in truth.blocks.items():
             fields += [block_field(address), until_us]
         # Without Redis each request asks the database itself.

@@ -40,11 +40,11 @@ def read_guard(database: Database) -> Truth:
     row = database.fetch_one("SELECT read_edge_guard() AS answer")
     assert row is not None
     answer = row["answer"]
-    until = answer["maintenance_until_us"]
     return Truth(
         int(answer["version"]),
-        None if until is None else int(until),
+        answer["maintenance_until_us"],
         {address: int(until_us) for address, until_us in answer["blocks"].items()},
+        answer["full_maintenance_until_us"],
     )
 
 
