@@ -128,6 +128,19 @@ def preview_close_all(request: Request) -> Response:
     return _closes_previewed(preview_many(_store().preview_close_all(caller.user_id, asked)))
 
 
+def preview_position_change(request: Request) -> Response:
+    """POST /api/v1/positions/{id}/change/preview: where a change would leave its levels, and what is made there."""
+    from trading.edge.position_dialects import position_as_spoken, position_change
+    from trading.edge.preview_dialects import change_preview_body
+    from trading.position_change_preview import preview_change
+
+    caller, body = _previewer(request)
+    with states_as_spoken(), position_as_spoken():
+        asked = position_change(request, body).asked(parse_id(request.path_parameters["id"], "id"))
+        found = preview_change(_store().preview_position_change(caller.user_id, asked))
+    return Response(body=change_preview_body(found))
+
+
 def get_order(request: Request) -> Response:
     """GET /api/v1/orders/{id}."""
     caller = _reader(request, "orders:read")
@@ -354,6 +367,7 @@ handler = http_handler(
         "POST /api/v1/positions/{id}/close/preview": preview_close,
         "POST /api/v1/positions/{id}/close-by/preview": preview_close_by,
         "POST /api/v1/positions/close-all/preview": preview_close_all,
+        "POST /api/v1/positions/{id}/change/preview": preview_position_change,
         "GET /api/orders/history": list_closed_orders,
         "GET /api/positions": list_positions,
         "GET /api/v1/account": get_account,

@@ -65,6 +65,7 @@ EXECUTE_GRANTS = {
         "preview_close_all(uuid,jsonb)",
         "preview_close_by(uuid,jsonb)",
         "preview_facts(uuid,uuid,jsonb)",
+        "preview_position_change(uuid,jsonb)",
         "preview_replacement(uuid,jsonb)",
         "probe_health()",
         "read_edge_guard()",

@@ -19,6 +19,7 @@ from trading.edge.reading_dialects import parse_id
 from trading.errors import validation_failed
 from trading.json_text import shortest
 from trading.order_entry import OrderEntry
+from trading.position_change_preview import ChangePreview, Level, Levels
 from trading.preview import Preview
 from trading.refusals import level_text
 from trading.replacement import OrderChange
@@ -117,6 +118,42 @@ def closes_body(preview: ClosePreview) -> dict[str, object]:
         "margin_level_before": preview.before and level_text(preview.before),
         "margin_level_after": preview.after and level_text(preview.after),
     }
+
+
+def change_preview_body(preview: ChangePreview) -> dict[str, object]:
+    """The levels of a position before and after a change, and what would be made at each."""
+    return {
+        "account_id": preview.account_id,
+        "position_id": preview.position_id,
+        "symbol": preview.symbol,
+        "side": spoken("rest", preview.position.side),
+        "quantity": shortest(preview.position.quantity),
+        "entry_price": _price(preview.position.entry_price),
+        "current_price": _price(preview.mark),
+        "currency": preview.currency,
+        "version": preview.version,
+        "before": _levels(preview.before, preview.currency),
+        "after": _levels(preview.after, preview.currency),
+        "quoted_at": preview.quoted_at and timestamp(preview.quoted_at),
+    }
+
+
+def _levels(levels: Levels, currency: str) -> dict[str, object]:
+    return {
+        "stop_loss": levels.stop_loss and _level(levels.stop_loss, currency),
+        "take_profit": levels.take_profit and _level(levels.take_profit, currency),
+        "trailing_distance": _price(levels.trailing_distance),
+    }
+
+
+def _level(level: Level, currency: str) -> dict[str, object]:
+    made = level.realized_pnl
+    return {"price": _price(level.price), "realized_pnl": None if made is None else _money(made, currency)}
+
+
+def _price(price: Decimal | None) -> str | None:
+    """With the places that it has."""
+    return None if price is None else f"{price:f}"
 
 
 def _close(close: PreviewedClose, currency: str) -> dict[str, object]:
