@@ -128,6 +128,30 @@ def preview_close_all(request: Request) -> Response:
     return _closes_previewed(preview_many(_store().preview_close_all(caller.user_id, asked)))
 
 
+def preview_cancel(request: Request) -> Response:
+    """POST /api/v1/orders/{id}/cancel/preview: what a cancellation would end, without it."""
+    from trading.cancellation_preview import preview_cancellation
+    from trading.edge.preview_dialects import cancel_preview_body
+
+    caller, body = _previewer(request)
+    cancel_entry(request, body)
+    with states_as_spoken():
+        asked = {"order_id": parse_id(request.path_parameters["id"], "id")}
+        found = preview_cancellation(_store().preview_cancel(caller.user_id, asked))
+    return Response(body=cancel_preview_body(found))
+
+
+def preview_cancel_all(request: Request) -> Response:
+    """POST /api/v1/orders/cancel-all/preview: what canceling many orders would end."""
+    from trading.cancellation_preview import preview_cancellation
+    from trading.edge.preview_dialects import cancel_preview_body
+
+    caller, body = _previewer(request)
+    asked = cancel_all_entry(request, body).asked()
+    found = preview_cancellation(_store().preview_cancel_all(caller.user_id, asked))
+    return Response(body=cancel_preview_body(found))
+
+
 def preview_position_change(request: Request) -> Response:
     """POST /api/v1/positions/{id}/change/preview: where a change would leave its levels, and what is made there."""
     from trading.edge.position_dialects import position_as_spoken, position_change
@@ -358,6 +382,8 @@ handler = http_handler(
         "PATCH /api/v1/orders/{id}": patch_order,
         "GET /api/v1/orders/{id}/audit": get_order_audit,
         "POST /api/v1/orders/{id}/cancel": post_cancel,
+        "POST /api/v1/orders/{id}/cancel/preview": preview_cancel,
+        "POST /api/v1/orders/cancel-all/preview": preview_cancel_all,
         "GET /api/v1/positions": list_positions,
         "GET /api/v1/positions/summary": get_position_summary,
         "PATCH /api/v1/positions/{id}": patch_position,

@@ -50,6 +50,8 @@ NEEDED: Mapping[str, str | None] = {
     "POST /api/v1/positions/{id}/close-by/preview": "orders:read",
     "POST /api/v1/positions/close-all/preview": "orders:read",
     "POST /api/v1/positions/{id}/change/preview": "orders:read",
+    "POST /api/v1/orders/{id}/cancel/preview": "orders:read",
+    "POST /api/v1/orders/cancel-all/preview": "orders:read",
     "GET /api/positions": "positions:read",
     "GET /api/v1/account": "account:read",
     "GET /api/user/profile": "account:read",

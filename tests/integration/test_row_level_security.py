@@ -61,6 +61,8 @@ EXECUTE_GRANTS = {
         "place_linked_orders(jsonb)",
         "place_order(jsonb)",
         "plan_closes(jsonb)",
+        "preview_cancel(uuid,jsonb)",
+        "preview_cancel_all(uuid,jsonb)",
         "preview_close(uuid,jsonb)",
         "preview_close_all(uuid,jsonb)",
         "preview_close_by(uuid,jsonb)",

@@ -1,21 +1,58 @@
-"""What changes would come to, without them: of levels of a position."""
+"""What changes would come to, without them: of orders that are canceled, of levels of a position."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
-from tools.openapi.errors import ACCOUNT_ID
-from tools.openapi.forms import CURRENCY, DECIMAL, IDENTIFIER, TEXT, TIMESTAMP, Schema, closed, nullable, ref, word
+from tools.openapi.errors import ACCOUNT_ID, ORDER_ID
+from tools.openapi.forms import (
+    COUNT,
+    CURRENCY,
+    DECIMAL,
+    IDENTIFIER,
+    TEXT,
+    TIMESTAMP,
+    Schema,
+    closed,
+    list_of,
+    nullable,
+    ref,
+    word,
+)
 from tools.openapi.operation import Answer, Operation
-from tools.openapi.order_body import without_key
+from tools.openapi.order_body import filter_body, keyed_body, without_key
 from tools.openapi.parameters import path_id
-from tools.openapi.routes.orders import POSITION_ID
+from tools.openapi.routes.orders import OTHER_ORDER_ID, POSITION_ID, spoken_word
 from tools.openapi.routes.positions import CHANGE, CHANGE_ERRORS, VERSION
-from trading.edge.dialects import spoken
-from trading.edge.preview_dialects import change_preview_body
+from trading.accounts import Account
+from trading.cancellation_preview import CancelPreview, EndingOrder
+from trading.edge.dialects import order_state, spoken
+from trading.edge.preview_dialects import cancel_preview_body, change_preview_body
+from trading.errors import ErrorCode
+from trading.orders import Contingency, OrderType, Side
 from trading.position_change_preview import ChangePreview, Level, Levels
 from trading.positions import Position
 
+ENDING: Mapping[str, Schema] = {
+    "order_id": IDENTIFIER,
+    "symbol": TEXT,
+    "order_type": spoken_word(OrderType),
+    "side": spoken_word(Side),
+    "contingency": nullable(spoken_word(Contingency)),
+    "quantity": {**DECIMAL, "description": "In lots."},
+    "filled_quantity": DECIMAL,
+    "leaves_quantity": {**DECIMAL, "description": "What works or waits of it now."},
+    "price": {
+        **nullable(DECIMAL),
+        "description": "Its limit or trigger, the level at which it trails, or the present quote of what has no price.",
+    },
+    "margin": {
+        **nullable(DECIMAL),
+        "description": "What that would tie up if it were filled at that price; nothing is tied up while it waits. "
+        "Null without a fresh rate.",
+    },
+}
 LEVEL: Schema = closed(
     {
         "price": DECIMAL,
@@ -37,6 +74,32 @@ LEVELS = closed(
     }
 )
 SCHEMAS: Mapping[str, Schema] = {
+    "PreviewCancelRequest": without_key(keyed_body({})),
+    "PreviewCancelAllRequest": without_key(filter_body()),
+    "CancelPreview": closed(
+        {
+            "account_id": IDENTIFIER,
+            "currency": CURRENCY,
+            "data": list_of(closed(ENDING)),
+            "linked": {
+                **list_of(
+                    closed(
+                        {
+                            **ENDING,
+                            "outcome": word([order_state("rest", "canceled"), "REDUCED", "UNCHANGED"]),
+                            "leaves_quantity_after": DECIMAL,
+                        }
+                    )
+                ),
+                "description": "The orders that work and are linked with these: children end with what waits for "
+                "their parent, the other one of two stays.",
+            },
+            "left": {**COUNT, "description": "How many that fit work on, because one request cancels at most 500."},
+            "in_flight": {**COUNT, "description": "How many that fit are on their way to a venue, and stay."},
+            "working_orders_before": {**COUNT, "description": "How many count against the account's limit."},
+            "working_orders_after": COUNT,
+        }
+    ),
     "PreviewPositionChangeRequest": without_key(CHANGE),
     "PositionChangePreview": closed(
         {
@@ -58,6 +121,29 @@ SCHEMAS: Mapping[str, Schema] = {
         }
     ),
 }
+BUY_BELOW: Mapping[str, Any] = {
+    "order_id": ORDER_ID,
+    "symbol": "EURUSD",
+    "order_type": "limit",
+    "side": "buy",
+    "contingency": "oto_parent",
+    "quantity": "0.1",
+    "filled_quantity": "0",
+    "leaves_quantity": "0.1",
+    "price": "1.05000",
+}
+SELL_ABOVE = {**BUY_BELOW, "order_id": OTHER_ORDER_ID, "side": "sell", "contingency": "oto_child", "price": "1.25000"}
+CANCELED = cancel_preview_body(
+    CancelPreview(
+        ACCOUNT_ID,
+        Account("USD", "margin", Decimal(100)),
+        [EndingOrder(BUY_BELOW, Decimal("0.1"), Decimal(0), Decimal("105.00"))],
+        [EndingOrder(SELL_ABOVE, Decimal("0.1"), Decimal(0), Decimal("125.00"))],
+        left=0,
+        in_flight=0,
+        working=3,
+    )
+)
 CHANGED = change_preview_body(
     ChangePreview(
         ACCOUNT_ID,
@@ -74,6 +160,31 @@ CHANGED = change_preview_body(
 )
 
 PREVIEWS = (
+    Operation(
+        route="POST /api/v1/orders/{id}/cancel/preview",
+        operation_id="previewCancel",
+        tag="orders",
+        summary="See what canceling an order would end; nothing is written",
+        permission="orders:read",
+        parameters=(path_id("an order of yours"),),
+        body=ref("PreviewCancelRequest"),
+        body_example={},
+        may_lack_body=True,
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.ORDER_NOT_CANCELABLE}),
+        answers={200: Answer("What would end, and what becomes of the others.", ref("CancelPreview"), CANCELED)},
+    ),
+    Operation(
+        route="POST /api/v1/orders/cancel-all/preview",
+        operation_id="previewCancelAll",
+        tag="orders",
+        summary="See what canceling the working orders of an account would end; nothing is written",
+        permission="orders:read",
+        body=ref("PreviewCancelAllRequest"),
+        body_example={"symbol": "EURUSD", "side": "BUY"},
+        may_lack_body=True,
+        errors=frozenset({ErrorCode.NOT_FOUND}),
+        answers={200: Answer("What would end, and what becomes of the others.", ref("CancelPreview"), CANCELED)},
+    ),
     Operation(
         route="POST /api/v1/positions/{id}/change/preview",
         operation_id="previewPositionChange",

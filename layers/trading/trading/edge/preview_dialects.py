@@ -8,9 +8,10 @@ from uuid import UUID, uuid4
 from pydantic import ValidationError
 
 from trading.accounts import Worth, round_money
+from trading.cancellation_preview import CancelPreview, EndingOrder
 from trading.closing_preview import ClosePreview, PreviewedClose
 from trading.edge.change_dialects import change_of, changed_members
-from trading.edge.dialects import spoken
+from trading.edge.dialects import order_state, spoken
 from trading.edge.envelope import error_facts, timestamp
 from trading.edge.http import Request
 from trading.edge.order_dialects import order_entry
@@ -117,6 +118,45 @@ def closes_body(preview: ClosePreview) -> dict[str, object]:
         "free_margin_after": _free_margin(preview.after, currency),
         "margin_level_before": preview.before and level_text(preview.before),
         "margin_level_after": preview.after and level_text(preview.after),
+    }
+
+
+def cancel_preview_body(preview: CancelPreview) -> dict[str, object]:
+    """The orders that would end, oldest first, and what would become of those that are linked with them."""
+    currency = preview.account.currency
+    return {
+        "account_id": preview.account_id,
+        "currency": currency,
+        "data": [_ending(order, currency) for order in preview.canceled],
+        "linked": [_linked(order, currency) for order in preview.linked],
+        "left": preview.left,
+        "in_flight": preview.in_flight,
+        "working_orders_before": preview.working,
+        "working_orders_after": preview.working_after,
+    }
+
+
+def _ending(order: EndingOrder, currency: str) -> dict[str, object]:
+    fact = order.fact
+    return {
+        "order_id": fact["order_id"],
+        "symbol": fact["symbol"],
+        "order_type": spoken("rest", fact["order_type"]),
+        "side": spoken("rest", fact["side"]),
+        "contingency": fact["contingency"] and spoken("rest", fact["contingency"]),
+        "quantity": shortest(Decimal(fact["quantity"])),
+        "filled_quantity": shortest(Decimal(fact["filled_quantity"])),
+        "leaves_quantity": shortest(order.leaves),
+        "price": fact["price"],
+        "margin": None if order.margin is None else _money(order.margin, currency),
+    }
+
+
+def _linked(order: EndingOrder, currency: str) -> dict[str, object]:
+    stays = "UNCHANGED" if order.leaves_after == order.leaves else "REDUCED"
+    return _ending(order, currency) | {
+        "outcome": stays if order.leaves_after else order_state("rest", "canceled"),
+        "leaves_quantity_after": shortest(order.leaves_after),
     }
 
 
