@@ -65,19 +65,24 @@ BEGIN
 END
 $$;
 
--- Those that one call cancels, and how many fit the filters.
-CREATE OR REPLACE FUNCTION orders_to_cancel(
-    request jsonb, p_account accounts, OUT order_ids uuid[], OUT working bigint
+-- Those that one call cancels, how many that work fit the filters, and how many that are in flight do.
+DROP FUNCTION IF EXISTS orders_to_cancel(jsonb, accounts);
+CREATE FUNCTION orders_to_cancel(
+    request jsonb, p_account accounts, OUT order_ids uuid[], OUT working bigint, OUT in_flight bigint
 )
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     -- What one transaction locks and one event tells.
     c_orders_max CONSTANT integer := 500;
 BEGIN
-    SELECT coalesce((array_agg(o.id ORDER BY o.id))[:c_orders_max], '{}'), count(*) INTO order_ids, working
+    SELECT
+        coalesce((array_agg(o.id ORDER BY o.id) FILTER (WHERE o.status <> 'pending_new'))[:c_orders_max], '{}'),
+        count(*) FILTER (WHERE o.status <> 'pending_new'),
+        count(*) FILTER (WHERE o.status = 'pending_new')
+    INTO order_ids, working, in_flight
     FROM orders AS o
     WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
-        AND o.status IN ('new', 'triggered', 'partially_filled')
+        AND o.status IN ('pending_new', 'new', 'triggered', 'partially_filled')
         AND (request ->> 'symbol' IS NULL OR o.symbol = request ->> 'symbol')
         AND (request ->> 'side' IS NULL OR o.side = request ->> 'side')
         AND (request ->> 'order_type' IS NULL OR o.order_type = request ->> 'order_type');
@@ -92,5 +97,6 @@ REVOKE ALL ON FUNCTION check_known_symbol(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION orders_to_cancel(jsonb, accounts) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cancel_orders(jsonb) TO function_trader;
 
--- What refuses a closing of many positions refuses its preview.
+-- What refuses a closing of many positions, or cancels, judges its preview.
 GRANT EXECUTE ON FUNCTION check_known_symbol(text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION orders_to_cancel(jsonb, accounts) TO trading_readers;

@@ -33,26 +33,13 @@ CREATE OR REPLACE FUNCTION change_levels(
 ) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_before positions;
-    v_levels jsonb := request -> 'levels';
-    v_terms order_terms;
+    v_before positions := position_to_close(p_account, p_position_id);
     v_after positions;
+    v_change record;
 BEGIN
-    v_before := at_present_trail(position_to_close(p_account, p_position_id));
-    IF v_before.version <> (request ->> 'expected_version')::integer THEN
-        PERFORM refuse_position_version(v_before, request ->> 'expected_version');
-    END IF;
-    PERFORM check_level_forms(v_levels);
-    -- What only removes levels needs no price.
-    IF jsonb_strip_nulls(v_levels) <> '{}' THEN
-        SELECT * INTO v_terms FROM order_terms AS t
-        WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = v_before.symbol;
-        IF quote_is_stale(v_terms.quoted_at, v_terms.received_at, v_terms.quote_age_ms_max, v_terms.calendar, p_at) THEN
-            PERFORM refuse_stale_quote(v_before.symbol);
-        END IF;
-    END IF;
-    v_after := position_with_levels(v_before, v_levels, v_terms, p_account.currency, p_at);
-    PERFORM check_stop_loss_kept(v_before, v_after, v_terms);
+    v_change := judge_change(request, p_account, v_before, p_at);
+    v_before := v_change.position_before;
+    v_after := v_change.position_after;
     UPDATE positions AS p SET
         stop_loss = v_after.stop_loss,
         take_profit = v_after.take_profit,
@@ -63,10 +50,38 @@ BEGIN
     WHERE p.user_id = v_before.user_id AND p.id = v_before.id
     RETURNING p.* INTO STRICT v_after;
     -- One that goes on trailing is the feed's.
-    IF v_levels ->> 'trailing_distance' IS NOT NULL THEN
+    IF request #>> '{levels,trailing_distance}' IS NOT NULL THEN
         PERFORM keep_position_trail(v_after);
     END IF;
     RETURN book_position_change(request, p_account, v_before, v_after, p_at);
+END
+$$;
+
+-- The position with its stop where it is by now, and as the change would leave it; raises what refuses that.
+CREATE OR REPLACE FUNCTION judge_change(
+    request jsonb, p_account accounts, p_position positions, p_at timestamptz,
+    OUT position_before positions, OUT position_after positions
+)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_levels CONSTANT jsonb := request -> 'levels';
+    v_terms order_terms;
+BEGIN
+    position_before := at_present_trail(p_position);
+    IF position_before.version <> (request ->> 'expected_version')::integer THEN
+        PERFORM refuse_position_version(position_before, request ->> 'expected_version');
+    END IF;
+    PERFORM check_level_forms(v_levels);
+    -- What only removes levels needs no price.
+    IF jsonb_strip_nulls(v_levels) <> '{}' THEN
+        SELECT * INTO v_terms FROM order_terms AS t
+        WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = p_position.symbol;
+        IF quote_is_stale(v_terms.quoted_at, v_terms.received_at, v_terms.quote_age_ms_max, v_terms.calendar, p_at) THEN
+            PERFORM refuse_stale_quote(p_position.symbol);
+        END IF;
+    END IF;
+    position_after := position_with_levels(position_before, v_levels, v_terms, p_account.currency, p_at);
+    PERFORM check_stop_loss_kept(position_before, position_after, v_terms);
 END
 $$;
 
@@ -311,6 +326,7 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'change_position(jsonb)',
         'change_levels(jsonb, accounts, uuid, timestamptz)',
+        'judge_change(jsonb, accounts, positions, timestamptz)',
         'check_stop_loss_kept(positions, positions, order_terms)',
         'refuse_limit(text, text, text, text, text)',
         'refuse_position_version(positions, text)',

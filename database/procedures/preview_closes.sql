@@ -144,10 +144,7 @@ DECLARE
 BEGIN
     SELECT * INTO v_worth FROM account_valuation(p_account.user_id, p_account.id);
     RETURN jsonb_build_object(
-        'account', jsonb_build_object(
-            'id', p_account.id, 'currency', p_account.currency, 'kind', p_account.kind,
-            'leverage', p_account.leverage
-        ),
+        'account', previewed_account(p_account),
         'worth', jsonb_build_object(
             'balance', v_worth.balance, 'unrealized_pnl', v_worth.unrealized_pnl, 'margin_used', v_worth.margin_used
         ),

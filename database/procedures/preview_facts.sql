@@ -56,10 +56,7 @@ BEGIN
     v_case.open_positions := v_worth.open_positions - CASE WHEN v_held > 0 THEN 1 ELSE 0 END;
     v_case.equity := v_worth.equity;
     RETURN jsonb_build_object(
-        'account', jsonb_build_object(
-            'id', v_account.id, 'currency', v_account.currency, 'kind', v_account.kind,
-            'leverage', v_account.leverage
-        ),
+        'account', previewed_account(v_account),
         'terms', to_jsonb(v_terms) - 'email',
         'market_open', v_open,
         -- While the market is closed the session's last price tells what an order would come to.
@@ -94,12 +91,21 @@ BEGIN
             'balance', v_worth.balance, 'unrealized_pnl', v_worth.unrealized_pnl, 'margin_used', v_worth.margin_used
         ),
         'margin_reserved', v_account.margin_reserved
-    ) || preview_rates(v_account, v_terms, v_at);
+    ) || preview_rates(v_account, ARRAY[v_terms.base_currency, v_terms.quote_currency], v_at);
 END
 $$;
 
--- The part of preview_facts that conversions take: quotes, stale_position and position_currencies.
-CREATE OR REPLACE FUNCTION preview_rates(p_account accounts, p_terms order_terms, p_at timestamptz) RETURNS jsonb
+CREATE OR REPLACE FUNCTION previewed_account(p_account accounts) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object(
+        'id', p_account.id, 'currency', p_account.currency, 'kind', p_account.kind, 'leverage', p_account.leverage
+    )
+$$;
+
+DROP FUNCTION IF EXISTS preview_rates(accounts, order_terms, timestamptz);
+-- The part of preview_facts that conversions take: quotes, stale_position and position_currencies. p_currencies: of
+-- what is not held.
+CREATE OR REPLACE FUNCTION preview_rates(p_account accounts, p_currencies text[], p_at timestamptz) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_held text [];
@@ -117,7 +123,7 @@ BEGIN
     LEFT JOIN quotes AS q USING (symbol)
     WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open';
     -- USD is the way between two currencies that are not quoted against each other.
-    v_currencies := v_held || ARRAY['USD', p_account.currency, p_terms.base_currency, p_terms.quote_currency];
+    v_currencies := v_held || ARRAY['USD', p_account.currency] || p_currencies;
     RETURN jsonb_build_object(
         'position_currencies', coalesce(to_jsonb(v_held), '[]'::jsonb),
         'stale_position', v_stale,
@@ -139,9 +145,11 @@ END
 $$;
 
 ALTER FUNCTION preview_facts(uuid, uuid, jsonb) OWNER TO trading_readers;
-ALTER FUNCTION preview_rates(accounts, order_terms, timestamptz) OWNER TO trading_readers;
+ALTER FUNCTION previewed_account(accounts) OWNER TO trading_readers;
+ALTER FUNCTION preview_rates(accounts, text[], timestamptz) OWNER TO trading_readers;
 REVOKE ALL ON FUNCTION preview_facts(uuid, uuid, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION preview_rates(accounts, order_terms, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION previewed_account(accounts) FROM PUBLIC;
+REVOKE ALL ON FUNCTION preview_rates(accounts, text[], timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION preview_facts(uuid, uuid, jsonb) TO function_trader;
 
 -- What judges an order judges its preview. They read as whoever calls them: here the rows of app.user_id alone.

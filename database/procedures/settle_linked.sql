@@ -105,17 +105,26 @@ CREATE OR REPLACE FUNCTION follow_parent(
 ) RETURNS orders
 LANGUAGE plpgsql AS $$
 DECLARE
+    v_share record := share_of_child(p_parent, p_child);
+BEGIN
+    RETURN change_working(
+        request, p_account, p_child, v_share.forgone, v_share.held,
+        CASE v_share.forgone WHEN 0 THEN 'ACTIVATED' ELSE 'REDUCED' END,
+        CASE WHEN v_share.forgone > 0 THEN format('Its parent order was %s', p_parent.status) END, p_at
+    );
+END
+$$;
+
+-- What its parent, as it is, takes off a child, and what of the rest it keeps waiting.
+CREATE OR REPLACE FUNCTION share_of_child(p_parent orders, p_child orders, OUT forgone numeric, OUT held numeric)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
     v_unreleased numeric := p_child.quantity - released_quantity(p_parent, p_child);
 BEGIN
-    IF p_parent.status IN ('new', 'triggered', 'partially_filled') THEN
-        RETURN change_working(request, p_account, p_child, 0, v_unreleased, 'ACTIVATED', NULL, p_at);
-    END IF;
-    IF p_parent.status = 'filled' THEN
-        RETURN change_working(request, p_account, p_child, 0, 0, 'ACTIVATED', NULL, p_at);
-    END IF;
-    RETURN change_working(
-        request, p_account, p_child, v_unreleased, 0, 'REDUCED', format('Its parent order was %s', p_parent.status), p_at
-    );
+    forgone := CASE
+        WHEN p_parent.status IN ('new', 'triggered', 'partially_filled', 'filled') THEN 0 ELSE v_unreleased
+    END;
+    held := CASE WHEN p_parent.status IN ('new', 'triggered', 'partially_filled') THEN v_unreleased ELSE 0 END;
 END
 $$;
 
@@ -230,6 +239,7 @@ BEGIN
         'settle_canceled(jsonb, accounts, uuid[], timestamptz)',
         'settle_own_rest(jsonb, accounts, orders, timestamptz)',
         'follow_parent(jsonb, accounts, orders, orders, timestamptz)',
+        'share_of_child(orders, orders)',
         'released_quantity(orders, orders)',
         'workable_quantity(orders)',
         'forgo_exits(jsonb, accounts, orders, timestamptz)',
@@ -243,3 +253,6 @@ BEGIN
     END LOOP;
 END
 $$;
+-- What settles orders tells what would become of them.
+GRANT EXECUTE ON FUNCTION share_of_child(orders, orders) TO trading_readers;
+GRANT EXECUTE ON FUNCTION released_quantity(orders, orders) TO trading_readers;

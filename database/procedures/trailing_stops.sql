@@ -236,6 +236,7 @@ $$;
 -- What judges an order judges its preview.
 GRANT EXECUTE ON FUNCTION check_trail(jsonb, order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION is_trailing(text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION trailing_level(uuid, uuid) TO trading_readers;
 GRANT EXECUTE ON FUNCTION level_of_request(jsonb, order_terms) TO trading_readers;
 GRANT EXECUTE ON FUNCTION resting_price(jsonb, order_terms) TO trading_readers;
 GRANT EXECUTE ON FUNCTION level_of_mark(text, numeric, numeric, numeric, numeric) TO trading_readers;

@@ -129,6 +129,43 @@ def preview_close_all(request: Request) -> Response:
     return _closes_previewed(preview_many(_store().preview_close_all(caller.user_id, asked)))
 
 
+def preview_cancel(request: Request) -> Response:
+    """POST /api/v1/orders/{id}/cancel/preview: what a cancellation would end, without it."""
+    from trading.cancellation_preview import preview_cancellation
+    from trading.edge.preview_dialects import cancel_preview_body
+
+    caller, body = _previewer(request)
+    cancel_entry(request, body)
+    with states_as_spoken():
+        asked = {"order_id": parse_id(request.path_parameters["id"], "id")}
+        found = preview_cancellation(_store().preview_cancel(caller.user_id, asked))
+    return Response(body=cancel_preview_body(found))
+
+
+def preview_cancel_all(request: Request) -> Response:
+    """POST /api/v1/orders/cancel-all/preview: what canceling many orders would end."""
+    from trading.cancellation_preview import preview_cancellation
+    from trading.edge.preview_dialects import cancel_preview_body
+
+    caller, body = _previewer(request)
+    asked = cancel_all_entry(request, body).asked()
+    found = preview_cancellation(_store().preview_cancel_all(caller.user_id, asked))
+    return Response(body=cancel_preview_body(found))
+
+
+def preview_position_change(request: Request) -> Response:
+    """POST /api/v1/positions/{id}/change/preview: where a change would leave its levels, and what is made there."""
+    from trading.edge.position_dialects import position_as_spoken, position_change
+    from trading.edge.preview_dialects import change_preview_body
+    from trading.position_change_preview import preview_change
+
+    caller, body = _previewer(request)
+    with states_as_spoken(), position_as_spoken():
+        asked = position_change(request, body).asked(parse_id(request.path_parameters["id"], "id"))
+        found = preview_change(_store().preview_position_change(caller.user_id, asked))
+    return Response(body=change_preview_body(found))
+
+
 def get_order(request: Request) -> Response:
     """GET /api/v1/orders/{id}."""
     caller = _reader(request, "orders:read")
@@ -355,6 +392,8 @@ handler = http_handler(
         "PATCH /api/v1/orders/{id}": patch_order,
         "GET /api/v1/orders/{id}/audit": get_order_audit,
         "POST /api/v1/orders/{id}/cancel": post_cancel,
+        "POST /api/v1/orders/{id}/cancel/preview": preview_cancel,
+        "POST /api/v1/orders/cancel-all/preview": preview_cancel_all,
         "GET /api/v1/positions": list_positions,
         "GET /api/v1/positions/summary": get_position_summary,
         "PATCH /api/v1/positions/{id}": patch_position,
@@ -364,6 +403,7 @@ handler = http_handler(
         "POST /api/v1/positions/{id}/close/preview": preview_close,
         "POST /api/v1/positions/{id}/close-by/preview": preview_close_by,
         "POST /api/v1/positions/close-all/preview": preview_close_all,
+        "POST /api/v1/positions/{id}/change/preview": preview_position_change,
         "GET /api/orders/history": list_closed_orders,
         "GET /api/positions": list_positions,
         "GET /api/v1/account": get_account,

@@ -506,8 +506,8 @@ class TestReplayAndRaces:
             with Market.opened(scratch) as market:
                 trader = market.user()
                 position_id = market.trade(trader)["position_id"]
-                look = "PERFORM refuse_position_version(v_before, request ->> 'expected_version');"
-                remove_text(market.owner, "change_levels", look)
+                look = "PERFORM refuse_position_version(position_before, request ->> 'expected_version');"
+                remove_text(market.owner, "judge_change", look)
                 requests = [change_request(trader, position_id, version=1, stop_loss=f"1.0{n}") for n in range(10, 14)]
 
                 told = told_at_once(market, [("change_position", request) for request in requests])

@@ -1,7 +1,7 @@
 """What a preview says is what is booked a moment later, to the last digit, whatever is traded by whom."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -15,12 +15,15 @@ from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market, keyed_request, send
 from trading.accounts import round_money
 from trading.closing_preview import preview_close
-from trading.edge.preview_dialects import closes_body, preview_body
+from trading.edge.preview_dialects import change_preview_body, closes_body, preview_body
+from trading.errors import TradingError
 from trading.instruments import Instrument
 from trading.order_entry import OrderEntry
+from trading.position_change_preview import preview_change
 from trading.preview import preview_order
 from trading.store.database import Database
 from trading.store.instruments import InstrumentCatalogue
+from trading.store.positions import change_position
 from trading.store.reading import ReadingStore
 
 EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -50,6 +53,7 @@ class Books:
     # No dataclass: Hypothesis would write out every instrument with each example.
     def __init__(self, market: Market, database: Database) -> None:
         self.market = market
+        self.database = database
         self._store = ReadingStore(database)
         self._catalogue = InstrumentCatalogue(database)
         self.instruments = self._catalogue.all()
@@ -63,6 +67,22 @@ class Books:
     def preview_close(self, how: str, user: User, **asked: object) -> dict[str, Any]:
         """`how` is the reading function that the facts come from."""
         return closes_body(preview_close(getattr(self._store, how)(user.user_id, asked)))
+
+    def preview_change(self, user: User, position_id: str, levels: dict[str, object]) -> dict[str, Any]:
+        """What a change of levels would come to, its numbers as Decimal."""
+        asked = {"position_id": position_id, "levels": levels}
+        return change_preview_body(preview_change(self._store.preview_position_change(user.user_id, asked)))
+
+    def booked_at(self, user: User, position_id: str, price: str) -> str:
+        """What closing the position at `price` books now, by the database's own function."""
+        ((made,),) = self.market.execute(
+            "SELECT money_form(realized_pnl(a, t, p, p.quantity, %s::numeric, clock_timestamp()), a.currency) "
+            "FROM positions AS p INNER JOIN accounts AS a ON a.user_id = p.user_id AND a.id = p.account_id "
+            "INNER JOIN order_terms AS t ON t.user_id = p.user_id AND t.account_id = a.id AND t.symbol = p.symbol "
+            "WHERE p.user_id = %s AND p.id = %s",
+            (price, user.user_id, position_id),
+        )
+        return made
 
     def move(self, symbol: str, percent: Decimal, volatility: Decimal) -> None:
         """The mid a little elsewhere, on the tick, and the market more or less restless."""
@@ -323,6 +343,76 @@ def test_positions_that_are_closed(
     assert (preview["balance_after"], preview["free_margin_after"]) == (worth["balance"], worth["free_margin"])
     assert preview["margin_level_after"] == worth["margin_level"]
     assert Decimal(preview["margin_released"]) == Decimal(before["margin_used"]) - Decimal(worth["margin_used"])
+
+
+LEVEL_FORMS = ("price", "distance", "amount", "trailing_distance", "breakeven")
+
+
+@EXAMPLES
+@given(
+    case=cases,
+    moved=st.decimals("-5", "5", places=2),
+    stop=st.sampled_from(LEVEL_FORMS),
+    profit=st.sampled_from(LEVEL_FORMS[:3]),
+    away=st.integers(-3, 400),
+    cents=st.integers(1, 10_000_000),
+)
+def test_levels_that_are_changed(  # every argument is a fact that varies
+    books: Books, case: Given, moved: Decimal, stop: str, profit: str, away: int, cents: int
+) -> None:
+    # given a position, and a market that moved
+    instrument = books.instruments[case.symbol]
+    user = books.market.user(currency=case.currency, tier=case.tier, balance=10_000_000_000, risk=UNBOUND)
+    books.move(case.symbol, case.percent, case.volatility)
+    opened = books.market.trade(user, symbol=case.symbol, side=case.side, quantity=str(case.quantity(instrument)))
+    books.move(case.symbol, case.percent + moved, case.volatility)
+    position_id = opened["position_id"]
+    ((bid, ask),) = books.market.execute("SELECT bid, ask FROM quotes WHERE symbol = %s", (case.symbol,))
+    mark, up = (bid, 1) if case.side == "buy" else (ask, -1)
+    distance, amount = away * instrument.tick_size, Decimal(cents) / 100
+    levels = level("stop_loss", stop, distance, amount, mark - up * distance)
+    levels |= level("take_profit", profit, distance, amount, mark + up * distance)
+    # when the change is previewed, then made
+    preview = outcome_of(lambda: books.preview_change(user, position_id, levels))
+    answer = outcome_of(
+        lambda: change_position(books.database, keyed_request(user, position_id=position_id, levels=levels))
+    )
+    # then it is refused in the same words
+    if isinstance(answer, TradingError):
+        assert isinstance(preview, TradingError)
+        assert (preview.code, str(preview), preview.details) == (answer.code, str(answer), answer.details)
+        return
+    # or leaves the levels that were told, each with what a close there would book
+    assert not isinstance(preview, TradingError)
+    position = answer["answer"]["position"]
+    after = preview["after"]
+    assert after["trailing_distance"] == position["trailing_distance"]
+    for name in ("stop_loss", "take_profit"):
+        price = position[name]
+        assert after[name] == {"price": price, "realized_pnl": books.booked_at(user, position_id, price)}
+
+
+def level(name: str, form: str, distance: Decimal, amount: Decimal, price: Decimal) -> dict[str, object]:
+    """A level as a change gives it in one of its forms."""
+    match form:
+        case "price":
+            return {name: price}
+        case "distance":
+            return {f"{name}_distance": distance}
+        case "amount":
+            return {f"{name}_amount": amount}
+        case "breakeven":
+            return {form: True}
+        case _:
+            return {form: distance}
+
+
+def outcome_of[T](asked: Callable[[], T]) -> T | TradingError:
+    """What it answers, or how it is refused."""
+    try:
+        return asked()
+    except TradingError as error:
+        return error
 
 
 def close_as(market: Market, how: str, user: User, asked: dict[str, Any]) -> list[dict[str, Any]]:

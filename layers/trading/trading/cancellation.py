@@ -29,6 +29,10 @@ class CancelAllEntry(BaseModel):
     account_id: UUID | None = None
     idempotency_key: Key
 
+    def asked(self) -> dict[str, object]:
+        """What is asked for, without the key."""
+        return self.model_dump(mode="python", exclude_none=True, exclude={"idempotency_key"})
+
 
 def cancel_order(
     order_id: UUID,
@@ -58,5 +62,5 @@ def cancel_orders(
 
     The `answer` has `canceled`, what `order_fact` tells of each, and how many are `left`.
     """
-    asked: dict[str, object] = entry.model_dump(mode="python", exclude_none=True)
+    asked = entry.asked() | {"idempotency_key": entry.idempotency_key}
     return settled(procedure(asked | origin_fields(origin, request_hash, key_days)), wake_relay)

@@ -11,7 +11,7 @@ from trading.conversion import NoRateError, Rates
 from trading.errors import ErrorCode, TradingError
 from trading.instruments import Instrument
 from trading.positions import Position, margin_after_reducing, realized_pnl, unrealized_pnl
-from trading.preview import FreshQuotes, market_price_of, no_fresh_price, refusal_of
+from trading.preview import market_price_of, no_fresh_price, rates_of, refusal_of
 from trading.pricing import FillPrice, commission, fill_price
 from trading.refusals import slippage_refusal
 
@@ -117,7 +117,7 @@ def preview_many(answer: Facts) -> ClosePreview:
 def _preview(answer: Facts, max_slippage: Decimal | None) -> ClosePreview:
     facts, worth = answer["account"], answer["worth"]
     account = Account(facts["currency"], facts["kind"], Decimal(facts["leverage"]))
-    rates = Rates(FreshQuotes({quote["symbol"]: quote for quote in answer["quotes"]}))
+    rates = rates_of(answer)
     closes = [_close(fact, first, account, rates, max_slippage) for first, fact in _numbered(answer["closings"])]
     before = None
     if worth["unrealized_pnl"] is not None:

@@ -37,6 +37,11 @@ class PositionChange(BaseModel):
         """The levels that were named, by the form that they came in."""
         return self.model_dump(mode="python", exclude_unset=True, exclude={"version", "idempotency_key"})
 
+    def asked(self, position_id: UUID) -> dict[str, object]:
+        """What is asked of a position, without the key."""
+        asked: dict[str, object] = {"position_id": position_id, "levels": self.levels()}
+        return asked if self.version is None else asked | {"expected_version": self.version}
+
 
 def change_position(
     position_id: UUID,
@@ -52,11 +57,5 @@ def change_position(
 
     The `answer` has the `position` as it is then, as a list of positions has it.
     """
-    asked: dict[str, object] = {
-        "position_id": position_id,
-        "levels": change.levels(),
-        "idempotency_key": change.idempotency_key,
-    }
-    if change.version is not None:
-        asked["expected_version"] = change.version
+    asked = change.asked(position_id) | {"idempotency_key": change.idempotency_key}
     return settled(procedure(asked | origin_fields(origin, request_hash, key_days)), wake_relay)

@@ -144,7 +144,7 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         ),
         quantity=Decimal(answer["quantity"]),
         reduces=answer["reduces"],
-        rates=Rates(FreshQuotes({quote["symbol"]: quote for quote in answer["quotes"]})),
+        rates=rates_of(answer),
         stale_position=answer["stale_position"],
         position_currencies=tuple(answer["position_currencies"]),
         refusal=refusal_of(answer["refusal"]),
@@ -169,6 +169,11 @@ class FreshQuotes(Mapping[str, MarketPrice]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+
+def rates_of(answer: Mapping[str, Any]) -> Rates:
+    """The rates among facts; one that is stale is MARKET_DATA_UNAVAILABLE when it is asked for."""
+    return Rates(FreshQuotes({quote["symbol"]: quote for quote in answer["quotes"]}))
 
 
 def no_fresh_price(symbol: str) -> TradingError:

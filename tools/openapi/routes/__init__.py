@@ -14,6 +14,7 @@ from tools.openapi.routes import (
     operators,
     orders,
     positions,
+    previews,
     prices,
     risk,
     sessions,
@@ -22,6 +23,7 @@ from tools.openapi.routes import (
 OPERATIONS: tuple[Operation, ...] = (
     *orders.ORDERS,
     *positions.POSITIONS,
+    *previews.PREVIEWS,
     *account.ACCOUNT,
     *operators.OPERATORS,
     *interventions.INTERVENTIONS,
@@ -37,6 +39,7 @@ OPERATIONS: tuple[Operation, ...] = (
 SCHEMAS: Mapping[str, Schema] = {
     **orders.SCHEMAS,
     **positions.SCHEMAS,
+    **previews.SCHEMAS,
     **account.SCHEMAS,
     **operators.SCHEMAS,
     **interventions.SCHEMAS,

@@ -112,6 +112,15 @@ CHANGES: Mapping[str, Schema] = {
     "breakeven": _taken("breakeven", constant(True)),
     "version": {**VERSION, "description": "The one that you saw; another is CONFLICT."},
 }
+CHANGE: Schema = {
+    **keyed_body(CHANGES),
+    "description": (
+        "At least one level, each in one form: the stop loss as stop_loss, stop_loss_distance, stop_loss_amount, "
+        "breakeven or trailing_distance, the take profit as take_profit, take_profit_distance or "
+        "take_profit_amount. Distances are in price from the entry price, of the trail from the mark; amounts are "
+        "what is lost or gained there, in account currency at the present rate."
+    ),
+}
 CLOSE_BY_BODY = keyed_body({"quantity": ref("PositiveNumber")})
 CLOSE = keyed_body({"quantity": ref("PositiveNumber"), "max_slippage": ref("NumberFromZero")})
 CLOSE_BY: Schema = {
@@ -193,15 +202,7 @@ SCHEMAS: Mapping[str, Schema] = {
             "currency": CURRENCY,
         }
     ),
-    "PositionChangeRequest": {
-        **keyed_body(CHANGES),
-        "description": (
-            "At least one level, each in one form: the stop loss as stop_loss, stop_loss_distance, stop_loss_amount, "
-            "breakeven or trailing_distance, the take profit as take_profit, take_profit_distance or "
-            "take_profit_amount. Distances are in price from the entry price, of the trail from the mark; amounts are "
-            "what is lost or gained there, in account currency at the present rate."
-        ),
-    },
+    "PositionChangeRequest": CHANGE,
     "CloseAllRequest": CLOSE_ALL,
     "CloseByRequest": CLOSE_BY,
     "PreviewCloseAllRequest": without_key(CLOSE_ALL),
@@ -255,6 +256,14 @@ SCHEMAS: Mapping[str, Schema] = {
         {**CREATED_MEMBERS, "realized_pnl": DECIMAL, "currency": CURRENCY, "position": POSITION_LEFT}
     ),
 }
+CHANGE_ERRORS = frozenset(
+    {
+        ErrorCode.NOT_FOUND,
+        ErrorCode.CONFLICT,
+        ErrorCode.MARKET_DATA_UNAVAILABLE,
+        ErrorCode.RISK_LIMIT_VIOLATION,
+    }
+)
 POSITION_FACTS: Mapping[str, Any] = {
     "id": "01a1fc5d-1d65-7e95-b7ba-4385d0cd8a94",
     "account_id": ACCOUNT_ID,
@@ -436,14 +445,7 @@ POSITIONS = (
         parameters=(path_id("a position of yours"),),
         body=ref("PositionChangeRequest"),
         body_example={"stop_loss": None},
-        errors=frozenset(
-            {
-                ErrorCode.NOT_FOUND,
-                ErrorCode.CONFLICT,
-                ErrorCode.MARKET_DATA_UNAVAILABLE,
-                ErrorCode.RISK_LIMIT_VIOLATION,
-            }
-        ),
+        errors=CHANGE_ERRORS,
         answers={
             200: Answer(
                 "The position as it is now.", ref("Position"), position_body(POSITION_FACTS), ("Idempotency-Replayed",)

@@ -8,9 +8,10 @@ from uuid import UUID, uuid4
 from pydantic import ValidationError
 
 from trading.accounts import Worth, round_money
+from trading.cancellation_preview import CancelPreview, EndingOrder
 from trading.closing_preview import ClosePreview, PreviewedClose
 from trading.edge.change_dialects import change_of, changed_members
-from trading.edge.dialects import spoken
+from trading.edge.dialects import order_state, spoken
 from trading.edge.envelope import error_facts, timestamp
 from trading.edge.http import Request
 from trading.edge.order_dialects import order_entry
@@ -19,6 +20,7 @@ from trading.edge.reading_dialects import parse_id
 from trading.errors import validation_failed
 from trading.json_text import shortest
 from trading.order_entry import OrderEntry
+from trading.position_change_preview import ChangePreview, Level, Levels
 from trading.preview import Preview
 from trading.refusals import level_text
 from trading.replacement import OrderChange
@@ -117,6 +119,81 @@ def closes_body(preview: ClosePreview) -> dict[str, object]:
         "margin_level_before": preview.before and level_text(preview.before),
         "margin_level_after": preview.after and level_text(preview.after),
     }
+
+
+def cancel_preview_body(preview: CancelPreview) -> dict[str, object]:
+    """The orders that would end, oldest first, and what would become of those that are linked with them."""
+    currency = preview.account.currency
+    return {
+        "account_id": preview.account_id,
+        "currency": currency,
+        "data": [_ending(order, currency) for order in preview.canceled],
+        "linked": [_linked(order, currency) for order in preview.linked],
+        "left": preview.left,
+        "in_flight": preview.in_flight,
+        "working_orders_before": preview.working,
+        "working_orders_after": preview.working_after,
+    }
+
+
+def _ending(order: EndingOrder, currency: str) -> dict[str, object]:
+    fact = order.fact
+    return {
+        "order_id": fact["order_id"],
+        "symbol": fact["symbol"],
+        "order_type": spoken("rest", fact["order_type"]),
+        "side": spoken("rest", fact["side"]),
+        "contingency": fact["contingency"] and spoken("rest", fact["contingency"]),
+        "quantity": shortest(Decimal(fact["quantity"])),
+        "filled_quantity": shortest(Decimal(fact["filled_quantity"])),
+        "leaves_quantity": shortest(order.leaves),
+        "price": fact["price"],
+        "margin": None if order.margin is None else _money(order.margin, currency),
+    }
+
+
+def _linked(order: EndingOrder, currency: str) -> dict[str, object]:
+    stays = "UNCHANGED" if order.leaves_after == order.leaves else "REDUCED"
+    return _ending(order, currency) | {
+        "outcome": stays if order.leaves_after else order_state("rest", "canceled"),
+        "leaves_quantity_after": shortest(order.leaves_after),
+    }
+
+
+def change_preview_body(preview: ChangePreview) -> dict[str, object]:
+    """The levels of a position before and after a change, and what would be made at each."""
+    return {
+        "account_id": preview.account_id,
+        "position_id": preview.position_id,
+        "symbol": preview.symbol,
+        "side": spoken("rest", preview.position.side),
+        "quantity": shortest(preview.position.quantity),
+        "entry_price": _price(preview.position.entry_price),
+        "current_price": _price(preview.mark),
+        "currency": preview.currency,
+        "version": preview.version,
+        "before": _levels(preview.before, preview.currency),
+        "after": _levels(preview.after, preview.currency),
+        "quoted_at": preview.quoted_at and timestamp(preview.quoted_at),
+    }
+
+
+def _levels(levels: Levels, currency: str) -> dict[str, object]:
+    return {
+        "stop_loss": levels.stop_loss and _level(levels.stop_loss, currency),
+        "take_profit": levels.take_profit and _level(levels.take_profit, currency),
+        "trailing_distance": _price(levels.trailing_distance),
+    }
+
+
+def _level(level: Level, currency: str) -> dict[str, object]:
+    made = level.realized_pnl
+    return {"price": _price(level.price), "realized_pnl": None if made is None else _money(made, currency)}
+
+
+def _price(price: Decimal | None) -> str | None:
+    """With the places that it has."""
+    return None if price is None else f"{price:f}"
 
 
 def _close(close: PreviewedClose, currency: str) -> dict[str, object]:

@@ -118,6 +118,18 @@ class ReadingStore:
         """The same of closing many positions; raises what plan_closes does."""
         return self._answer("SELECT preview_close_all(%s, %s) AS answer", (user_id, Jsonb(asked)))
 
+    def preview_cancel(self, user_id: UUID, asked: Mapping[str, object], /) -> dict[str, Any]:
+        """What canceling an order would end, as the function documents it; raises what cancel_order raises of it."""
+        return self._answer("SELECT preview_cancel(%s, %s) AS answer", (user_id, Jsonb(asked)))
+
+    def preview_cancel_all(self, user_id: UUID, asked: Mapping[str, object], /) -> dict[str, Any]:
+        """The same of many; raises what cancel_orders raises."""
+        return self._answer("SELECT preview_cancel_all(%s, %s) AS answer", (user_id, Jsonb(asked)))
+
+    def preview_position_change(self, user_id: UUID, asked: Mapping[str, object], /) -> dict[str, Any]:
+        """Where a change would leave a position's levels; raises what change_position raises of it."""
+        return self._answer("SELECT preview_position_change(%s, %s) AS answer", (user_id, Jsonb(asked)))
+
     def account_risk(self, user_id: UUID, account_id: UUID | None) -> dict[str, Any]:
         """An account's exposure, value at risk and drawdown; NOT_FOUND when the user has no such account."""
         return self._answer("SELECT get_account_risk(%s, %s) AS answer", (user_id, account_id))
