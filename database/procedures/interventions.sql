@@ -248,13 +248,14 @@ BEGIN
 END
 $$;
 
--- The one that the request's key has started already; a key that came with other content is refused.
+-- The one that the actor's key has started already; a key that came with other content is refused.
 CREATE OR REPLACE FUNCTION replayed_intervention(request jsonb) RETURNS interventions
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_known interventions;
 BEGIN
-    SELECT * INTO v_known FROM interventions WHERE start_key = request ->> 'idempotency_key';
+    SELECT * INTO v_known FROM interventions
+    WHERE actor = request ->> 'actor' AND start_key = request ->> 'idempotency_key';
     IF v_known.start_hash <> request ->> 'request_hash' THEN
         RAISE EXCEPTION 'This idempotency key was used for another request. Send a new key with new content.'
         USING ERRCODE = 'TR003', DETAIL = jsonb_build_object(

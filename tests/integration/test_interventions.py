@@ -239,6 +239,14 @@ class TestKeys:
         with raises_sqlstate("TR003"):
             watch.start("ip_block", STRANGER, idempotency_key="used", request_hash="two")
 
+    def test_a_key_is_its_officers_own(self, watch: Watch) -> None:
+        first = watch.start("maintenance", idempotency_key="mine", request_hash="one")
+
+        other = watch.start("ip_block", STRANGER, idempotency_key="mine", request_hash="two", actor="another officer")
+
+        assert other["replayed"] is False
+        assert other["intervention"]["id"] != first["intervention"]["id"]
+
 
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("kind", {"kind": "reboot"}),

@@ -202,6 +202,14 @@ class TestWindDown:
         assert begun.body == again.body
         assert again.headers["Idempotency-Replayed"] == "true"
 
+    def test_a_confirmation_that_comes_again_starts_nothing_more(self, api: Api, halted: User) -> None:
+        confirmation = api.wind_down(**of(halted)).body["confirmation"]
+
+        begun, again = (api.wind_down(confirmation=confirmation, **of(halted)) for _ in range(2))
+
+        assert begun.body == again.body
+        assert again.headers["Idempotency-Replayed"] == "true"
+
     def test_the_confirmation_of_something_else_starts_nothing(self, api: Api, halted: User) -> None:
         counted = api.wind_down(action="cancel_orders", **of(halted)).body["confirmation"]
 

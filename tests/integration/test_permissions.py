@@ -145,6 +145,8 @@ REDUCING = {
 NEVER_HELD_UP = ("manage_risk", "manage_incidents")
 # Who is on call besides.
 ON_CALL = {route for route, needed in NEEDED.items() if needed == "alerts:write"}
+# Where risk officers look at accounts, by their own permission.
+LOOKED_UP = [route for route, needed in NEEDED.items() if needed == "accounts:write" and route.startswith("GET ")]
 
 
 def routes_of_the_template() -> dict[str, str]:
@@ -251,7 +253,8 @@ def test_the_other_routes_need_a_token_alone(route: str, trader: User) -> None:
 @pytest.mark.parametrize("route", [route for route, folder in ROUTES.items() if folder in STAFF])
 @pytest.mark.parametrize("role", ["trader", "compliance", "risk_officer", "on_call", "Operator"])
 def test_what_staff_do_needs_their_role_as_well(route: str, role: str, trader: User) -> None:
-    roles = (*STAFF[ROUTES[route]][1], *(["on_call"] if route in ON_CALL else []))
+    others = {"on_call": route in ON_CALL, "risk_officer": route in LOOKED_UP}
+    roles = (*STAFF[ROUTES[route]][1], *(other for other, may in others.items() if may))
     answer = ask(route, trader, permissions=sorted(EVERY_PERMISSION), role=role)
 
     if role in roles:
@@ -295,6 +298,17 @@ def test_maintenance_refuses_what_adds_and_only_full_maintenance_the_rest(
         and ROUTES[route] not in NEVER_HELD_UP
     }
     assert refused == held_up - open_to_traders
+
+
+@pytest.mark.parametrize("route", LOOKED_UP)
+def test_risk_officers_look_at_accounts_by_their_own_permission(route: str, trader: User) -> None:
+    others = sorted(EVERY_PERMISSION - {"risk:write"})
+
+    assert ask(route, trader, role="risk_officer", permissions=["risk:write"]).status in {200, 404}
+    assert (
+        error_of(ask(route, trader, role="risk_officer", permissions=others))["details"]["constraint"] == "risk:write"
+    )
+    assert error_of(ask(route, trader, role="operator", permissions=["risk:write"]))["code"] == "FORBIDDEN"
 
 
 class TestAudit:

@@ -157,8 +157,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
 def _security(operation: Operation) -> list[dict[str, list[str]]]:
     if not operation.needs_token:
         return []
-    bearer = {"bearer": [operation.permission] if operation.permission else []}
-    return [bearer, {**bearer, "csrf": []}] if operation.state_changing else [bearer]
+    needed = operation.permission
+    choices = needed if isinstance(needed, tuple) else (needed,)
+    bearers: list[dict[str, list[str]]] = [{"bearer": [each] if each else []} for each in choices]
+    return [*bearers, *({**each, "csrf": []} for each in bearers if operation.state_changing)]
 
 
 def _parameters(operation: Operation) -> Iterable[Mapping[str, object]]:

@@ -50,7 +50,8 @@ class Operation:
     answers: Mapping[int, Answer]
     description: str = ""
     needs_token: bool = True
-    permission: str | None = None
+    # Of several, one will do.
+    permission: str | tuple[str, ...] | None = None
     state_changing: bool = False
     keyed: bool = False
     parameters: tuple[Parameter, ...] = ()

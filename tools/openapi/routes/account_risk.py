@@ -21,7 +21,7 @@ from tools.openapi.forms import (
 from tools.openapi.operation import Answer, Operation
 from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT_PARAMETER
 from tools.openapi.parameters import path_id
-from tools.openapi.routes.operators import ROLE
+from tools.openapi.routes.operators import READERS, READERS_ROLE
 from trading.errors import ErrorCode
 
 # Null while a position or a conversion has no quote.
@@ -127,8 +127,8 @@ RISK = (
         operation_id="getRiskOfAccount",
         tag="operators",
         summary="Read exposure, value at risk and drawdown of anybody's account",
-        description=ROLE,
-        permission="accounts:write",
+        description=READERS_ROLE,
+        permission=READERS,
         parameters=(path_id("an account"),),
         errors=frozenset({ErrorCode.NOT_FOUND}),
         answers={200: READ},

@@ -204,6 +204,11 @@ EMAIL = Parameter(
     required=True,
 )
 ROLE = "For the role operator alone; another is FORBIDDEN whatever its permissions."
+READERS = ("accounts:write", "risk:write")
+READERS_ROLE = (
+    "For the role operator by accounts:write, and for risk_officer by risk:write; another is FORBIDDEN whatever its "
+    "permissions."
+)
 NOT_ONES_OWN = f"{ROLE} So is an account of one's own: another operator has to act on it."
 
 OPERATORS = (
@@ -222,8 +227,8 @@ OPERATORS = (
         operation_id="findAccounts",
         tag="operators",
         summary="Find the accounts of a user and their worth",
-        description=f"{ROLE} An address that nobody has is answered with no accounts.",
-        permission="accounts:write",
+        description=f"{READERS_ROLE} An address that nobody has is answered with no accounts.",
+        permission=READERS,
         parameters=(EMAIL,),
         answers={
             200: Answer(
@@ -238,8 +243,8 @@ OPERATORS = (
         operation_id="listLedgerEntriesOfAccount",
         tag="operators",
         summary="List what moved an account's balance, newest first",
-        description=ROLE,
-        permission="accounts:write",
+        description=READERS_ROLE,
+        permission=READERS,
         parameters=(path_id("an account"), *LEDGER_PAGE),
         errors=frozenset({ErrorCode.NOT_FOUND}),
         answers={200: LEDGER},

@@ -2,6 +2,7 @@
 maintenance, CSRF, permission and role."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -56,7 +57,7 @@ def admit(
     *,
     route_group: str,
     state_changing: bool,
-    permission: str | None,
+    permission: str | Mapping[str, str] | None,
     roles: tuple[str, ...] = (),
     in_maintenance: bool = False,
     reduces: bool = False,
@@ -64,8 +65,9 @@ def admit(
     """The caller of `request`, once it may go on; `permission` None asks for nothing but a valid token.
 
     With `roles` the token must name one of them too, and who has not got what such a route needs is noted as trying to
-    gain it. `in_maintenance` lets a change through while there is maintenance, which is how that ends; `reduces` lets
-    one through that only takes risk away, unless the maintenance is full.
+    gain it; `permission` maps each role to its own where they come by different ones. `in_maintenance` lets a change
+    through while there is maintenance, which is how that ends; `reduces` lets one through that only takes risk away,
+    unless the maintenance is full.
 
     Raises IP_BLOCKED, RATE_LIMIT_EXCEEDED, UNAUTHENTICATED, MAINTENANCE, CSRF_FAILED, FORBIDDEN, or
     DATABASE_UNAVAILABLE when nothing can count. What the request alone shows is judged first, because that needs no
@@ -180,7 +182,12 @@ def _identified(request: Request) -> tuple[Identity | None, TradingError | None]
 
 
 def _barred(
-    request: Request, identity: Identity | None, *, state_changing: bool, permission: str | None, roles: tuple[str, ...]
+    request: Request,
+    identity: Identity | None,
+    *,
+    state_changing: bool,
+    permission: str | Mapping[str, str] | None,
+    roles: tuple[str, ...],
 ) -> TradingError | None:
     """Why the holder of a good token may not do this; None when they may, or when there is none."""
     if identity is None:
@@ -188,8 +195,9 @@ def _barred(
     try:
         if state_changing:
             _check_csrf(request, identity)
-        if permission is not None:
-            check_permission(identity.permissions, permission)
+        needed = permission.get(identity.role) if isinstance(permission, Mapping) else permission
+        if needed is not None:
+            check_permission(identity.permissions, needed)
         if roles:
             check_role(identity.role, *roles)
     except TradingError as error:

@@ -32,8 +32,14 @@ def state_change(request: Request, body: Facts) -> TradingStateChange:
 
 
 def wind_down_asked(request: Request, body: Facts) -> WindDown:
-    """The wind-down that `body` asks for; VALIDATION_FAILED names the first field that does not fit."""
-    return read_members(WindDown, request, body, TAKEN)
+    """The wind-down that `body` asks for; VALIDATION_FAILED names the first field that does not fit.
+
+    Without a key of its own a confirmation is the key, so that one that comes again starts nothing more.
+    """
+    asked = read_members(WindDown, request, body, TAKEN)
+    if asked.confirmation is None or body.get("idempotency_key") or "idempotency-key" in request.headers:
+        return asked
+    return asked.model_copy(update={"idempotency_key": asked.confirmation})
 
 
 def without_confirmation(body: Facts) -> dict[str, Any]:
