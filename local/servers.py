@@ -64,6 +64,8 @@ POSTGRES_SETTINGS = {
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
     "autovacuum_max_workers": "2",
+    "fsync": "on",
+    "full_page_writes": "on",
     "synchronous_commit": "on",
     "max_wal_size": "2GB",
     "checkpoint_timeout": "15min",
@@ -72,6 +74,15 @@ POSTGRES_SETTINGS = {
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "log_lock_waits": "on",
+}
+
+THROW_AWAY_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "128MB",
 }
 
 # The superuser exists for initdb and single-user mode alone: it cannot log in.
@@ -157,9 +168,9 @@ def _rotate(log: Path) -> None:
 class Postgres:
     """One PostgreSQL 18 cluster in `folder`, with the login role `trading_admin` and its database `trading`.
 
-    `durable=False` is for throw-away data: it drops fsync, and autovacuum, whose worker the owner of a database may
-    not end and so could not drop the database under it. `owner_makes_databases` gives the owner
-    CREATEDB at the first start.
+    `durable=False` is for throw-away data: it drops fsync, most of the write-ahead log, and autovacuum, whose worker
+    the owner of a database may not end and so could not drop the database under it. `owner_makes_databases` gives the
+    owner CREATEDB at the first start.
     """
 
     folder: Path
@@ -255,9 +266,7 @@ class Postgres:
             )
 
     def _configure(self, identity: Identity | None) -> None:
-        lasting = "on" if self.durable else "off"
-        settings = POSTGRES_SETTINGS | {"port": str(self.port), "fsync": lasting, "full_page_writes": lasting}
-        settings["autovacuum"] = lasting
+        settings = POSTGRES_SETTINGS | {"port": str(self.port)} | ({} if self.durable else THROW_AWAY_SETTINGS)
         text = "".join(f"{name} = '{value}'\n" for name, value in settings.items())
         for name, content in (("postgresql.conf", text), ("pg_hba.conf", POSTGRES_ACCESS)):
             path = self.folder / name

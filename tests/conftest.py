@@ -2,15 +2,13 @@
 
 import os
 import random
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
+from tests.kit.scratch import scratch_folder
 from tests.kit.seeds import seeded
 from tests.kit.servers import MigratedTemplate, ScratchDatabase, TestServers
 
@@ -35,15 +33,13 @@ for _name in ("DATABASE_URL", "REDIS_URL", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
 
 @contextmanager
 def _running(*, durable: bool) -> Iterator[TestServers]:
-    folder = Path(tempfile.mkdtemp(prefix="trading-tests-"))
-    folder.chmod(0o711)  # run as root, the servers' user has to pass
-    running = TestServers(folder, durable=durable)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch_folder() as folder:
+        running = TestServers(folder, durable=durable)
+        try:
+            running.start()
+            yield running
+        finally:
+            running.stop()
 
 
 @pytest.fixture(scope="session")

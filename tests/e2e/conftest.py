@@ -1,7 +1,5 @@
 """Whole local systems."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 from local.servers import free_port
 from tests.kit.gateway import eventually
 from tests.kit.local_system import LocalSystem
+from tests.kit.scratch import scratch_folder
 from tests.kit.traders import Traders, execute
 
 LOAD_ACCOUNTS = 90
@@ -17,26 +16,22 @@ FEED_SECONDS_MAX = 90
 
 
 @pytest.fixture(scope="module")
-def scratch_folder() -> Iterator[Path]:
-    """A folder that a server's user may pass, whoever runs the tests."""
-    folder = Path(tempfile.mkdtemp(prefix="trading-system-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+def system_folder() -> Iterator[Path]:
+    """A folder for systems of a module's own."""
+    with scratch_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
 def local_system() -> Iterator[LocalSystem]:
     """One running system for the whole run; each test uses accounts and symbols of its own, or puts them back."""
-    folder = Path(tempfile.mkdtemp(prefix="trading-system-"))
-    folder.chmod(0o711)
-    system = LocalSystem(folder / "state", free_port())
-    try:
-        system.start()
-        yield system
-    finally:
-        system.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch_folder() as folder:
+        system = LocalSystem(folder / "state", free_port())
+        try:
+            system.start()
+            yield system
+        finally:
+            system.stop()
 
 
 @pytest.fixture(scope="session")

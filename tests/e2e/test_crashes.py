@@ -37,9 +37,9 @@ BRONZE_LIMIT = 10
 
 
 @pytest.fixture(scope="module")
-def system(scratch_folder: Path) -> Iterator[LocalSystem]:
+def system(system_folder: Path) -> Iterator[LocalSystem]:
     """A system that only these tests use, because they break it."""
-    system = LocalSystem(scratch_folder / "state", free_port())
+    system = LocalSystem(system_folder / "state", free_port())
     try:
         system.start()
         yield system

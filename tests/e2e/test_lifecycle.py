@@ -21,9 +21,9 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
-def system(scratch_folder: Path) -> LocalSystem:
+def system(system_folder: Path) -> LocalSystem:
     """A system that the tests start and stop in turn, always on the same data."""
-    return LocalSystem(scratch_folder / "state", free_port())
+    return LocalSystem(system_folder / "state", free_port())
 
 
 def descendants(pid: int) -> list[psutil.Process]:
@@ -193,11 +193,11 @@ def healthy(system: LocalSystem) -> bool:
 
 
 def test_a_second_start_on_the_same_data_is_refused_and_a_second_copy_runs_beside(
-    system: LocalSystem, scratch_folder: Path
+    system: LocalSystem, system_folder: Path
 ) -> None:
     # given a running system
     system.start()
-    other = LocalSystem(scratch_folder / "other", free_port())
+    other = LocalSystem(system_folder / "other", free_port())
     try:
         # when another start names its state folder
         refused = supervisor("--port", str(free_port()), "--state", str(system.folder))
@@ -206,7 +206,7 @@ def test_a_second_start_on_the_same_data_is_refused_and_a_second_copy_runs_besid
         assert "is running on" in refused.stderr
         assert system.state.env.exists()
         # when another start names its port
-        refused = supervisor("--port", str(system.port), "--state", str(scratch_folder / "third"))
+        refused = supervisor("--port", str(system.port), "--state", str(system_folder / "third"))
         # then it says that
         assert refused.returncode == 1
         assert f"Port {system.port} of 127.0.0.1 is taken" in refused.stderr
@@ -222,14 +222,14 @@ def test_a_second_start_on_the_same_data_is_refused_and_a_second_copy_runs_besid
         system.stop()
 
 
-def test_a_port_that_a_stranger_holds_is_named(scratch_folder: Path) -> None:
+def test_a_port_that_a_stranger_holds_is_named(system_folder: Path) -> None:
     # given a stranger on the port
     with socket.socket() as stranger:
         stranger.bind((HOST, 0))
         stranger.listen()
         port = stranger.getsockname()[1]
         # when a system should start there
-        refused = supervisor("--port", str(port), "--state", str(scratch_folder / "busy"))
+        refused = supervisor("--port", str(port), "--state", str(system_folder / "busy"))
     # then it exits 1 with one line that names the port and the way out
     assert refused.returncode == 1
     assert f"Port {port} of 127.0.0.1 is taken" in refused.stderr
@@ -237,8 +237,8 @@ def test_a_port_that_a_stranger_holds_is_named(scratch_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1"])
-def test_a_port_that_is_none_is_refused(port: str, scratch_folder: Path) -> None:
-    refused = supervisor(f"--port={port}", "--state", str(scratch_folder / "none"))
+def test_a_port_that_is_none_is_refused(port: str, system_folder: Path) -> None:
+    refused = supervisor(f"--port={port}", "--state", str(system_folder / "none"))
     assert refused.returncode == 2
     assert "PORT is a number" in refused.stderr
 

@@ -13,16 +13,16 @@ from tests.kit.traders import Trader, error_of, exact, execute
 pytestmark = pytest.mark.timeout(180)
 
 
-def test_recorded_prices_are_traded_on_and_no_others(scratch_folder: Path) -> None:
+def test_recorded_prices_are_traded_on_and_no_others(system_folder: Path) -> None:
     # given ten minutes of EURUSD, a quote a second that rises by a tick, played ten times as fast
-    path = scratch_folder / "eurusd-ticks.csv"
+    path = system_folder / "eurusd-ticks.csv"
     start = datetime(2013, 1, 1, 22, tzinfo=UTC)
     rows = [
         f"{(start + timedelta(seconds=number)).isoformat()},{Decimal('1.1') + number * Decimal('0.00001')},1.2"
         for number in range(600)
     ]
     path.write_text("\n".join(["timestamp,bid,ask", *rows]) + "\n")
-    system = LocalSystem(scratch_folder / "replay", free_port())
+    system = LocalSystem(system_folder / "replay", free_port())
     chosen = ["QUOTE_PROVIDER=replay", f"QUOTE_REPLAY_FILE={path}", "QUOTE_REPLAY_SPEED=10"]
     try:
         system.start([*system.command, *chosen])

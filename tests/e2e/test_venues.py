@@ -21,8 +21,8 @@ SETTLED_SECONDS = 15.0
 
 
 @pytest.fixture(scope="module")
-def system(scratch_folder: Path) -> Iterator[LocalSystem]:
-    system = LocalSystem(scratch_folder / "venues", free_port(), PARAMETERS)
+def system(system_folder: Path) -> Iterator[LocalSystem]:
+    system = LocalSystem(system_folder / "venues", free_port(), PARAMETERS)
     try:
         system.start()
         with psycopg.connect(system.database_url, autocommit=True) as owner:

@@ -65,9 +65,9 @@ class ScratchDatabase:
     def create(cls, postgres: Postgres, passwords: dict[str, str], template: str = "template1") -> Self:
         """Make a database out of `template`."""
         name = f"scratch_{next(_numbers)}"
-        _on_server(
-            postgres, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
+        # Whole files, and not block by block through the write-ahead log: with nothing synced that takes half the time.
+        clone = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        _on_server(postgres, clone.format(sql.Identifier(name), sql.Identifier(template)))
         return cls(postgres, name, passwords)
 
     @property
