@@ -249,7 +249,12 @@ class TestRequest:
 
         for path in (CLOSE_ALL, f"{CLOSE_ALL}/preview"):
             answers = [
-                call(handler, http_event(path, headers=bearer(make_token(trader, tier="unmetered")), body=json.dumps({"symbol": symbol})))
+                call(
+                    handler,
+                    http_event(
+                        path, headers=bearer(make_token(trader, tier="unmetered")), body=json.dumps({"symbol": symbol})
+                    ),
+                )
                 for symbol in ("EURUSX", "AAPL", "GBPUSD")
             ]
             assert [answer.status for answer in answers] == [404, 200, 200]
