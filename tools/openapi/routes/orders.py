@@ -740,7 +740,8 @@ ORDERS = (
         summary="Replace a working order by another one",
         description="What is left out stays as it was, but for client_order_id, which names one order only. quantity "
         "is in all, with what is filled: the new order is for the rest. stop_loss, take_profit, conditions, "
-        "display_quantity and display_variance that are null are taken away. Refused, the old order works on. With another version than the order's: 409 CONFLICT.",
+        "display_quantity and display_variance that are null are taken away. Refused, the old order works on. "
+        "With another version than the order's: 409 CONFLICT.",
         permission="orders:write",
         state_changing=True,
         keyed=True,
