@@ -30,12 +30,13 @@ ASKED_BY = {
 
 
 class Floor:
-    """A procedure that gives `answer`, and a relay; they keep what they are asked."""
+    """A procedure that gives `answer`, a relay and a router; they keep what they are asked."""
 
     def __init__(self, *, replayed: bool = False, **answer: Any) -> None:
         self.kept = {"replayed": replayed, "answer": {"order_id": "an order", "account_id": str(ACCOUNT_ID)} | answer}
         self.asked: list[Mapping[str, object]] = []
         self.woken: list[uuid.UUID] = []
+        self.routed: list[tuple[uuid.UUID, uuid.UUID]] = []
 
     def procedure(self, request: Mapping[str, object], /) -> dict[str, Any]:
         self.asked.append(request)
@@ -56,6 +57,9 @@ class Floor:
             wake_relay=self.woken.append,
         )
 
+    def _close_position(self, *asked: Any, **terms: Any) -> Execution:
+        return close_position(*asked, **terms, start_routing=lambda *order: self.routed.append(order))
+
     def cancel(self) -> Execution:
         return self._change(cancel_order, CancelEntry(idempotency_key="key"))
 
@@ -73,10 +77,10 @@ class Floor:
         return self._change(replace_order, ReplaceEntry(idempotency_key="key", **fields))
 
     def close(self, **fields: Any) -> Execution:
-        return self._change(close_position, CloseEntry(idempotency_key="key", **fields))
+        return self._change(self._close_position, CloseEntry(idempotency_key="key", **fields))
 
     def close_by(self, **fields: Any) -> Execution:
-        return self._change(close_position, CloseByEntry(idempotency_key="key", **fields))
+        return self._change(self._close_position, CloseByEntry(idempotency_key="key", **fields))
 
     def change(self, **fields: Any) -> Execution:
         return self._change(change_position, PositionChange(idempotency_key="key", **fields))
@@ -149,6 +153,15 @@ def test_a_repeat_tells_nobody() -> None:
 
     assert floor.cancel().replayed
     assert floor.woken == []
+
+
+@pytest.mark.parametrize(("replayed", "told"), [(False, 1), (True, 0)])
+def test_the_router_is_told_once_of_a_close_at_a_venue(replayed: bool, told: int) -> None:
+    floor = Floor(outcome="pending_new", order_id=str(SUBJECT), replayed=replayed)
+
+    floor.close()
+
+    assert floor.routed == [(ORIGIN.user_id, SUBJECT)] * told
 
 
 def test_a_close_that_was_denied_is_an_outcome_with_its_order() -> None:

@@ -49,8 +49,8 @@ SCHEMAS: Mapping[str, Schema] = {
                 "maxProperties": PARAMETERS_MAX,
                 "description": (
                     "Of maintenance {level}: reducing, unless told otherwise, in which orders can still be canceled "
-                    "and positions closed and protected, or full. Of reserved_concurrency {concurrency}, of price_provider "
-                    "{provider}."
+                    "and positions closed and protected, or full. Of reserved_concurrency {concurrency}, of "
+                    "price_provider {provider}."
                 ),
             },
             "seconds": {
