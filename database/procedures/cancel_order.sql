@@ -1,12 +1,12 @@
 -- Cancels a working order at its owner's wish: order, audit, event and stored answer in one transaction. Anybody may
--- cancel, also who may not trade.
+-- cancel, also who may not trade; what must stay is only the stop loss that an account's limits require.
 -- request {version: 1, user_id, order_id, idempotency_key, request_hash, idempotency_key_days, request_id?,
 --   ip_address?, user_agent?, email?}
 -- -> {replayed, answer: {outcome: 'canceled', order_id, account_id, client_order_id, symbol, side, order_type,
 --   quantity, limit_price, stop_price, time_in_force, status, filled_quantity, leaves_quantity, average_price,
 --   created_at, sequence, transact_time}}
--- Raises TR001 no such order, TR003 key reused, TR006 no key, TR009 not in a state that can be canceled; then nothing
--- is kept.
+-- Raises TR001 no such order, TR003 key reused, TR006 no key, TR009 not in a state that can be canceled, TR015 a stop
+-- loss that is required; then nothing is kept.
 CREATE OR REPLACE FUNCTION cancel_order(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -23,6 +23,12 @@ BEGIN
         RETURN jsonb_build_object('replayed', true, 'answer', v_begun.answer);
     END IF;
     v_at := clock_timestamp();
+    PERFORM refuse_limit(
+        'stop_loss_required', 'status', o.status, 'required',
+        'Its position needs this stop loss. Set one on the position first, or close it.'
+    )
+    FROM orders AS o
+    WHERE o.user_id = v_user_id AND o.id = v_order_id AND is_required_exit(o);
     SELECT * INTO v_order FROM cancel_order_rows(v_begun.account, ARRAY[v_order_id], v_at);
     IF v_order.id IS NULL THEN
         PERFORM refuse_cancellation(v_user_id, v_order_id);
@@ -36,6 +42,23 @@ BEGIN
     PERFORM settle_linked(request, v_begun.account, v_order, 0, v_at);
     RETURN jsonb_build_object('replayed', false, 'answer', v_answer);
 END
+$$;
+
+-- Whether an order is the stop loss of a bracket whose position is open, has none of its own, and must have one.
+CREATE OR REPLACE FUNCTION is_required_exit(p_order orders) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT p_order.contingency = 'bracket_exit' AND p_order.stop_price IS NOT NULL
+        AND p_order.status IN ('new', 'triggered', 'partially_filled')
+        AND EXISTS (
+            SELECT FROM effective_limits AS l
+            WHERE l.user_id = p_order.user_id AND l.account_id = p_order.account_id AND l.stop_loss_required
+        )
+        AND EXISTS (
+            SELECT FROM orders AS e
+            INNER JOIN positions AS p ON e.user_id = p.user_id AND e.position_id = p.id
+            WHERE e.user_id = p_order.user_id AND e.id = p_order.parent_order_id
+                AND p.status = 'open' AND p.stop_loss IS NULL
+        )
 $$;
 
 -- The account that an order of the user is of; TR001 without such an order.
@@ -75,9 +98,11 @@ END
 $$;
 
 ALTER FUNCTION cancel_order(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION is_required_exit(orders) OWNER TO trading_procedures;
 ALTER FUNCTION account_of_order(uuid, uuid) OWNER TO trading_procedures;
 ALTER FUNCTION refuse_cancellation(uuid, uuid) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION cancel_order(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION is_required_exit(orders) FROM PUBLIC;
 REVOKE ALL ON FUNCTION account_of_order(uuid, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION refuse_cancellation(uuid, uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cancel_order(jsonb) TO function_trader;

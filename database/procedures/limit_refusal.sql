@@ -122,7 +122,7 @@ LANGUAGE sql STABLE AS $$
         1000 * extract(EPOCH FROM p_at - max(o.created_at) FILTER (
             WHERE o.symbol = p_terms.symbol AND o.side = p_case.side AND o.order_type = p_case.order_type
             AND o.quantity = p_case.order_quantity AND o.id IS DISTINCT FROM p_case.replaces_order_id
-            AND NOT o.reduce_only AND is_alike(o, p_case.asked)
+            AND NOT o.reduce_only AND o.status <> 'replaced' AND is_alike(o, p_case.asked)
         ))
     FROM orders AS o
     WHERE p_case.is_new AND num_nonnulls(p_terms.order_rate_limit, p_terms.duplicate_window_ms) > 0
@@ -261,7 +261,11 @@ BEGIN
         (request ->> 'trail_amount')::numeric, (request ->> 'trail_percent')::numeric,
         coalesce(
             request ->> 'stop_loss', request ->> 'exit_stop_price',
-            CASE WHEN p_added = p_quantity THEN (at_present_trail(p_position)).stop_loss::text END
+            CASE WHEN p_added = p_quantity THEN (
+                CASE WHEN p_position.trail_distance IS NULL THEN p_position.stop_loss
+                    ELSE (at_present_trail(p_position)).stop_loss
+                END
+            )::text END
         )::numeric,
         true, coalesce((request ->> 'group_size')::integer, 1), (request ->> 'replaces_order_id')::uuid,
         p_position.id IS NULL OR p_added < p_quantity, CASE WHEN p_added < p_quantity THEN p_position.id END,

@@ -209,7 +209,8 @@ BEGIN
 END
 $$;
 
--- Binds every order that rests, also one that only reduces: it bounds what each tick has to look at. p_new come at once.
+-- Binds every order that rests, also one that only reduces: it bounds what each tick has to look at. p_new of them come
+-- at once.
 DROP FUNCTION IF EXISTS working_orders_refusal(accounts);
 DROP FUNCTION IF EXISTS working_orders_refusal(accounts, uuid);
 DROP FUNCTION IF EXISTS working_orders_refusal(accounts, order_terms, uuid);

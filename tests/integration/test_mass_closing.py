@@ -240,26 +240,24 @@ class TestRequest:
     def test_nothing_to_close(self, handler: Any, trader: User) -> None:
         assert ask(handler, trader, {}).body == {"data": [], "closed": 0, "sent": 0, "refused": 0, "left": 0}
 
+    @pytest.mark.parametrize("route", [CLOSE_ALL, f"{CLOSE_ALL}/preview"])
     def test_a_symbol_that_there_is_not_closes_nothing_and_says_so(
-        self, market: Market, handler: Any, trader: User
+        self, market: Market, handler: Any, trader: User, route: str
     ) -> None:
         # given a position of an instrument that is not traded any more
         market.trade(trader, symbol="AAPL")
         market.execute("UPDATE instruments SET is_active = false WHERE symbol = 'AAPL'")
+        headers = bearer(make_token(trader, tier="unmetered"))
 
-        for path in (CLOSE_ALL, f"{CLOSE_ALL}/preview"):
-            answers = [
-                call(
-                    handler,
-                    http_event(
-                        path, headers=bearer(make_token(trader, tier="unmetered")), body=json.dumps({"symbol": symbol})
-                    ),
-                )
-                for symbol in ("EURUSX", "AAPL", "GBPUSD")
-            ]
-            assert [answer.status for answer in answers] == [404, 200, 200]
-            assert (answers[0].body["error"], answers[0].body["details"]["field"]) == ("UNKNOWN_SYMBOL", "symbol")
+        unknown, untraded, without_positions = (
+            call(handler, http_event(route, headers=headers, body=json.dumps({"symbol": symbol})))
+            for symbol in ("EURUSX", "AAPL", "GBPUSD")
+        )
         market.execute("UPDATE instruments SET is_active = true WHERE symbol = 'AAPL'")
+
+        assert (unknown.status, unknown.body["error"]) == (404, "UNKNOWN_SYMBOL")
+        assert unknown.body["details"] == {"field": "symbol", "value": "EURUSX", "constraint": "a known symbol"}
+        assert (untraded.status, without_positions.status) == (200, 200)
 
     def test_somebody_elses_account(self, market: Market, handler: Any, trader: User) -> None:
         answer = ask(handler, trader, {"account_id": str(market.user().account_id)})

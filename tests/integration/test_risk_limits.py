@@ -480,7 +480,10 @@ class TestWindows:
         user = market.user(risk=UNBOUND | {"duplicate_window_ms": 3_600_000})
         placed = market.place(user)
 
-        assert market.replace(user, placed["order_id"], take_profit="1.2")["outcome"] == "new"
+        changed = market.replace(user, placed["order_id"], take_profit="1.2")
+        assert changed["outcome"] == "new"
+        # nor of one that another has replaced
+        assert market.replace(user, changed["order_id"], take_profit=None)["outcome"] == "new"
 
     def test_a_group_counts_with_all_its_orders(self, market: Market) -> None:
         user = market.user(risk=UNBOUND | {"order_rate_limit": 2, "order_rate_window_s": 3600})
@@ -711,6 +714,28 @@ class TestStopLossKept:
                 change(level)
             assert details_of(caught.value)["limit"] == limit
         assert change(closer)["outcome"] == "changed"
+
+    def test_so_is_the_exit_of_a_bracket_until_the_position_has_another(self, market: Market) -> None:
+        # given a bracket whose entry was filled, and an order of another kind
+        user = market.user(risk=UNBOUND | {"stop_loss_required": True})
+        entry = leg(order_type="market", limit_price=None)
+        _, stop_loss, take_profit = placed(market, bracket_request(user, entry))
+        resting = market.place(user, stop_loss="1.0")["order_id"]
+
+        # when its owner cancels the stop loss, and then all there is
+        with raises_sqlstate("TR015") as caught:
+            market.cancel(user, stop_loss)
+        swept = market.cancel_all(user)
+
+        # then that stays
+        assert details_of(caught.value)["limit"] == "stop_loss_required"
+        assert {order["order_id"] for order in swept["canceled"]} == {str(take_profit), resting}
+        assert swept["left"] == 0
+        # and may go once the position has a stop of its own
+        (position,) = market.rows("positions", user)
+        change = keyed_request(user, position_id=str(position["id"]), levels={"stop_loss": "1.0900"})
+        send(market.trader, change, "change_position")
+        assert market.cancel(user, stop_loss)["outcome"] == "canceled"
 
     def test_without_these_limits_it_may_go(self, market: Market) -> None:
         user = market.user(risk=UNBOUND)

@@ -701,7 +701,7 @@ ORDERS = (
         body=ref("CancelRequest"),
         body_example={},
         may_lack_body=True,
-        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.ORDER_NOT_CANCELABLE}),
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.ORDER_NOT_CANCELABLE, ErrorCode.RISK_LIMIT_VIOLATION}),
         answers={
             200: Answer(
                 "The order is canceled.",

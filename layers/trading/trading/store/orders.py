@@ -32,7 +32,7 @@ def cancel_order(database: Database, request: Mapping[str, object]) -> dict[str,
     """Cancel a working order: {replayed, answer}.
 
     Raises NOT_FOUND, IDEMPOTENCY_KEY_REUSED, ORDER_NOT_CANCELABLE, whose details name the state that the order is in,
-    and DATABASE_UNAVAILABLE as execute_order_atomic.
+    RISK_LIMIT_VIOLATION for a stop loss that is required, and DATABASE_UNAVAILABLE as execute_order_atomic.
     """
     return database.call("cancel_order", {"version": REQUEST_VERSION, **request})
 
