@@ -15,6 +15,7 @@ from tests.kit.venues import PAIR, make_venue_instrument
 from trading.errors import CODE_BY_SQLSTATE, ErrorCode, TradingError
 from trading.order_entry import OrderEntry
 from trading.preview import preview_order
+from trading.pricing import depth
 from trading.store.database import Database
 from trading.store.instruments import InstrumentCatalogue
 from trading.store.reading import ReadingStore
@@ -39,6 +40,10 @@ ORDERS: dict[str, Fields] = {
     "limit that turns": REDUCING_LIMIT | {"quantity": "3"},
     "ioc": {"order_type": "limit", "limit_price": "1.1002", "time_in_force": "ioc"},
     "ioc sale": {"side": "sell", "order_type": "limit", "limit_price": "1.1000", "time_in_force": "ioc"},
+    "ioc at a better price": {"order_type": "limit", "limit_price": "1.1001", "time_in_force": "ioc"},
+    "market if touched": {"order_type": "market_if_touched", "stop_price": "1.1100"},
+    "limit if touched": {"order_type": "limit_if_touched", "stop_price": "1.1002", "limit_price": "1.1002"},
+    "limit if touched later": {"order_type": "limit_if_touched", "stop_price": "1.1002", "limit_price": "1.1001"},
     "fok sale": {"side": "sell", "order_type": "limit", "limit_price": "1.1000", "time_in_force": "fok"},
     "iceberg": LIMIT | {"quantity": "1", "display_quantity": "0.1", "display_variance": "0.5"},
     "stop": {"order_type": "stop", "stop_price": "1.2000"},
@@ -104,6 +109,7 @@ SITUATIONS: dict[str, Situation] = {
     "as many at rest as may": Situation(risk={"max_working_orders": 1}, prepare=let_one_rest),
     "a stop loss is required": Situation(risk={"stop_loss_required": True}),
     "stop losses within bounds": Situation(risk={"stop_loss_min_percent": "0.5", "stop_loss_max_percent": 20}),
+    "little margin": Situation(prepare=leave_little),
     "margin in flight": Situation(prepare=send_elsewhere),
     "a position in flight": Situation(risk={"max_positions": 2}, prepare=send_elsewhere),
     "a trade in flight": Situation(risk={"daily_trade_limit": 2}, prepare=send_elsewhere),
@@ -125,28 +131,46 @@ def market(shared: Market) -> Iterator[Market]:
     shared.prepare()
 
 
+@dataclass(frozen=True)
+class Previews:
+    """What the function knows of instruments, and where it reads facts."""
+
+    instruments: InstrumentCatalogue
+    store: ReadingStore
+
+
 @pytest.fixture(scope="module")
-def database(shared: Market) -> Iterator[Database]:
+def previews(shared: Market) -> Iterator[Previews]:
     database = Database(lambda: shared.database.url_for("function_trader"))
-    yield database
+    yield Previews(InstrumentCatalogue(database), ReadingStore(database))
     database.close()
 
 
 @pytest.mark.parametrize("mode", ["hedging", "netting"])
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_each_kind_of_order_is_told_what_its_preview_told(
-    market: Market, database: Database, name: str, mode: str
+    market: Market, previews: Previews, name: str, mode: str
 ) -> None:
     # given
     user = given_trader(market, SITUATIONS[name], mode)
     orders = ORDERS | (REDUCING_ONLY if mode == "netting" else {})
 
     # when each is previewed, and sent without anything that stays
-    previews = {kind: told_by_preview(database, user, fields) for kind, fields in orders.items()}
+    previewed = {kind: told_by_preview(previews, user, fields) for kind, fields in orders.items()}
     outcomes = {kind: told_by_order(market, user, fields) for kind, fields in orders.items()}
 
     # then
-    assert previews == outcomes
+    assert previewed == outcomes
+
+
+def test_a_preview_knows_how_far_a_quote_goes(market: Market, previews: Previews) -> None:
+    user = market.user()
+
+    depths = market.execute(
+        "SELECT t.symbol, venue_depth(t) FROM order_terms AS t WHERE t.user_id = %s", (user.user_id,)
+    )
+
+    assert {symbol: depth(previews.instruments.all()[symbol]) for symbol, _ in depths} == dict(depths)
 
 
 def given_trader(market: Market, situation: Situation, mode: str) -> User:
@@ -161,25 +185,15 @@ def given_trader(market: Market, situation: Situation, mode: str) -> User:
     return user
 
 
-def test_an_order_for_the_close_is_judged_at_the_quote(market: Market, database: Database) -> None:
-    # given enough for a lot at the ask, 1,100.20, and not for what would slip and be spread
-    user = given_trader(market, Situation(prepare=leave_little), "hedging")
-
-    previews = [told_by_preview(database, user, ORDERS[kind]) for kind in ("at the close", "market")]
-
-    assert previews == [("taken", None), (ErrorCode.INSUFFICIENT_MARGIN, None)]
-    assert previews == [told_by_order(market, user, ORDERS[kind]) for kind in ("at the close", "market")]
-
-
-def told_by_preview(database: Database, user: User, fields: Fields) -> Told:
+def told_by_preview(previews: Previews, user: User, fields: Fields) -> Told:
     request = {"symbol": "EURUSD", "side": "buy", "quantity": "1", "order_type": "market", "idempotency_key": "key"}
     order = OrderEntry.model_validate(request | fields)
     try:
         found = preview_order(
             order,
             user.user_id,
-            instruments=InstrumentCatalogue(database),
-            read_facts=ReadingStore(database).preview_facts,
+            instruments=previews.instruments,
+            read_facts=previews.store.preview_facts,
         )
     except TradingError as error:
         return error.code, None

@@ -1,7 +1,7 @@
 """What an order would come to now, computed by the formulas that book one; nothing is written."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
@@ -13,13 +13,15 @@ from trading.errors import ErrorCode, TradingError, validation_failed
 from trading.execution import Instruments, check_against_instrument, check_conditions
 from trading.instruments import Instrument
 from trading.margin import required_margin
-from trading.order_entry import TRAILING_TYPES, OrderEntry
+from trading.order_entry import TIMED, TRAILING_TYPES, OrderEntry
 from trading.positions import Position, PositionSide, margin_after_reducing, realized_pnl, unrealized_pnl
-from trading.pricing import FillPrice, MarketPrice, commission, fill_price, round_to_tick
+from trading.pricing import FillPrice, MarketPrice, commission, depth, fill_price, round_to_tick
 from trading.refusals import margin_refusal, slippage_refusal
 from trading.trailing import Trail, price_of_trailing
 
 RETRY_SECONDS = 1
+# These wait for a better price, and the present one may be it.
+TOUCHED_FROM_BEYOND = frozenset({"limit", "market_if_touched", "limit_if_touched"})
 
 
 class ReadFacts(Protocol):
@@ -112,10 +114,12 @@ def preview_order(
     fill = _fill(order, facts)
     _check_exits(order, fill.price, reduces=facts.reduces)
     try:
-        cost = _cost(order, fill, facts)
+        # Where the quote will stand when an order that waits is filled is not known.
+        cost = _cost(order, fill, facts, marked=not order.waits)
         refusal = facts.refusal or slippage_refusal(fill.slippage, order.max_slippage)
         if not facts.reduces:
             refusal = refusal or facts.limit_refusal or _margin_refusal(cost, _sure_worth(facts), facts)
+            refusal = refusal or _refusal_at_touch(order, facts)
     except NoRateError as error:
         raise no_fresh_price(str(error).rpartition(" ")[2]) from None
     return Preview(facts, fill, cost, facts.worth, _after(cost, facts.worth), refusal)
@@ -257,8 +261,35 @@ def _check_exits(order: OrderEntry, price: Decimal, *, reduces: bool) -> None:
         raise validation_failed(field, exit_price, constraint, f"Check {field}: it must be {constraint}.")
 
 
-def _cost(order: OrderEntry, fill: FillPrice, facts: Facts) -> Cost:
-    """Closes what it meets of an opposite position, and opens the rest: one of the two may be nothing."""
+def _refusal_at_touch(order: OrderEntry, facts: Facts) -> TradingError | None:
+    """Why an order that the quote of now fills as it is placed would be refused at that quote."""
+    touched = facts.market.ask if order.side == "buy" else facts.market.bid
+    waits_for = [price for price in (order.stop_price, order.limit_price) if price is not None]
+    if (
+        order.order_type not in TOUCHED_FROM_BEYOND
+        or order.conditions is not None
+        or order.time_in_force in TIMED
+        or not facts.market_open
+        or not all(touched <= price if order.side == "buy" else touched >= price for price in waits_for)
+    ):
+        return None
+    filled = facts.quantity
+    if order.limit_price is None:
+        fill = fill_price(facts.instrument, facts.market, order.side, filled, seed=None, after_hours=False)
+    else:
+        fill = FillPrice(round_to_tick(touched, facts.instrument.tick_size), Decimal(0))
+        filled = min(filled, depth(facts.instrument), order.display_quantity or filled)
+    if order.time_in_force == "fok" and filled < facts.quantity:
+        return None
+    part = replace(facts, quantity=filled)
+    return _margin_refusal(_cost(order, fill, part, marked=True), _sure_worth(facts), facts)
+
+
+def _cost(order: OrderEntry, fill: FillPrice, facts: Facts, *, marked: bool) -> Cost:
+    """Closes what it meets of an opposite position, and opens the rest: one of the two may be nothing.
+
+    What is opened is `marked` at the quote of now, where that is the one that fills it.
+    """
     position, account, rates = facts.position, facts.account, facts.rates
     side: PositionSide = "long" if order.side == "buy" else "short"
     closed = min(facts.quantity, position.quantity) if position and position.side != side else Decimal(0)
@@ -271,8 +302,7 @@ def _cost(order: OrderEntry, fill: FillPrice, facts: Facts) -> Cost:
     opened = facts.quantity - closed
     if opened:
         margin = required_margin(account, facts.instrument, opened, fill.price, rates)
-        # Where the quote will stand when an order that waits is filled is not known.
-        if not order.waits:
+        if marked:
             part = Position(side, opened, fill.price, margin)
             opening_pnl = unrealized_pnl(part, facts.instrument, facts.market, account.currency, rates)
     return Cost(_commission(facts), released, realized, closing_change, margin, opening_pnl)

@@ -5,7 +5,7 @@ Booked figures are computed in SQL; these serve previews and messages, and a pro
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
+from decimal import ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal, localcontext
 from hashlib import sha256
 
 from trading.instruments import Instrument
@@ -15,6 +15,7 @@ from trading.orders import Side
 EXACT = Context(prec=80, rounding=ROUND_HALF_UP)
 FACTOR_PLACES = Decimal("0.000001")
 DRAWS = 2**32
+SECONDS_OF_A_DAY = 86400
 MIDDLE_DRAW = Decimal("0.5")
 
 COMMISSION_FACTOR_BY_TIER: Mapping[str, Decimal] = {
@@ -71,6 +72,13 @@ def fill_price(
         price = round_to_tick(touched + distance if side == "buy" else touched - distance, instrument.tick_size)
         price = max(price, instrument.tick_size)
         return FillPrice(price, abs(price - touched))
+
+
+def depth(instrument: Instrument) -> Decimal:
+    """How many lots one quote gives an order with a limit: what is traded in a second of an average day."""
+    with localcontext(EXACT):
+        steps = instrument.daily_volume / SECONDS_OF_A_DAY / instrument.quantity_step
+        return max(instrument.quantity_min, steps.to_integral_value(ROUND_FLOOR) * instrument.quantity_step)
 
 
 def commission(instrument: Instrument, quantity: Decimal, tier: str) -> Decimal:
