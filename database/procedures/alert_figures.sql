@@ -5,79 +5,104 @@
 -- answer  [{figure, subject, window_seconds, value, samples}]; window_seconds 0 where a figure is of the moment.
 -- `value` is NULL where there were no observations (samples 0): a rate of nothing is no rate.
 
--- Orders that came to an outcome in each window, by the audit, which finds them by time:
+-- A figure as collectors answer it.
+CREATE OR REPLACE FUNCTION figure(
+    p_name text, p_subject text, p_window_seconds integer, p_value numeric, p_samples bigint
+) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT jsonb_build_object(
+        'figure', p_name, 'subject', p_subject, 'window_seconds', p_window_seconds, 'value', round(p_value, 3),
+        'samples', p_samples
+    )
+$$;
+
+-- How long something has waited, in seconds; 0 for nothing, and for what is not due yet.
+CREATE OR REPLACE FUNCTION waiting_seconds(p_since timestamptz, p_at timestamptz) RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT greatest(coalesce(extract(EPOCH FROM p_at - p_since), 0), 0)
+$$;
+
+-- Orders that came to an outcome in each window, by the audit, which finds them by time: how many there were, how many
+-- were filled, failed by the platform or a venue, refused for what they asked; of those filled how many were good
+-- (market orders within 400 ms) and, of market orders, how many were timed and took over a second, and what they took
+-- in milliseconds: average, and 50th, 95th and 99th percentile, from the account's lock to the last fill.
+CREATE OR REPLACE FUNCTION count_orders(p_at timestamptz, p_windows integer[])
+RETURNS TABLE (
+    seconds integer, ended bigint, filled bigint, failed bigint, refused bigint, good bigint, timed bigint,
+    slow bigint, average_ms numeric, percentiles_ms double precision []
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH steps AS MATERIALIZED (
+        SELECT l.user_id, l.order_id, l.created_at,
+            l.action = 'FILLED' AS is_fill,
+            l.action = 'REJECTED' AND l.status = 'rejected'
+            AND NOT order_was_refused(l.details ->> 'code') AS is_failure,
+            greatest(l.created_at, uuid_extract_timestamp(l.id)) AS written_at
+        FROM order_audit_log AS l
+        WHERE l.created_at > p_at - (SELECT max(w) FROM unnest(p_windows) AS w) * interval '1 second'
+            AND l.created_at <= p_at AND l.action IN ('FILLED', 'REJECTED')
+    ), outcomes AS (
+        SELECT s.user_id, s.order_id, w.seconds, bool_or(s.is_fill) AS filled, bool_or(s.is_failure) AS failed,
+            max(s.written_at) FILTER (WHERE s.is_fill) AS filled_at
+        FROM steps AS s
+        INNER JOIN unnest(p_windows) AS w (seconds) ON s.created_at > p_at - w.seconds * interval '1 second'
+        GROUP BY s.user_id, s.order_id, w.seconds
+    ), timed AS (
+        SELECT o.*, l.took_ms
+        FROM outcomes AS o
+        LEFT JOIN LATERAL (
+            SELECT (extract(EPOCH FROM o.filled_at - l.created_at) * 1000)::numeric AS took_ms
+            FROM order_audit_log AS l
+            WHERE l.user_id = o.user_id AND l.order_id = o.order_id AND l.action = 'SUBMITTED'
+                AND l.details ->> 'order_type' = 'market'
+                AND coalesce(l.details ->> 'time_in_force', '') NOT IN ('opg', 'cls')
+            ORDER BY l.created_at
+            LIMIT 1
+        ) AS l ON o.filled
+    )
+    SELECT w.seconds,
+        count(t.order_id),
+        count(*) FILTER (WHERE t.filled),
+        count(*) FILTER (WHERE t.failed AND NOT t.filled),
+        count(*) FILTER (WHERE NOT t.filled AND NOT t.failed),
+        count(*) FILTER (WHERE t.filled AND coalesce(t.took_ms, 0) <= 400),
+        count(t.took_ms),
+        count(*) FILTER (WHERE t.took_ms > 1000),
+        avg(t.took_ms),
+        percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY t.took_ms)
+    FROM unnest(p_windows) AS w (seconds)
+    LEFT JOIN timed AS t ON w.seconds = t.seconds
+    GROUP BY w.seconds
+$$;
+
+-- Of the orders that came to an outcome in each window:
 --   order_failure_percent   of those that passed our checks, how many the platform or a venue failed
 --   order_refusal_percent   of all, how many were refused for what they asked
---   order_latency_*_ms      average, p50, p95, p99 of market orders, from the account's lock to the last fill
+--   order_latency_*_ms      average, p50, p95, p99 of market orders
 --   slow_order_percent      of those, how many took over a second
 --   performance_score       percent that were filled, market orders within 400 ms
 --   orders_executed         how many had a fill
 CREATE OR REPLACE FUNCTION collect_order_figures(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE
-    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
-    v_windows integer [] := ARRAY(SELECT jsonb_array_elements_text(request -> 'windows')::integer);
 BEGIN
     PERFORM check_request_version(request);
     RETURN (
-        WITH steps AS MATERIALIZED (
-            SELECT l.user_id, l.order_id, l.created_at,
-                l.action = 'FILLED' AS is_fill,
-                l.action = 'REJECTED' AND l.status = 'rejected'
-                AND NOT order_was_refused(l.details ->> 'code') AS is_failure,
-                greatest(l.created_at, uuid_extract_timestamp(l.id)) AS written_at
-            FROM order_audit_log AS l
-            WHERE l.created_at > v_at - (SELECT max(w) FROM unnest(v_windows) AS w) * interval '1 second'
-                AND l.created_at <= v_at AND l.action IN ('FILLED', 'REJECTED')
-        ), outcomes AS (
-            SELECT s.user_id, s.order_id, w.seconds, bool_or(s.is_fill) AS filled, bool_or(s.is_failure) AS failed,
-                max(s.written_at) FILTER (WHERE s.is_fill) AS filled_at
-            FROM steps AS s
-            INNER JOIN unnest(v_windows) AS w (seconds) ON s.created_at > v_at - w.seconds * interval '1 second'
-            GROUP BY s.user_id, s.order_id, w.seconds
-        ), timed AS (
-            SELECT o.*, l.took_ms
-            FROM outcomes AS o
-            LEFT JOIN LATERAL (
-                SELECT (extract(EPOCH FROM o.filled_at - l.created_at) * 1000)::numeric AS took_ms
-                FROM order_audit_log AS l
-                WHERE l.user_id = o.user_id AND l.order_id = o.order_id AND l.action = 'SUBMITTED'
-                    AND l.details ->> 'order_type' = 'market'
-                    AND coalesce(l.details ->> 'time_in_force', '') NOT IN ('opg', 'cls')
-                ORDER BY l.created_at
-                LIMIT 1
-            ) AS l ON o.filled
-        ), counted AS (
-            SELECT w.seconds,
-                count(t.order_id) AS ended,
-                count(*) FILTER (WHERE t.filled) AS filled,
-                count(*) FILTER (WHERE t.failed AND NOT t.filled) AS failed,
-                count(*) FILTER (WHERE NOT t.filled AND NOT t.failed) AS refused,
-                count(*) FILTER (WHERE t.filled AND coalesce(t.took_ms, 0) <= 400) AS good,
-                count(t.took_ms) AS timed,
-                count(*) FILTER (WHERE t.took_ms > 1000) AS slow,
-                avg(t.took_ms) AS average,
-                percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY t.took_ms) AS percentiles
-            FROM unnest(v_windows) AS w (seconds)
-            LEFT JOIN timed AS t ON w.seconds = t.seconds
-            GROUP BY w.seconds
-        )
-        SELECT jsonb_agg(jsonb_build_object(
-            'figure', f.figure, 'subject', '', 'window_seconds', c.seconds, 'value', round(f.value, 3),
-            'samples', f.samples
-        ))
-        FROM counted AS c
+        SELECT jsonb_agg(figure(f.name, '', c.seconds, f.value, f.samples))
+        FROM count_orders(
+            coalesce((request ->> 'at')::timestamptz, clock_timestamp()),
+            ARRAY(SELECT jsonb_array_elements_text(request -> 'windows')::integer)
+        ) AS c
         CROSS JOIN LATERAL (VALUES
             ('order_failure_percent', 100.0 * c.failed / nullif(c.filled + c.failed, 0), c.filled + c.failed),
             ('order_refusal_percent', 100.0 * c.refused / nullif(c.ended, 0), c.ended),
             ('performance_score', 100.0 * c.good / nullif(c.filled + c.failed, 0), c.filled + c.failed),
             ('orders_executed', c.filled::numeric, 1),
             ('slow_order_percent', 100.0 * c.slow / nullif(c.timed, 0), c.timed),
-            ('order_latency_average_ms', c.average, c.timed),
-            ('order_latency_p50_ms', c.percentiles[1]::numeric, c.timed),
-            ('order_latency_p95_ms', c.percentiles[2]::numeric, c.timed),
-            ('order_latency_p99_ms', c.percentiles[3]::numeric, c.timed)
-        ) AS f (figure, value, samples)
+            ('order_latency_average_ms', c.average_ms, c.timed),
+            ('order_latency_p50_ms', c.percentiles_ms[1]::numeric, c.timed),
+            ('order_latency_p95_ms', c.percentiles_ms[2]::numeric, c.timed),
+            ('order_latency_p99_ms', c.percentiles_ms[3]::numeric, c.timed)
+        ) AS f (name, value, samples)
     );
 END
 $$;
@@ -101,12 +126,9 @@ DECLARE
 BEGIN
     PERFORM check_request_version(request);
     RETURN (
-        SELECT jsonb_agg(jsonb_build_object(
-            'figure', f.figure, 'subject', f.subject, 'window_seconds', 0, 'samples', 1,
-            'value', round(greatest(coalesce(extract(EPOCH FROM v_at - f.since), 0), 0), 3)
-        ))
+        SELECT jsonb_agg(figure(f.name, f.subject, 0, waiting_seconds(f.since, v_at), 1))
         FROM (
-            SELECT 'trigger_oldest_seconds' AS figure, '' AS subject, min(q.touched_at) AS since
+            SELECT 'trigger_oldest_seconds' AS name, '' AS subject, min(q.touched_at) AS since
             FROM trigger_queue AS q
             UNION ALL
             SELECT 'relay_oldest_seconds', '', min(e.created_at)
@@ -144,13 +166,10 @@ DECLARE
 BEGIN
     PERFORM check_request_version(request);
     RETURN (
-        SELECT jsonb_build_array(jsonb_build_object(
-            'figure', 'price_stale_percent', 'subject', '', 'window_seconds', 0, 'samples', count(*),
-            'value', round(100.0 * count(*) FILTER (
-                WHERE q.symbol IS NULL
-                    OR v_at - least(q.quoted_at, q.received_at) > i.quote_age_ms_max * interval '1 millisecond'
-            ) / nullif(count(*), 0), 3)
-        ))
+        SELECT jsonb_build_array(figure('price_stale_percent', '', 0, 100.0 * count(*) FILTER (
+            WHERE q.symbol IS NULL
+                OR v_at - least(q.quoted_at, q.received_at) > i.quote_age_ms_max * interval '1 millisecond'
+        ) / nullif(count(*), 0), count(*)))
         FROM market_calendars AS c
         INNER JOIN instruments AS i ON c.name = i.calendar
         LEFT JOIN quotes AS q ON i.symbol = q.symbol
@@ -170,16 +189,14 @@ DECLARE
 BEGIN
     PERFORM check_request_version(request);
     RETURN (
-        SELECT jsonb_agg(jsonb_build_object(
-            'figure', f.figure, 'subject', '', 'window_seconds', 0, 'samples', 1, 'value', round(f.value, 3)
-        ))
+        SELECT jsonb_agg(figure(f.name, '', 0, f.value, 1))
         FROM (
-            SELECT 'database_up' AS figure, 1::numeric AS value
+            SELECT 'database_up' AS name, 1::numeric AS value
             UNION ALL
             SELECT 'connection_percent', 100 * sum(d.numbackends) / current_setting('max_connections')::numeric
             FROM pg_stat_database AS d
             UNION ALL
-            SELECT 'margin_scan_age_seconds', greatest(extract(EPOCH FROM v_at - m.updated_at), 0) FROM margin_scan AS m
+            SELECT 'margin_scan_age_seconds', waiting_seconds(m.updated_at, v_at) FROM margin_scan AS m
             UNION ALL
             SELECT 'tripped_breakers', count(*) FILTER (WHERE c.actor = 'circuit_breaker')
             FROM (
@@ -188,6 +205,26 @@ BEGIN
                 ORDER BY t.scope ASC, t.symbol ASC, t.id DESC
             ) AS c
         ) AS f
+    );
+END
+$$;
+
+-- What the platform owes its accounts and has not done, in seconds, by what overdue_work.sql finds: stop-outs, winding
+-- down, charging a roll; and rolls_without_rate, how many of an hour ago or more wait for a rate or a quote.
+CREATE OR REPLACE FUNCTION collect_duty_figures(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+BEGIN
+    PERFORM check_request_version(request);
+    RETURN (
+        SELECT jsonb_agg(figure(f.name, '', 0, f.value, 1))
+        FROM (VALUES
+            ('stop_out_oldest_seconds', waiting_seconds(stop_out_due_since(v_at), v_at)),
+            ('wind_down_oldest_seconds', waiting_seconds(wind_down_due_since(), v_at)),
+            ('roll_oldest_seconds', waiting_seconds(roll_due_since(v_at), v_at)),
+            ('rolls_without_rate', rolls_without_rate(v_at - interval '1 hour')::numeric)
+        ) AS f (name, value)
     );
 END
 $$;
@@ -209,19 +246,16 @@ BEGIN
                 AND s.observed_at > v_at - interval '2 days'
             GROUP BY 1
         )
-        SELECT jsonb_agg(jsonb_build_object(
-            'figure', f.figure, 'subject', f.subject, 'window_seconds', f.seconds, 'samples', f.samples,
-            'value', round(f.value, 3)
-        ))
+        SELECT jsonb_agg(figure(f.name, f.subject, f.seconds, f.value, f.samples::bigint))
         FROM (
-            SELECT 'performance_gain_percent' AS figure, '' AS subject, 86400 AS seconds,
+            SELECT 'performance_gain_percent' AS name, '' AS subject, 86400 AS seconds,
                 100 * (n.score / nullif(b.score, 0) - 1) AS value,
                 CASE WHEN b.score > 0 THEN least(n.samples, b.samples) ELSE 0 END AS samples
             FROM (VALUES (true)) AS o (ne)
             LEFT JOIN days AS n ON n.is_last
             LEFT JOIN days AS b ON NOT b.is_last
             UNION ALL
-            SELECT 'release_age_seconds', r.version, 0, greatest(extract(EPOCH FROM v_at - r.first_seen_at), 0), 1
+            SELECT 'release_age_seconds', r.version, 0, waiting_seconds(r.first_seen_at, v_at), 1
             FROM releases AS r
             WHERE r.first_seen_at > v_at - interval '2 days'
         ) AS f
@@ -236,9 +270,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     PERFORM check_request_version(request);
     RETURN (
-        SELECT jsonb_agg(jsonb_build_object(
-            'figure', x.figure, 'subject', '', 'window_seconds', 0, 'samples', 1, 'value', x.value
-        ))
+        SELECT jsonb_agg(figure(x.name, '', 0, x.value, 1))
         FROM (
             SELECT
                 greatest(100 - coalesce(sum(
@@ -250,7 +282,7 @@ BEGIN
         ) AS s
         CROSS JOIN LATERAL (VALUES
             ('security_score', s.score::numeric), ('active_threats', s.threats::numeric)
-        ) AS x (figure, value)
+        ) AS x (name, value)
     );
 END
 $$;
@@ -260,8 +292,10 @@ DECLARE
     v_function regprocedure;
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
-        'collect_order_figures(jsonb)', 'order_was_refused(text)', 'collect_queue_figures(jsonb)',
-        'collect_price_figures(jsonb)', 'collect_server_figures(jsonb)', 'collect_history_figures(jsonb)',
+        'figure(text, text, integer, numeric, bigint)', 'waiting_seconds(timestamptz, timestamptz)',
+        'count_orders(timestamptz, integer[])', 'order_was_refused(text)',
+        'collect_order_figures(jsonb)', 'collect_queue_figures(jsonb)', 'collect_price_figures(jsonb)',
+        'collect_server_figures(jsonb)', 'collect_duty_figures(jsonb)', 'collect_history_figures(jsonb)',
         'collect_security_figures(jsonb)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_watchers', v_function);
@@ -273,5 +307,8 @@ GRANT EXECUTE ON FUNCTION collect_order_figures(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION collect_queue_figures(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION collect_price_figures(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION collect_server_figures(jsonb) TO function_alerts;
+GRANT EXECUTE ON FUNCTION collect_duty_figures(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION collect_history_figures(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION collect_security_figures(jsonb) TO function_alerts;
+-- Reports of the hour count by it too.
+GRANT EXECUTE ON FUNCTION count_orders(timestamptz, integer[]) TO trading_procedures;

@@ -22,10 +22,10 @@ BEGIN
 END
 $$;
 
--- Rows for the rolls up to p_until that are missing, in one statement whatever the days that were missed.
-CREATE OR REPLACE FUNCTION make_rolls(p_until timestamptz) RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
+-- The rolls before p_until of which there is no row yet, of financed instruments: those since the last that there is.
+CREATE OR REPLACE FUNCTION missed_rolls(p_until timestamptz)
+RETURNS TABLE (symbol text, roll_date date, rolled_at timestamptz, days integer)
+LANGUAGE sql STABLE AS $$
     WITH last AS MATERIALIZED (
         SELECT
             f.symbol, f.schedule, greatest(s.rolls_after, f.rolls_after, (
@@ -34,19 +34,25 @@ BEGIN
         FROM instrument_financing AS f
         INNER JOIN financing_schedules AS s ON f.schedule = s.name
     ),
-    missed AS MATERIALIZED (
+    passed AS MATERIALIZED (
         SELECT r.*, roll_days(r.schedule, r.roll_date) AS days
         FROM rolls_between((SELECT min(l.rolled_at) FROM last AS l), p_until) AS r
     )
-    INSERT INTO instrument_rolls (symbol, roll_date, rolled_at, days)
     SELECT l.symbol, m.roll_date, m.rolled_at, m.days
     FROM last AS l
-    INNER JOIN missed AS m ON l.schedule = m.schedule AND m.rolled_at > l.rolled_at
+    INNER JOIN passed AS m ON l.schedule = m.schedule AND m.rolled_at > l.rolled_at
     WHERE m.days > 0
+$$;
+
+-- Rows for the rolls up to p_until that are missing, in one statement whatever the days that were missed.
+CREATE OR REPLACE FUNCTION make_rolls(p_until timestamptz) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO instrument_rolls (symbol, roll_date, rolled_at, days)
+    SELECT m.symbol, m.roll_date, m.rolled_at, m.days
+    FROM missed_rolls(p_until) AS m
     -- In key order, so that two at once cannot wait for each other.
-    ORDER BY l.symbol, m.roll_date
-    ON CONFLICT DO NOTHING;
-END
+    ORDER BY m.symbol, m.roll_date
+    ON CONFLICT DO NOTHING
 $$;
 
 CREATE OR REPLACE FUNCTION price_rolls() RETURNS void
@@ -110,7 +116,7 @@ DECLARE
     v_function regprocedure;
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
-        'open_rolls(jsonb)', 'make_rolls(timestamptz)', 'price_rolls()', 'finish_rolls(jsonb)'
+        'open_rolls(jsonb)', 'missed_rolls(timestamptz)', 'make_rolls(timestamptz)', 'price_rolls()', 'finish_rolls(jsonb)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);

@@ -14,8 +14,12 @@ from moto import mock_aws
 
 from database.load_reference_data import DATA
 from tests.kit import MigratedTemplate, User
-from tests.kit.alerts import AlertWorld
+from tests.kit.alerts import AlertWorld, answer_of
+from tests.kit.financing import financing_store, hold_schedules, roll, run_rollover, set_rate
+from tests.kit.functions import ROOT
 from tests.kit.kill_switch import Officer
+from tests.kit.orders import Market
+from tests.kit.risk import ASK_AT_THE_LEVEL, BID_AT_THE_LEVEL, long_eurusd, stop_out_step
 from tests.kit.security import STRANGER, Watch
 from tests.kit.ticks import Ticker
 from tests.kit.venues import PAIR, VenueWorld
@@ -35,7 +39,8 @@ ORDER_RULES = {
     "SLOW_ORDERS",
     "REJECTIONS",
 }
-QUEUE_RULES = {"TRIGGER_BACKLOG", "RELAY_BACKLOG", "VENUE_SILENT", "VENUE_CLOSING"}
+QUEUE_RULES = {"TRIGGER_BACKLOG", "TRIGGERS_STUCK", "RELAY_BACKLOG", "VENUE_SILENT", "VENUE_CLOSING"}
+DUTY_RULES = {"STOP_OUT_OVERDUE", "WIND_DOWN_OVERDUE", "FINANCING_OVERDUE", "RATES_MISSING"}
 SERVER_RULES = {"PRICES_STALE", "MARGIN_WATCH_SILENT", "CONNECTIONS"}
 TRADING_RULES = {"CIRCUIT_BREAKER"}
 SECURITY_RULES = {"SECURITY_SCORE_LOW", "SECURITY_THREAT"}
@@ -127,7 +132,7 @@ def test_queues(world: AlertWorld) -> None:
         assert open_rules(world) == {"VENUE_SILENT", "VENUE_CLOSING"}
         world.evaluate(126 * SECONDS)
         assert open_rules(world) == QUEUE_RULES
-        assert world.alerts("subject") == [("mock",), ("mock",), ("",), ("",)]
+        assert world.alerts("subject") == [("mock",), ("mock",), ("",), ("",), ("",)]
 
         # when the work is done, then the next run ends them
         assert ticker.work() == ["filled"]
@@ -161,6 +166,57 @@ def push_all(world: AlertWorld) -> None:
     claimed = store.claim(accounts, limit=100, recent_ms=None)
     store.advance([Delivered(each, each.last_sequence, False, (), ()) for each in claimed.streams])
     database.close()
+
+
+def test_duties(world: AlertWorld) -> None:
+    """What nobody does: a stop-out, a wind-down, the charging of a roll, and a rate that does not come."""
+    market = world.market
+    # A quote is good for an hour here: what is late is the work, not the price.
+    market.execute("UPDATE instruments SET quote_age_ms_max = 3600000")
+    hold_schedules(market)
+    with (
+        Officer.opened(market) as officer,
+        financing_store(market) as financing,
+        market.database.connect("function_risk") as risk,
+    ):
+        # given an account at its stop-out level, of which only the episode is recorded
+        user = long_eurusd(market)
+        market.quote("EURUSD", BID_AT_THE_LEVEL, ASK_AT_THE_LEVEL)
+        account = {"user_id": str(user.user_id), "account_id": str(user.account_id)}
+        assert answer_of(risk, "record_margin_call", **account)["level"] == "stop_out"
+        # and one that is to be wound down, and rolls of an hour ago: with its rate, and without
+        market.place(market.user(), symbol="GBPUSD", limit_price="1.2000")
+        officer.set_state("symbol", "reducing", symbol="GBPUSD")
+        officer.wind_down("symbol", symbol="GBPUSD")
+        set_rate(market, "EURUSD", "-2.5", "1.0")
+        hour_ago = datetime.now(UTC) - 3605 * SECONDS
+        for symbol in ("EURUSD", "USDJPY"):
+            quote_before(market, symbol, hour_ago - SECONDS)
+            roll(market, symbol, at=hour_ago)
+        financing.open_rolls()
+
+        # when they have waited, each for its own time
+        world.only(*DUTY_RULES)
+        world.evaluate(100 * SECONDS)
+        assert open_rules(world) == {"FINANCING_OVERDUE", "RATES_MISSING"}
+        world.evaluate(125 * SECONDS)
+        assert open_rules(world) == DUTY_RULES - {"WIND_DOWN_OVERDUE"}
+        world.evaluate(305 * SECONDS)
+        assert open_rules(world) == DUTY_RULES
+
+        # when the work is done and the rate is there, then each ends
+        set_rate(market, "USDJPY", "3.8", "-3.8")
+        stop_out_step(risk, user)
+        officer.work()
+        run_rollover(financing)
+    for after in (306, 367):
+        world.evaluate(after * SECONDS)
+    assert open_rules(world) == set()
+
+
+def quote_before(market: Market, symbol: str, at: datetime) -> None:
+    """The last quote before a roll."""
+    market.execute("INSERT INTO roll_quotes (symbol, quoted_at, bid, ask) VALUES (%s, %s, 1.1, 1.2)", (symbol, at))
 
 
 def test_server(world: AlertWorld) -> None:
@@ -366,6 +422,7 @@ def test_none_is_left_out() -> None:
     shown = (
         ORDER_RULES
         | QUEUE_RULES
+        | DUTY_RULES
         | SERVER_RULES
         | TRADING_RULES
         | SECURITY_RULES
@@ -375,4 +432,16 @@ def test_none_is_left_out() -> None:
     )
 
     with (DATA / "alert_rules.csv").open() as file:
-        assert {row["name"] for row in csv.DictReader(file)} == shown
+        rows = list(csv.DictReader(file))
+    assert {row["name"] for row in rows} == shown
+    # and each is told of in the documents as it is
+    told = (ROOT / "docs" / "alerts.md").read_text()
+    for row in rows:
+        cells = f"| {row['name']} | {row['figure']}"
+        (line,) = [line for line in told.splitlines() if line.startswith(cells)]
+        sign = ">" if row["comparison"] == "above" else "<"
+        channels = row["channels"].strip("{}").replace(",", " ")
+        assert f"| {sign} {row['threshold']}" in line, line
+        assert f"| {row['severity']} | {channels} |" in line, line
+        assert not row["runbook"] or (ROOT / "docs" / "runbooks" / f"{row['runbook']}.md").exists()
+        assert row["severity"] != "critical" or row["runbook"]

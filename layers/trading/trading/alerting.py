@@ -69,6 +69,7 @@ class AlertReport:
     sent: int = 0
     not_sent: int = 0
     responses: int = 0
+    reports: int = 0
     failed: list[str] = field(default_factory=list[str])
     silent: bool = False
 
@@ -117,6 +118,7 @@ class Evaluation:
         self._send_due()
         self._respond()
         self._send_due()
+        self._report_hours()
 
     def _collect(self, book: RuleBook) -> list[Figure]:
         """Every figure that can be had, and of each collector whether it failed."""
@@ -146,6 +148,13 @@ class Evaluation:
                 details, done = {"error": words}, False
             self.store.report_response(response, done=done, details=details)
             self.report.responses += done
+
+    def _report_hours(self) -> None:
+        """Last, because nobody waits for it; one that takes too long is no silence of the database."""
+        try:
+            self.report.reports = self.store.keep_reports(at=self.now)
+        except TradingError as error:
+            logger().error("the hour was not reported", exc_info=error)
 
     def _send_due(self) -> None:
         tried = 0

@@ -16,6 +16,7 @@ PROCEDURES: Mapping[str, str] = {
     "queues": "collect_queue_figures",
     "prices": "collect_price_figures",
     "server": "collect_server_figures",
+    "duties": "collect_duty_figures",
     "history": "collect_history_figures",
     "security": "collect_security_figures",
 }

@@ -13,6 +13,8 @@ from trading.store.database import Database
 REQUEST_VERSION = 1
 # A message is tried so often, and a response.
 ATTEMPTS_MAX = 3
+# After a silence no more reports are made up for: the rest of the audit is for `make measure`.
+REPORT_HOURS_MAX = 24
 
 type Outcome = Literal["sent", "failed", "unconfigured"]
 
@@ -144,6 +146,10 @@ class AlertStore:
             attempts_max=ATTEMPTS_MAX,
         )
 
+    def keep_reports(self, *, at: datetime | None) -> int:
+        """Write the reports of the hours that are over; how many."""
+        return self._call("keep_performance_reports", at=at, hours_max=REPORT_HOURS_MAX)["kept"]
+
     def _call(self, procedure: str, **request: object) -> Any:
         return self._database.call(procedure, {"version": REQUEST_VERSION, **request})
 
@@ -185,6 +191,10 @@ class AlertDesk:
     def alerts(self, filters: Mapping[str, object], *, before: UUID | None, limit: int) -> dict[str, Any]:
         """A page of alerts, the newest first: {alerts, next}."""
         return self._call("list_alerts", {**filters, "before": before, "limit": limit})
+
+    def reports(self, *, before: UUID | None, limit: int) -> dict[str, Any]:
+        """A page of reports of the hour, the newest first: {reports, next}."""
+        return self._call("list_performance_reports", {"before": before, "limit": limit})
 
     def incident(self, incident_id: UUID) -> dict[str, Any] | None:
         """An incident with its alert, timeline and responses."""
