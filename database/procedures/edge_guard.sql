@@ -51,7 +51,8 @@ LANGUAGE sql STABLE AS $$
         AND NOT EXISTS (SELECT FROM never_blocked AS n WHERE n.network >>= p.ip_address)
 $$;
 
--- Adds a network to those that are never blocked, or takes it away; a block inside it stops to bind at once.
+-- Adds a network to those that are never blocked, or takes it away; a block inside it stops to bind at once. One of
+-- half the internet would be the end of all blocks: at most a /16 of IPv4, a /32 of IPv6.
 -- request {version: 1, action: 'add' or 'remove', network: CIDR, reason, actor} -> {version: of the guard, changed}
 CREATE OR REPLACE FUNCTION change_never_blocked(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -63,6 +64,10 @@ BEGIN
     PERFORM check_reason(request, true);
     IF NOT coalesce(pg_input_is_valid(v_text, 'cidr'), false) THEN
         PERFORM refuse_value('network', left(v_text, 100), 'a network as 192.0.2.0/24');
+    END IF;
+    IF request ->> 'action' = 'add'
+        AND masklen(v_text::cidr) < (CASE family(v_text::cidr) WHEN 4 THEN 16 ELSE 32 END) THEN
+        PERFORM refuse_value('network', left(v_text, 100), 'at most a /16 of IPv4 or a /32 of IPv6');
     END IF;
     IF NOT coalesce(request ->> 'action' IN ('add', 'remove'), false) THEN
         PERFORM refuse_value('action', left(request ->> 'action', 100), 'add or remove');

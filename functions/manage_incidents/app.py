@@ -1,4 +1,4 @@
-"""What officers do against dangers: steps that are taken for a while, alerts, and what was noted at the edge."""
+"""What officers do against dangers: steps that are taken for a while, alerts, and what the watch goes by."""
 
 from typing import Any
 from uuid import UUID
@@ -24,7 +24,8 @@ from trading.edge.intervention_dialects import (
     interventions_query,
     undo_reason,
 )
-from trading.edge.reading_dialects import parse_id
+from trading.edge.reading_dialects import parse_id, read_page
+from trading.edge.watch_dialects import network_request, networks_body, reports_body, rule_change, rules_body
 from trading.execution import hash_of_request
 from trading.guarding.guard_copy import GuardCopy
 from trading.settings import settings
@@ -74,6 +75,43 @@ def list_security_events(request: Request) -> Response:
     return Response(body=events_body(_store().events(asked.as_request()), asked.page))
 
 
+def list_security_rules(request: Request) -> Response:
+    """GET /api/v1/risk/security-rules: whom the watch finds, and what it does then."""
+    _admit(request, "security:read", state_changing=False)
+    return Response(body=rules_body(_store().rules()))
+
+
+def patch_security_rule(request: Request) -> Response:
+    """PATCH /api/v1/risk/security-rules/{rule}: the rule as it holds from the next run on."""
+    caller = _admit(request, "interventions:write", state_changing=True)
+    change = rule_change(request.json())
+    answer = _store().change_rule({"rule": request.path_parameters["rule"]} | change | _actor(request, caller))
+    return Response(body=answer["rule"])
+
+
+def list_never_blocked(request: Request) -> Response:
+    """GET /api/v1/risk/never-blocked."""
+    _admit(request, "security:read", state_changing=False)
+    return Response(body=networks_body(_store().never_blocked()))
+
+
+def add_never_blocked(request: Request) -> Response:
+    """POST /api/v1/risk/never-blocked: all of them; what is blocked in the network is free at once."""
+    return _change_never_blocked(request, "add")
+
+
+def remove_never_blocked(request: Request) -> Response:
+    """DELETE /api/v1/risk/never-blocked: those that are left."""
+    return _change_never_blocked(request, "remove")
+
+
+def list_performance_reports(request: Request) -> Response:
+    """GET /api/v1/risk/performance-reports: what each hour came to."""
+    _admit(request, "alerts:write", state_changing=False, roles=ALERT_ROLES)
+    page = read_page(request.query)
+    return Response(body=reports_body(AlertDesk(database()).reports(before=page.before, limit=page.limit)))
+
+
 def list_alerts(request: Request) -> Response:
     """GET /api/v1/risk/alerts."""
     _admit(request, "alerts:write", state_changing=False, roles=ALERT_ROLES)
@@ -101,6 +139,14 @@ def get_incident(request: Request) -> Response:
     """GET /api/v1/risk/incidents/{id}."""
     _admit(request, "alerts:write", state_changing=False, roles=ALERT_ROLES)
     return Response(body=incident_body(AlertDesk(database()).incident(parse_id(request.path_parameters["id"], "id"))))
+
+
+def _change_never_blocked(request: Request, action: str) -> Response:
+    caller = _admit(request, "interventions:write", state_changing=True)
+    asked = network_request(request.json())
+    if _store().change_never_blocked(asked | {"action": action} | _actor(request, caller)):
+        GuardCopy(cache(), _store().guard).renew()
+    return Response(body=networks_body(_store().never_blocked()))
 
 
 def _act(request: Request, caller: Caller, body: dict[str, Any]) -> dict[str, object]:
@@ -159,6 +205,12 @@ handler = http_handler(
         "GET /api/v1/risk/interventions": list_interventions,
         "DELETE /api/v1/risk/interventions/{id}": undo_intervention,
         "GET /api/v1/risk/security-events": list_security_events,
+        "GET /api/v1/risk/security-rules": list_security_rules,
+        "PATCH /api/v1/risk/security-rules/{rule}": patch_security_rule,
+        "GET /api/v1/risk/never-blocked": list_never_blocked,
+        "POST /api/v1/risk/never-blocked": add_never_blocked,
+        "DELETE /api/v1/risk/never-blocked": remove_never_blocked,
+        "GET /api/v1/risk/performance-reports": list_performance_reports,
         "GET /api/v1/risk/alerts": list_alerts,
         "POST /api/v1/risk/alerts/{id}/acknowledge": acknowledge_alert,
         "POST /api/v1/risk/alerts/{id}/resolve": resolve_alert,

@@ -66,6 +66,9 @@ class Caller:
             "kind": ["reserved_concurrency"],
             "target": ["no-function"],
             "tier": self.ids["tiers"],
+            # One that finds nobody, and a network that nobody comes from.
+            "rule": self.ids["rules"],
+            "network": ["192.0.2.0/24"],
             # Of an account that nobody trades on, never of the platform or a symbol.
             "scope": ["account"],
             **({"account_id": self.ids["halted"]} if described.path in STOPPING else {}),
@@ -97,6 +100,7 @@ def new_caller(traders: Traders, tier: str) -> Caller:
         # One that nobody trades in, whose limits no other caller has changed.
         "tiers": [tier],
         "halted": [halted_account(traders)],
+        "rules": [idle_rule(trader)],
         **alert_about(trader),
         # One that there is not: it would have to be started by a confirmation.
         "wind-downs": [str(uuid.uuid4())],
@@ -123,6 +127,16 @@ def halted_account(traders: Traders) -> str:
     }
     execute(halted.system, "SELECT set_trading_state(%s)", Jsonb(request))
     return str(halted.account_id)
+
+
+def idle_rule(trader: Trader) -> str:
+    """A rule of the watch over security that counts what nobody does."""
+    execute(
+        trader.system,
+        "INSERT INTO security_rules (rule, measure, subject, event_type, threshold, window_seconds, severity) "
+        "VALUES ('idle', 'events', 'user', 'nothing_of_ours', 1, 10, 'low') ON CONFLICT DO NOTHING",
+    )
+    return "idle"
 
 
 def alert_about(trader: Trader) -> dict[str, list[str]]:

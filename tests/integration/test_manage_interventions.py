@@ -232,6 +232,80 @@ def test_events_are_read_in_pages_with_whom_they_came_from(api: Api) -> None:
     assert [row["reason"] for row in mine] == ["not_found"]
 
 
+RULES, NETWORKS = "/api/v1/risk/security-rules", "/api/v1/risk/never-blocked"
+
+
+def test_a_rule_is_changed_for_the_next_run_and_told_in_the_audit(api: Api) -> None:
+    def change(rule: str, body: dict[str, object], **claims: Any) -> Answer:
+        event = http_event(
+            f"PATCH {RULES}/{{rule}}",
+            path_parameters={"rule": rule},
+            headers=bearer(make_token(OFFICER_ID, **(CLAIMS | claims))),
+            body=json.dumps({"reason": "a test"} | body),
+        )
+        return api.call("manage_incidents", "function_incidents", event)
+
+    before = {row["rule"]: row for row in api.ask(f"GET {RULES}").body["data"]}
+    assert len(before) == 9
+    # when it takes two bad tokens only, for five minutes, then two are found
+    changed = change("brute_force", {"threshold": 2, "response_seconds": 300})
+    assert (changed.status, changed.body) == (200, before["brute_force"] | {"threshold": 2, "response_seconds": 300})
+    api.watch.happened("authentication_failure|signature", 2)
+    assert api.watch.found() == [("brute_force", "high")]
+    # and a repeat changes nothing, nor is it audited again
+    assert change("brute_force", {"threshold": 2}).body == changed.body
+    told = [row for row in api.watch.platform_audit() if row["action"] == "SECURITY_RULE_CHANGED"]
+    assert [(row["actor"], row["details"]["before"]["threshold"]) for row in told] == [(str(OFFICER_ID), 10)]
+    # a response goes with its seconds, and comes with them
+    assert change("brute_force", {"response": None}).body["response_seconds"] is None
+    assert change("brute_force", {"response": "IP_BLOCK", "response_seconds": 60}).body["response"] == "ip_block"
+    for field, body in (
+        ("threshold", {}),
+        ("threshold", {"threshold": 0}),
+        ("threshold", {"threshold": "7"}),
+        ("window_seconds", {"window_seconds": 86_401}),
+        ("severity", {"severity": "grave"}),
+        ("enabled", {"enabled": "no"}),
+        ("response", {"response": "account_suspension"}),
+        ("response_seconds", {"response": None, "response_seconds": 60, "threshold": 3}),
+        ("rule", {"rule": "mine"}),
+        ("reason", {"threshold": 3, "reason": " "}),
+    ):
+        refused = change("brute_force", body)
+        if (field, refused.status) == ("response_seconds", 200):
+            assert refused.body["response_seconds"] is None
+            continue
+        assert (refused.status, refused.body["details"]["field"]) == (400, field), (body, refused.text)
+    assert change("mine", {"threshold": 3}).status == 404
+    assert change("brute_force", {"threshold": 3}, role="on_call").status == 403
+    back = {name: before["brute_force"][name] for name in ("threshold", "response", "response_seconds")}
+    assert change("brute_force", back).status == 200
+
+
+def test_a_network_is_never_blocked_from_the_moment_that_an_officer_says_so(api: Api) -> None:
+    api.ask(f"POST {INTERVENTIONS}", BLOCK)
+    assert api.order("POST /api/v1/orders", STRANGER).status == 403
+    office: dict[str, object] = {"network": "198.51.100.0/24", "reason": "our office"}
+
+    # when, then who is blocked in it is free at once, and nobody in it can be blocked
+    added = api.ask(f"POST {NETWORKS}", office)
+    assert [(row["network"], row["added_by"]) for row in added.body["data"]] == [("198.51.100.0/24", str(OFFICER_ID))]
+    assert api.ask(f"POST {NETWORKS}", office).body == added.body == api.ask(f"GET {NETWORKS}").body
+    assert api.order("POST /api/v1/orders", STRANGER).status == 201
+    assert api.ask(f"POST {INTERVENTIONS}", BLOCK | {"target": "198.51.100.10"}).body["details"]["field"] == "target"
+    # when it is taken away, the block binds again
+    assert api.ask(f"DELETE {NETWORKS}", office).body["data"] == []
+    assert api.order("POST /api/v1/orders", STRANGER).status == 403
+    told = [row["details"]["action"] for row in api.watch.platform_audit() if row["action"] == "NEVER_BLOCKED_CHANGED"]
+    assert told == ["add", "remove"]
+    # and not half of the internet
+    for network in ("0.0.0.0/0", "10.0.0.0/8", "::/0", "2001:db8::/31", "198.51.100.9/24", "an office", ""):
+        refused = api.ask(f"POST {NETWORKS}", office | {"network": network})
+        assert (refused.status, refused.body["details"]["field"]) == (400, "network"), refused.text
+    for network in ("10.1.0.0/16", "2001:db8::/32", "203.0.113.7"):
+        assert api.ask(f"POST {NETWORKS}", office | {"network": network}).status == 200
+
+
 def test_the_words_of_the_api_are_those_of_the_tables(api: Api) -> None:
     for table, column, words in (("interventions", "kind", KINDS), ("security_events", "event_type", EVENT_TYPES)):
         ((check,),) = api.watch.market.execute(

@@ -67,6 +67,12 @@ NEEDED: Mapping[str, str | None] = {
     "GET /api/v1/risk/interventions": "interventions:write",
     "DELETE /api/v1/risk/interventions/{id}": "interventions:write",
     "GET /api/v1/risk/security-events": "security:read",
+    "GET /api/v1/risk/security-rules": "security:read",
+    "PATCH /api/v1/risk/security-rules/{rule}": "interventions:write",
+    "GET /api/v1/risk/never-blocked": "security:read",
+    "POST /api/v1/risk/never-blocked": "interventions:write",
+    "DELETE /api/v1/risk/never-blocked": "interventions:write",
+    "GET /api/v1/risk/performance-reports": "alerts:write",
     "GET /api/v1/risk/alerts": "alerts:write",
     "POST /api/v1/risk/alerts/{id}/acknowledge": "alerts:write",
     "POST /api/v1/risk/alerts/{id}/resolve": "alerts:write",
@@ -116,6 +122,9 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "PATCH /api/v1/accounts/{id}": {"leverage": 30, "reason": "a test"},
     "POST /api/v1/risk/alerts/{id}/resolve": {"note": "a test"},
     "POST /api/v1/risk/interventions": {"kind": "maintenance", "seconds": 60, "reason": "a test"},
+    "PATCH /api/v1/risk/security-rules/{rule}": {"threshold": 10, "reason": "a test"},
+    "POST /api/v1/risk/never-blocked": {"network": "192.0.2.0/24", "reason": "a test"},
+    "DELETE /api/v1/risk/never-blocked": {"network": "192.0.2.0/24", "reason": "a test"},
     "PATCH /api/v1/risk/settings/{id}": {"limits": {"max_positions": 5}, "reason": "a test"},
     "PATCH /api/v1/risk/defaults/{tier}": {"limits": {"max_positions": 5}, "reason": "a test"},
     "POST /api/v1/risk/trading-state": {"scope": "platform", "trading_state": "active", "reason": "a test"},
@@ -126,6 +135,8 @@ QUERIES: Mapping[str, dict[str, str]] = {
     "GET /api/v1/prices": {"symbols": "EURUSD"},
     "GET /api/v1/accounts": {"email": "somebody@example.com"},
 }
+# What stands in the place of a name in a path: things that there are, but for ids.
+PATHS = (("id", str(uuid.uuid4())), ("tier", "gold"), ("rule", "brute_force"))
 # Folder -> its login role, and the roles of callers that it is for.
 STAFF: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "manage_accounts": ("function_operator", ("operator",)),
@@ -196,11 +207,7 @@ def ask(route: str, user: User | uuid.UUID, headers: Mapping[str, str] | None = 
     given = {"tier": "unmetered"} | ({"role": roles[-1]} if roles else {}) | claims
     event = http_event(
         route,
-        path_parameters={"id": str(uuid.uuid4())}
-        if "{id}" in route
-        else {"tier": "gold"}
-        if "{tier}" in route
-        else None,
+        path_parameters=next((dict([each]) for each in PATHS if f"{{{each[0]}}}" in route), None),
         query=QUERIES.get(route),
         headers=bearer(make_token(user, **given)) | dict(headers or {}),
         body=json.dumps(BODIES[route]) if route in BODIES else None,

@@ -18,6 +18,7 @@ from tools.openapi.routes import (
     prices,
     risk,
     sessions,
+    watch,
 )
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -28,6 +29,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *operators.OPERATORS,
     *interventions.INTERVENTIONS,
     *alerts.ALERTS,
+    *watch.WATCH,
     *account_risk.RISK,
     *risk.RISK,
     *kill_switch.KILL_SWITCH,
@@ -44,6 +46,7 @@ SCHEMAS: Mapping[str, Schema] = {
     **operators.SCHEMAS,
     **interventions.SCHEMAS,
     **alerts.SCHEMAS,
+    **watch.SCHEMAS,
     **account_risk.SCHEMAS,
     **risk.SCHEMAS,
     **kill_switch.SCHEMAS,

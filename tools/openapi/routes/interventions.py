@@ -48,9 +48,9 @@ SCHEMAS: Mapping[str, Schema] = {
                 "type": ["object", "null"],
                 "maxProperties": PARAMETERS_MAX,
                 "description": (
-                    "Of maintenance {level}: reducing, unless told otherwise, in which orders can still be canceled "
-                    "and positions closed and protected, or full. Of reserved_concurrency {concurrency}, of "
-                    "price_provider {provider}."
+                    "Of maintenance {level}: reducing, unless told otherwise, in which orders can be canceled and "
+                    "positions closed and protected, or full. Of reserved_concurrency {concurrency}, of price_provider "
+                    "{provider}."
                 ),
             },
             "seconds": {

@@ -20,8 +20,13 @@ def read_members[T: BaseModel](
     """
     given = {name: value for name, value in body.items() if value is not None}
     key = sent_key(request, given)
+    return read_unkeyed(model, given | {"idempotency_key": str(uuid4()) if key is None else key}, taken)
+
+
+def read_unkeyed[T: BaseModel](model: type[T], body: Mapping[str, Any], taken: Mapping[str, str]) -> T:
+    """`body` as `model` of what sets a state, so that a repeat changes nothing and needs no key; faults as above."""
     try:
-        return model.model_validate(given | {"idempotency_key": str(uuid4()) if key is None else key})
+        return model.model_validate(body)
     except ValidationError as error:
         raise _fault(error, body, taken) from None
 

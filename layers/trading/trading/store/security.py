@@ -91,6 +91,22 @@ class SecurityStore:
         """Events that a filter lets through, the newest first."""
         return self._call("list_security_events", request)["events"]
 
+    def rules(self) -> list[dict[str, Any]]:
+        """What the watch goes by."""
+        return self._listed("list_security_rules", "rules")
+
+    def change_rule(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """Change one: {rule, changed}."""
+        return self._call("change_security_rule", request)
+
+    def never_blocked(self) -> list[dict[str, Any]]:
+        """The networks that no block binds."""
+        return self._listed("list_never_blocked", "networks")
+
+    def change_never_blocked(self, request: Mapping[str, object]) -> bool:
+        """Add or remove one; whether that changed anything."""
+        return self._call("change_never_blocked", request)["changed"]
+
     def erase_old(self) -> dict[str, Any]:
         """Erase personal data and events past their days: {erased, kept, events_removed}."""
         return self._call("erase_security_data", {})
@@ -102,6 +118,11 @@ class SecurityStore:
     def expired(self, limit: int) -> list[UUID]:
         """Interventions past their time that nobody has taken back."""
         return [UUID(found["id"]) for found in self.interventions({"filter": "expired", "limit": limit})]
+
+    def _listed(self, function: str, name: str) -> list[dict[str, Any]]:
+        row = self._database.fetch_one(f"SELECT {function}() AS answer")
+        assert row is not None
+        return row["answer"][name]
 
     def _call(self, procedure: str, request: Mapping[str, object]) -> Any:
         return self._database.call(procedure, {"version": REQUEST_VERSION, **request})
