@@ -65,20 +65,26 @@ LANGUAGE sql STABLE AS $$
     HAVING count(DISTINCT o.symbol) >= r.threshold
 $$;
 
--- Who several rules have found within a while; one step more severe than the worst of them.
+-- Whom several rules have found within a while; one step more severe than the worst of them. How much somebody does
+-- (orders, their symbols, requests over a limit) is one kind however many rules see it: a busy day is no attack.
 CREATE OR REPLACE FUNCTION security_correlations(p_at timestamptz)
 RETURNS TABLE (rule text, user_id uuid, ip_address inet, observed bigint, severity text)
 LANGUAGE sql STABLE AS $$
     SELECT
-        r.rule, f.user_id, p.ip_address, count(DISTINCT f.rule),
+        r.rule, f.user_id, p.ip_address, count(DISTINCT k.kind),
         severity_above(max(array_position(severities(), f.severity)))
     FROM security_rules AS r
     INNER JOIN security_findings AS f ON f.last_seen_at > p_at - r.window_seconds * interval '1 second'
     INNER JOIN security_rules AS q ON f.rule = q.rule AND q.measure <> 'findings' AND q.subject = r.subject
+    CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN q.measure IN ('orders', 'symbols') OR q.event_type = 'rate_limit_exceeded' THEN 'haste' ELSE f.rule
+        END AS kind
+    ) AS k
     LEFT JOIN security_pii AS p ON f.id = p.row_id
     WHERE r.enabled AND r.measure = 'findings' AND coalesce(f.user_id::text, host(p.ip_address)) IS NOT NULL
     GROUP BY r.rule, f.user_id, p.ip_address, r.threshold
-    HAVING count(DISTINCT f.rule) >= r.threshold
+    HAVING count(DISTINCT k.kind) >= r.threshold
 $$;
 
 CREATE OR REPLACE FUNCTION severities() RETURNS text[]

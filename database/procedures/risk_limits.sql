@@ -78,12 +78,13 @@ CREATE OR REPLACE FUNCTION check_limit(
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_text text := p_value #>> '{}';
+    -- As people write one: not 0x10, which numeric takes for 16.
     v_number numeric := CASE WHEN p_kind IN ('number', 'count') AND jsonb_typeof(p_value) IN ('number', 'string')
-        AND pg_input_is_valid(v_text, 'numeric') THEN v_text::numeric END;
+        AND v_text ~ '^-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]{1,3})?$' AND pg_input_is_valid(v_text, 'numeric')
+        THEN v_text::numeric END;
     v_unknown text;
 BEGIN
     IF p_kind IN ('number', 'count') THEN
-        -- NaN is greater than every number, so the bound keeps it out too.
         IF v_number IS NULL OR NOT v_number BETWEEN p_least AND p_greatest
             OR v_number <> round(v_number, CASE p_kind WHEN 'count' THEN 0 ELSE 6 END) THEN
             PERFORM refuse_value(p_name, left(v_text, 100), format(

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -157,6 +158,25 @@ class TestEpisodes:
         assert ("correlation_of_user", "critical") in watch.found()
         rows = watch.market.execute("SELECT user_id FROM security_findings WHERE rule = 'correlation_of_user'")
         assert rows == [(user.user_id,)]
+
+    def test_how_much_somebody_does_is_one_kind(self, watch: Watch) -> None:
+        user = watch.market.user()
+
+        def correlated(*rules: str) -> list[tuple[Any, ...]]:
+            for rule in rules:
+                watch.market.execute(
+                    "INSERT INTO security_findings (rule, user_id, severity, observed, threshold, window_seconds, "
+                    "started_at, last_seen_at) SELECT rule, %s, severity, threshold, threshold, window_seconds, "
+                    "clock_timestamp(), clock_timestamp() FROM security_rules WHERE rule = %s",
+                    (user.user_id, rule),
+                )
+            return watch.market.execute("SELECT rule, observed FROM security_correlations(clock_timestamp())")
+
+        with watch.market.owner.transaction(force_rollback=True):
+            # given a busy day: many orders, in many symbols, some too many at once
+            assert correlated("rapid_orders", "symbol_diversity", "rate_limit_of_user") == []
+            # when it comes with something else
+            assert correlated("enumeration") == [("correlation_of_user", 2)]
 
     def test_kinds_that_lie_apart_are_not_correlated(self, watch: Watch) -> None:
         user = watch.market.user()

@@ -45,6 +45,10 @@ def test_what_has_another_form_is_refused(token: str) -> None:
     assert refused(token)
 
 
+def test_what_says_a_time_that_no_calendar_has_is_refused() -> None:
+    assert refused("v1.999999999999." + "0" * 64)
+
+
 def test_another_key_makes_another_one() -> None:
     assert refused(make_confirmation("t" * 32, SUBJECT, NOW).token)
 
