@@ -72,6 +72,13 @@ BEGIN
     PERFORM link_group(request ->> 'kind', v_parent, v_ids);
     PERFORM book_group(account_under_lock(p_account), v_legs, v_fills, v_ids, p_at);
     PERFORM touch_group(request, p_account, v_terms, v_ids, p_at);
+    IF v_legs[1] ->> 'order_type' = 'market' AND EXISTS (
+        SELECT FROM positions AS p
+        WHERE p.user_id = p_account.user_id AND p.id = v_parent.position_id AND p.status = 'closed'
+    ) THEN
+        -- It closed what was held before its exits were there.
+        PERFORM end_exits(unkept(request), p_account, v_parent.position_id, p_at);
+    END IF;
     RETURN group_answer(account_under_lock(p_account), v_ids, p_at);
 END
 $$;

@@ -430,6 +430,21 @@ class TestExits:
         assert [state[0] for state in states(market, user, ids)] == ["filled", "canceled", "canceled"]
         assert sum(row["quantity"] for row in market.rows("positions", user)) == left
 
+    @pytest.mark.parametrize("entry", [leg(side="sell", limit_price="1.0990"), market_leg(side="sell")])
+    def test_an_entry_that_closes_what_is_held_leaves_no_exit(self, market: Market, entry: dict[str, object]) -> None:
+        # given an account that nets, and what it holds
+        user = market.user(position_mode="netting")
+        market.trade(user)
+
+        # when just that is sold by the entry of a bracket
+        exits = {"take_profit": {"limit_price": "1.0900"}, "stop_loss": {"stop_price": "1.1100"}}
+        ids = placed(market, bracket_request(user, entry, **exits))
+
+        # then there is nothing that its exits could close
+        assert [state[0] for state in states(market, user, ids)] == ["filled", "canceled", "canceled"]
+        assert market.audit(user, ids[1])[-1]["reason"] == "Its position was closed"
+        assert market.book_faults() == []
+
     def test_a_stop_out_takes_them_with_the_position(self, market: Market) -> None:
         user = market.user(balance="1200", position_mode="netting")
         ids = placed(market, bracket_request(user, market_leg(), stop_loss={"stop_price": "1.0800"}))
