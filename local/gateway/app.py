@@ -11,6 +11,7 @@ from local.gateway.connections import Connections
 from local.gateway.environments import Credentials, worker_environment
 from local.gateway.event_sources import EventSource
 from local.gateway.http_api import HttpApi, Receive, Scope, Send
+from local.gateway.lambda_api import LambdaApi
 from local.gateway.local_values import REGION, LocalValues
 from local.gateway.logs import AccessLog, BoundedLog
 from local.gateway.pools import Pool
@@ -48,7 +49,8 @@ class Gateway:
         self._access = AccessLog(settings.logs / "access.log")
         queues = open_queues(list(self._stack.queues))
         connections = Connections()
-        aws = AwsApi(self._credentials, SqsApi(queues), connections)
+        self._functions = LambdaApi(self.pools.values(), queues)
+        aws = AwsApi(self._credentials, SqsApi(queues), self._functions, connections)
         http = HttpApi(RouteTable(self._stack.http_routes), self._stack.cors, self.pools, self._access)
         websocket = self._stack.websocket and WebSocketApi(self._stack.websocket, self.pools, connections)
         self._public = Server(_PublicApp(http, websocket, aws), self._public_listener, DRAIN_SECONDS)
@@ -70,8 +72,8 @@ class Gateway:
 
     async def stop(self) -> None:
         """Accept nothing more, drain requests and batches for DRAIN_SECONDS at most, then end the workers."""
-        for schedule in self._schedules:
-            schedule.stop()
+        for starter in (*self._schedules, self._functions):
+            starter.stop()
         for source in self._sources:
             source.stop_polling()
         batches = asyncio.gather(*(source.drained() for source in self._sources))
@@ -105,7 +107,7 @@ class Gateway:
         return Pool(spec, environment, self._settings.workers_max, log)
 
     def _write_credentials(self) -> None:
-        """Let people and tests look into the queues with any AWS client."""
+        """Let people and tests look into the queues and invoke functions with any AWS client."""
         lines = {
             "AWS_ENDPOINT_URL": self.aws_endpoint,
             "AWS_ACCESS_KEY_ID": self._credentials.key_id,

@@ -1,4 +1,4 @@
-"""The AWS endpoint of the workers: SQS and @connections. Everything else is refused, so that no call leaves here."""
+"""The AWS endpoint: SQS, @connections and Invoke. Everything else is refused, so that no call leaves here."""
 
 import json
 
@@ -6,6 +6,7 @@ from local.gateway.connections import Connections
 from local.gateway.environments import Credentials
 from local.gateway.http_api import Receive, Scope, Send, read_body
 from local.gateway.http_events import joined_headers
+from local.gateway.lambda_api import LambdaApi
 from local.gateway.sqs_api import SqsApi
 
 _BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -20,9 +21,10 @@ class AwsApi:
     signature itself is not verified.
     """
 
-    def __init__(self, credentials: Credentials, sqs: SqsApi, connections: Connections) -> None:
+    def __init__(self, credentials: Credentials, sqs: SqsApi, functions: LambdaApi, connections: Connections) -> None:
         self._credential = f"Credential={credentials.key_id}/"
         self._sqs = sqs
+        self._functions = functions
         self._connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,6 +46,8 @@ class AwsApi:
         target = headers.get("x-amz-target", "")
         if target.startswith(_TARGET):
             return await self._sqs.call(target.removeprefix(_TARGET), body)
+        if self._functions.serves(scope["method"], scope["path"]):
+            return await self._functions.call(scope["path"], headers, body)
         parts = scope["path"].split("/")
         if len(parts) == 4 and parts[2] == _CONNECTIONS:
             return self._connections.call(scope["method"], parts[3], body)

@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 
 from local.servers import free_port
-from tests.kit.gateway import eventually
 from tests.kit.local_system import LocalSystem
 from tests.kit.scratch import scratch_folder
-from tests.kit.traders import Traders, execute
+from tests.kit.traders import Traders
 
 LOAD_ACCOUNTS = 90
-FEED_SECONDS_MAX = 90
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +43,3 @@ def traders(all_traders: Traders) -> Iterator[Traders]:
     """Users for one test; their HTTP connections are closed after it."""
     yield all_traders
     all_traders.close()
-
-
-@pytest.fixture
-def prices_flow_again(local_system: LocalSystem) -> Iterator[None]:
-    """A killed gateway takes the price feed with it. On a busy machine quotes may be too old before the next copy has
-    begun, and whoever trades in that moment is refused. So the tests that come after wait for a quote of the new copy.
-    """
-    yield
-    (now,) = execute(local_system, "SELECT clock_timestamp() AS at")
-    newest = "SELECT received_at FROM quotes WHERE symbol = 'EURUSD'"
-    eventually(
-        lambda: execute(local_system, newest)[0]["received_at"] > now["at"],
-        seconds=FEED_SECONDS_MAX,
-        what="a new quote",
-    )

@@ -1,46 +1,20 @@
 """The scheduled risk function: a margin call is told once when it begins and once when it ends, a stop-out as it is."""
 
-from collections.abc import Sequence
-from datetime import datetime
 from decimal import Decimal
-
-import pytest
 
 from tests.kit.gateway import eventually
 from tests.kit.local_system import LocalSystem
-from tests.kit.processes import gateway_of
-from tests.kit.traders import Message, Stream, Trader, Traders, exact, execute, of_type
-
-pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("prices_flow_again")]
+from tests.kit.traders import Message, Stream, Trader, Traders, exact, of_type
 
 SYMBOL = "AUDUSD"
 BID, ASK = Decimal("0.66"), Decimal("0.6602")
 LOWER_BID = Decimal("0.6525")
 LOWEST_BID = Decimal("0.6510")
-RUN_SECONDS_MAX = 90
 
 
 def run_the_schedule(system: LocalSystem) -> None:
-    """Have the schedule run now: it does when the gateway starts, so that nobody waits for the next minute."""
-    before = last_scan(system)
-    gateway_of(system).kill()
-    eventually(lambda: last_scan(system) > before, seconds=RUN_SECONDS_MAX, what="a scan of the accounts")
-
-
-def last_scan(system: LocalSystem) -> datetime:
-    return execute(system, "SELECT updated_at FROM margin_scan")[0]["updated_at"]
-
-
-def listen(trader: Trader, since: int, channels: Sequence[str] = ("risk",)) -> Stream:
-    """A stream of the channels, as soon as the gateway takes connections."""
-
-    def connected() -> Stream | None:
-        try:
-            return trader.stream(*channels, since=since)
-        except (OSError, AssertionError):
-            return None
-
-    return eventually(connected, seconds=RUN_SECONDS_MAX, what="a WebSocket")
+    """Have the scheduled function look at all accounts now, and wait until it has."""
+    assert system.invoke("RiskMonitoringFunction")["complete"]
 
 
 def calls_of(trader: Trader) -> list[str]:
@@ -63,7 +37,7 @@ def test_a_margin_call_is_told_once_when_it_begins_and_once_when_it_ends(
     local_system.quote(SYMBOL, LOWER_BID, LOWER_BID + Decimal("0.0002"))
     run_the_schedule(local_system)
     # then the trader is told
-    with listen(trader, since=2) as stream:
+    with trader.stream("risk", since=2) as stream:
         alert = stream.wait_for(of_type("risk_alert", 3)).message
         assert (alert["data"]["type"], alert["data"]["state"]) == ("margin_call", "entered")
         assert alert["data"]["threshold"] == 50
@@ -75,7 +49,7 @@ def test_a_margin_call_is_told_once_when_it_begins_and_once_when_it_ends(
     # when the price is back and it runs, then the end is told
     local_system.quote(SYMBOL, BID, ASK)
     run_the_schedule(local_system)
-    with listen(trader, since=2) as stream:
+    with trader.stream("risk", since=2) as stream:
         ended = stream.wait_for(of_type("risk_alert", 4)).message
         assert (ended["data"]["type"], ended["data"]["state"]) == ("margin_call", "left")
         assert ended["data"]["episode_id"] == alert["data"]["episode_id"]
@@ -104,9 +78,9 @@ def test_a_stop_out_closes_the_position_and_tells_everything_of_it(local_system:
     # when the price falls through both levels at once and the schedule runs
     local_system.quote(SYMBOL, LOWEST_BID, LOWEST_BID + Decimal("0.0002"))
     run_the_schedule(local_system)
-    eventually(lambda: len(calls_of(trader)) == 2, seconds=RUN_SECONDS_MAX, what="the end of the margin call")
+    eventually(lambda: len(calls_of(trader)) == 2, what="the end of the margin call, if another run has closed it out")
     # then the trader is told of the call, the close and the end of the call, in this order
-    with listen(trader, since=3, channels=("orders", "positions")) as stream:
+    with trader.stream("orders", "positions", since=3) as stream:
         ended = stream.wait_for(of_type("risk_alert", 6)).message
         assert (ended["data"]["type"], ended["data"]["state"]) == ("margin_call", "left")
         alert = stream.wait_for(of_type("risk_alert", 5)).message

@@ -111,11 +111,11 @@ def running_gateway(state: Path, **options: Any) -> Generator[RunningGateway]:
 
 
 class Reports:
-    """What functions put into the report queue, kept until a test has looked for it."""
+    """What functions put into the report queue, or another one, kept until a test has looked for it."""
 
-    def __init__(self, gateway: RunningGateway) -> None:
+    def __init__(self, gateway: RunningGateway, queue: str = "ReportQueue") -> None:
         self._sqs = gateway.client("sqs")
-        self._url = gateway.queue_url("ReportQueue")
+        self._url = gateway.queue_url(queue)
         self.seen: list[dict[str, Any]] = []
 
     def until(self, condition: Callable[[list[dict[str, Any]]], Any], seconds: float = 20.0) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import psycopg
 
-from local import commands, tokens
+from local import commands, invoking, tokens
 from local.environment import State
 from local.servers import port_is_free
 from tests.kit.openapi import check_answer
@@ -140,6 +140,10 @@ class LocalSystem:
         """Hold a symbol at a price; without one, give it back to the simulator."""
         prices = [] if bid is None else ["--bid", str(bid), "--ask", str(ask)]
         assert commands.main(["--state", str(self.folder), "quote", "--symbol", symbol, *prices]) == 0
+
+    def invoke(self, function: str, *, wait: bool = True) -> Any:
+        """Run a function of the template now, as its schedule does; what it returned, once it has."""
+        return invoking.invoke(self.state, function, wait=wait)
 
     def load_accounts(self, count: int) -> None:
         """Make that many load accounts."""

@@ -7,11 +7,6 @@ import psutil
 from tests.kit.local_system import LocalSystem
 
 
-def gateway_of(system: LocalSystem) -> psutil.Process:
-    """The gateway's process."""
-    return _only(system, lambda words: "local.gateway" in words)
-
-
 def postmaster_of(system: LocalSystem) -> psutil.Process:
     """PostgreSQL's first process."""
     return _only(system, lambda words: words[0].endswith("/postgres") and str(system.state.postgres) in words)
