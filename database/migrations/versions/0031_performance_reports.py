@@ -4,8 +4,8 @@ from alembic import op
 
 from database.migrations.policies import secure
 
-revision = "0033"
-down_revision = "0027"
+revision = "0031"
+down_revision = "0030"
 
 TABLE = "performance_reports"
 
