@@ -13,6 +13,7 @@ import uvloop
 from local.gateway.aws_api import AwsApi
 from local.gateway.connections import Connections
 from local.gateway.environments import Credentials
+from local.gateway.lambda_api import LambdaApi
 from local.gateway.queues import Queue
 from local.gateway.server import Server, address, listen
 from local.gateway.sqs_api import SqsApi
@@ -78,7 +79,9 @@ def serving_queue() -> Iterator[LocalQueue]:
 def _serve(listener: socket.socket, url: str) -> None:
     async def serve() -> None:
         spec = QueueSpec("relay", "relay", url, 60, 0, 3600, 0, 256 * 1024, None, 0)
-        server = Server(AwsApi(CREDENTIALS, SqsApi({"relay": Queue(spec)}), Connections()), listener, 1)
+        queues = {"relay": Queue(spec)}
+        api = AwsApi(CREDENTIALS, SqsApi(queues), LambdaApi((), queues), Connections())
+        server = Server(api, listener, 1)
         server.start()
         await asyncio.Event().wait()
 

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,12 +236,12 @@ RULES, NETWORKS = "/api/v1/risk/security-rules", "/api/v1/risk/never-blocked"
 
 
 def test_a_rule_is_changed_for_the_next_run_and_told_in_the_audit(api: Api) -> None:
-    def change(rule: str, body: dict[str, object], **claims: Any) -> Answer:
+    def change(rule: str, body: Mapping[str, object], **claims: Any) -> Answer:
         event = http_event(
             f"PATCH {RULES}/{{rule}}",
             path_parameters={"rule": rule},
             headers=bearer(make_token(OFFICER_ID, **(CLAIMS | claims))),
-            body=json.dumps({"reason": "a test"} | body),
+            body=json.dumps({"reason": "a test", **body}),
         )
         return api.call("manage_incidents", "function_incidents", event)
 

@@ -80,11 +80,11 @@ def rest(live: LiveExchange, levels: Sequence[Decimal]) -> list[ModelOrder]:
 def trail(live: LiveExchange, distances: Sequence[int]) -> list[ModelOrder]:
     """Stops of either side that trail by more and more, in price and in percent, at the market and at a limit."""
     account = live.account(balance=5_000_000)
-    middle = sum(live.model.quotes[SYMBOL].touched_side(side) for side in SIDES) / 2
+    price = live.model.quotes[SYMBOL].bid
     placed: list[ModelOrder | None] = []
     for ticks, side in product(distances, SIDES):
         amount = Asked(SYMBOL, side, Decimal(1), "trailing_stop", trail_amount=ticks * TICK)
-        percent = replace(amount, trail_amount=None, trail_percent=round(ticks * TICK * 100 / middle, 6))
+        percent = replace(amount, trail_amount=None, trail_percent=round(ticks * TICK * 100 / price, 6))
         limited = replace(percent, order_type="trailing_stop_limit", limit_offset=ticks % 5 * TICK)
         placed += [live.place(account, (amount, percent, limited)[ticks % 3])]
     return [order for order in placed if order]
@@ -125,7 +125,7 @@ def trailed_to(order: ModelOrder, quotes: Sequence[Quote]) -> Decimal | None:
 
 @pytest.mark.parametrize(
     ("source", "batch_size", "count", "distances"),
-    [(ticks, 1, 24, TRAILS[::4]), (ticks, 25, 48, TRAILS), (bars, 40, 24, TRAILS[::4])],
+    [(ticks, 1, 16, TRAILS[::8]), (ticks, 25, 48, TRAILS), (bars, 40, 16, TRAILS[::8])],
 )
 def test_each_trigger_is_the_oracles(
     live: LiveExchange, source: Callable[[], Prices], batch_size: int, count: int, distances: Sequence[int]
