@@ -104,6 +104,15 @@ def get_wind_down(request: Request) -> Response:
     return Response(body=progress_body(_kill_switch().wind_down(wind_down_id)))
 
 
+def list_margin_calls(request: Request) -> Response:
+    """GET /api/v1/risk/margin-calls?state=: who is, or was, below a margin level."""
+    from trading.edge.margin_call_dialects import margin_calls_body, margin_calls_query
+
+    _admit(request, state_changing=False)
+    asked, page = margin_calls_query(request.query)
+    return Response(body=margin_calls_body(_store().margin_calls(asked), page))
+
+
 def _admit(request: Request, *, state_changing: bool) -> Caller:
     # The permission alone does not do: it takes the role that the database's own role is for. Trading is stopped in
     # maintenance too.
@@ -131,6 +140,7 @@ handler = http_handler(
         "PATCH /api/v1/risk/settings/{id}": patch_settings,
         "GET /api/v1/risk/defaults": list_defaults,
         "PATCH /api/v1/risk/defaults/{tier}": patch_defaults,
+        "GET /api/v1/risk/margin-calls": list_margin_calls,
         "GET /api/v1/risk/trading-state": get_trading_states,
         "POST /api/v1/risk/trading-state": post_trading_state,
         "POST /api/v1/risk/wind-downs": post_wind_down,

@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from tests.kit.orders import Market
 OFFICER_ID = UUID("01a1fc5d-0000-7000-8000-00000000cafe")
 SETTINGS = "/api/v1/risk/settings/{id}"
 DEFAULTS = "/api/v1/risk/defaults"
+MARGIN_CALLS = "/api/v1/risk/margin-calls"
 CLAIMS: dict[str, Any] = {
     "role": "risk_officer",
     "tier": "unmetered",
@@ -33,10 +35,19 @@ class Api:
     handler: Any
     woken: list[UUID]
 
-    def ask(self, route: str, path: dict[str, str], body: object = None, *, officer: UUID = OFFICER_ID) -> Answer:
+    def ask(
+        self,
+        route: str,
+        path: dict[str, str],
+        body: object = None,
+        *,
+        query: dict[str, str] | None = None,
+        officer: UUID = OFFICER_ID,
+    ) -> Answer:
         event = http_event(
             route,
             path_parameters=path or None,
+            query=query,
             headers=bearer(make_token(officer, **CLAIMS)),
             body=None if body is None else json.dumps(body),
         )
@@ -305,3 +316,42 @@ def test_a_trader_reads_what_binds_their_own_account(
     assert "changes" not in own.body
     assert own.body["day"]["start_equity"] == "0.00"
     assert others.status == 404
+
+
+def test_who_is_below_a_margin_level_is_listed(api: Api) -> None:
+    # given five lots that take 5,501.30 of margin, and what is left of 6,100.26 once each has lost 806.00
+    market, (first, second) = api.market, (api.market.user(balance=Decimal("6100.26")) for _ in range(2))
+    for user in (first, second):
+        assert market.trade(user, quantity="5")["outcome"] == "filled"
+    market.quote("EURUSD", "1.0922", "1.0924")
+    for user in (first, second):
+        called(market, user)
+    # when one of them is above it again
+    market.execute("UPDATE accounts SET balance = balance + 3000 WHERE id = %s", (first.account_id,))
+    called(market, first)
+
+    # then both are listed, the newest first, who is still below it with what is left now
+    found = api.ask(f"GET {MARGIN_CALLS}", {}).body
+    own = [each for each in found["data"] if each["account_id"] in {str(first.account_id), str(second.account_id)}]
+    assert [(each["account_id"], each["state"], each["level"], each["threshold"]) for each in own] == [
+        (str(second.account_id), "open", "margin_call", "50"),
+        (str(first.account_id), "left", "margin_call", "50"),
+    ]
+    assert [(each["entered_level"], each["equity"], each["margin_level"]) for each in own] == [
+        ("37.63", "2070.26", "37.63"),
+        ("37.63", None, None),
+    ]
+    assert [each["left_at"] is None for each in own] == [True, False]
+    # and in pages, by state
+    page = api.ask(f"GET {MARGIN_CALLS}", {}, query={"limit": "1", "state": "left"}).body
+    assert [each["account_id"] for each in page["data"]] == [str(first.account_id)]
+    after = api.ask(f"GET {MARGIN_CALLS}", {}, query={"cursor": page["next_cursor"]}).body
+    assert str(second.account_id) not in {each["account_id"] for each in after["data"]}
+    assert api.ask(f"GET {MARGIN_CALLS}", {}, query={"state": "lost"}).body["details"]["field"] == "state"
+    market.execute("UPDATE accounts SET balance = balance - 3000 WHERE id = %s", (first.account_id,))
+
+
+def called(market: Market, user: User) -> None:
+    """What the watch over margin does for one account that is due."""
+    request = {"version": 1, "user_id": str(user.user_id), "account_id": str(user.account_id)}
+    market.execute("SELECT record_margin_call(%s)", (json.dumps(request),))

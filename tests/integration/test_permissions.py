@@ -82,6 +82,7 @@ NEEDED: Mapping[str, str | None] = {
     "PATCH /api/v1/risk/settings/{id}": "risk:write",
     "GET /api/v1/risk/defaults": "risk:write",
     "PATCH /api/v1/risk/defaults/{tier}": "risk:write",
+    "GET /api/v1/risk/margin-calls": "risk:write",
     "GET /api/v1/risk/trading-state": "risk:write",
     "POST /api/v1/risk/trading-state": "risk:write",
     "POST /api/v1/risk/wind-downs": "risk:write",

@@ -219,6 +219,7 @@ EXECUTE_GRANTS = {
         "get_account_owner(uuid)",
         "get_risk_settings(uuid,uuid)",
         "get_wind_down(uuid)",
+        "list_margin_calls(jsonb)",
         "list_risk_changes(uuid,uuid,integer)",
         "list_risk_defaults(integer)",
         "list_trading_states()",

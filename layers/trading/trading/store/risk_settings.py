@@ -36,6 +36,10 @@ class RiskSettingsStore:
         """The tiers with their limits and the last changes of each."""
         return self._answer("SELECT list_risk_defaults(%s) AS answer", limit)
 
+    def margin_calls(self, request: Mapping[str, object]) -> list[dict[str, Any]]:
+        """Episodes below a margin level, the newest first."""
+        return self._database.call("list_margin_calls", {"version": REQUEST_VERSION, **request})["margin_calls"]
+
     def change(self, request: Mapping[str, object]) -> dict[str, Any]:
         """Change an account's limits; outcome changed."""
         return self._database.call("change_risk_settings", {"version": REQUEST_VERSION, **request})
