@@ -74,9 +74,10 @@ BEGIN
         LIMIT v_accounts_max
     ) AS p;
     v_taken := snapshot_accounts(v_users, v_accounts, v_hour, v_at);
-    v_old := date_trunc('day', v_at - (
+    -- A day at a time, so that a history that has grown for long is thinned in steps that a run has time for.
+    v_old := least(v_scan.thinned_until + interval '1 day', date_trunc('day', v_at - (
         SELECT s.equity_hours_days * interval '1 day' FROM platform_settings AS s
-    ), 'UTC');
+    ), 'UTC'));
     IF v_scan.thinned_until < v_old THEN
         PERFORM thin_snapshots(v_users, v_accounts, v_scan.thinned_until, v_old);
     END IF;

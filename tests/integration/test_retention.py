@@ -96,10 +96,11 @@ def test_old_days_keep_their_best_and_their_worst_hour(market: Market, database:
         (90, 1, 2, 1500), (90, 2, 2, 1600), (90, 3, 2, 1700),
     ):  # fmt: skip
         keep(market, user, days_ago(days, hour), version, equity)
+    market.execute("UPDATE snapshot_scan SET thinned_until = %s", (days_ago(101),))
     worst = drawdown(market, user)["max"]
 
-    # when another page of snapshots is taken, twice
-    for _ in range(2):
+    # when more snapshots are taken, which thin a day at a time
+    for _ in range(4):
         EquityStore(database).take_snapshots(accounts_max=1_000)
         market.execute("UPDATE snapshot_scan SET hour = hour - interval '1 hour'")
 

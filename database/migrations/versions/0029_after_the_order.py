@@ -38,7 +38,11 @@ def upgrade() -> None:
     ADD COLUMN roll_quotes_days integer NOT NULL DEFAULT 400 CHECK (roll_quotes_days >= 400),
     ADD COLUMN price_outages_days integer NOT NULL DEFAULT 400 CHECK (price_outages_days >= 1);
     -- All snapshots of before are thinned.
-    ALTER TABLE snapshot_scan ADD COLUMN thinned_until timestamptz NOT NULL DEFAULT '-infinity';
+    ALTER TABLE snapshot_scan ADD COLUMN thinned_until timestamptz NOT NULL
+    DEFAULT date_trunc('day', clock_timestamp(), 'UTC');
+    UPDATE snapshot_scan SET thinned_until = least(thinned_until, (
+        SELECT date_trunc('day', min(s.hour), 'UTC') FROM equity_snapshots AS s
+    ));
     GRANT DELETE ON equity_snapshots, roll_quotes, price_outages TO trading_procedures;
 
     CREATE POLICY watchers_all ON positions FOR SELECT TO trading_watchers USING (true);
