@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ ASKED_BY = {
 
 
 class Floor:
-    """A procedure that gives `answer`, a relay and a router; they keep what they are asked."""
+    """A procedure that gives `answer`, and a relay; they keep what they are asked."""
 
     def __init__(self, *, replayed: bool = False, **answer: Any) -> None:
         self.kept = {"replayed": replayed, "answer": {"order_id": "an order", "account_id": str(ACCOUNT_ID)} | answer}
@@ -57,9 +58,6 @@ class Floor:
             wake_relay=self.woken.append,
         )
 
-    def _close_position(self, *asked: Any, **terms: Any) -> Execution:
-        return close_position(*asked, **terms, start_routing=lambda *order: self.routed.append(order))
-
     def cancel(self) -> Execution:
         return self._change(cancel_order, CancelEntry(idempotency_key="key"))
 
@@ -77,13 +75,25 @@ class Floor:
         return self._change(replace_order, ReplaceEntry(idempotency_key="key", **fields))
 
     def close(self, **fields: Any) -> Execution:
-        return self._change(self._close_position, CloseEntry(idempotency_key="key", **fields))
+        return self._change(self._routed(close_position), CloseEntry(idempotency_key="key", **fields))
 
     def close_by(self, **fields: Any) -> Execution:
-        return self._change(self._close_position, CloseByEntry(idempotency_key="key", **fields))
+        return self._change(self._routed(close_position), CloseByEntry(idempotency_key="key", **fields))
+
+    def _routed(self, close: Callable[..., Execution]) -> Callable[..., Execution]:
+        return partial(close, start_routing=lambda *order: self.routed.append(order))
 
     def change(self, **fields: Any) -> Execution:
         return self._change(change_position, PositionChange(idempotency_key="key", **fields))
+
+
+def test_a_close_that_goes_to_a_venue_is_handed_on_once() -> None:
+    order_id = uuid.uuid4()
+    floor = Floor(outcome="pending_new", order_id=str(order_id))
+
+    floor.close()
+
+    assert floor.routed == [(ORIGIN.user_id, order_id)]
 
 
 def test_a_cancellation_names_its_order_and_wakes_the_relay() -> None:
@@ -153,15 +163,6 @@ def test_a_repeat_tells_nobody() -> None:
 
     assert floor.cancel().replayed
     assert floor.woken == []
-
-
-@pytest.mark.parametrize(("replayed", "told"), [(False, 1), (True, 0)])
-def test_the_router_is_told_once_of_a_close_at_a_venue(replayed: bool, told: int) -> None:
-    floor = Floor(outcome="pending_new", order_id=str(SUBJECT), replayed=replayed)
-
-    floor.close()
-
-    assert floor.routed == [(ORIGIN.user_id, SUBJECT)] * told
 
 
 def test_a_close_that_was_denied_is_an_outcome_with_its_order() -> None:
