@@ -1,9 +1,11 @@
 """Automatic responses: begun once by a critical alert, bounded, and undone by one call."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +14,15 @@ import pytest
 from moto import mock_aws
 
 from tests.kit import MigratedTemplate, TestServers
-from tests.kit.alerts import ROLE, AlertWorld
+from tests.kit.alerts import ROLE, AlertWorld, NoResponder
 from tests.kit.functions import Context, function_environment, load_function
 from tests.kit.security import OFFICER_ID, STRANGER, Watch
 from trading.alerts import Figure
 from trading.capacity import LambdaCapacity
 from trading.errors import ErrorCode, TradingError
 from trading.responses import Limits, Responses, carry_out
+from trading.store.alerts import AlertStore
+from trading.store.database import Database
 from trading.store.interventions import InterventionStore
 
 MINUTES = timedelta(minutes=1)
@@ -99,6 +103,35 @@ def test_failing_orders_raise_concurrency_and_begin_maintenance_until_undone(wor
     assert carry_out(store_of(world), capacity, limits=LIMITS) == 1
     assert capacity.reserved_by == {"execute_order": 40}
     assert interventions(world, "undone_by") == [(str(OFFICER_ID),)] * 2
+
+
+def test_copies_at_once_begin_a_response_once(world: AlertWorld) -> None:
+    # given an alert whose responses are due
+    world.responder = NoResponder()
+    fire(world, "ORDER_EXECUTION_FAILURE")
+    world.market.execute("UPDATE alert_responses SET state = 'due', ended_at = NULL")
+    start = Barrier(4)
+
+    def run(database: Database) -> None:
+        responses = Responses(InterventionStore(database, "alerts-1"), LIMITS, TOLD.append)
+        store = AlertStore(database)
+        due = store.due_responses(limit=10)
+        start.wait(30)
+        for each in due:
+            store.report_response(each, done=True, details=responses.begin(each))
+
+    # when four copies find them at once, then each is begun, and told in the incident, once
+    databases = [Database(lambda: world.market.database.url_for(ROLE)) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, databases))
+    for database in databases:
+        database.close()
+    assert interventions(world, "kind") == [("maintenance",), ("reserved_concurrency",)]
+    started = world.market.execute(
+        "SELECT details ->> 'kind', count(*) FROM incident_events WHERE kind = 'response_started' "
+        "AND details ? 'intervention_ids' GROUP BY 1 ORDER BY 1"
+    )
+    assert started == [("maintenance", 1), ("reserved_concurrency", 1)]
 
 
 @pytest.mark.parametrize(

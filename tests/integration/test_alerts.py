@@ -1,7 +1,7 @@
 """Alerts from their opening to their end: one however many evaluate, told in time, past what is down."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -199,6 +199,40 @@ def test_copies_at_once_make_one_alert_and_one_message_a_channel(world: AlertWor
     assert sum(report.opened for report in reports) == 1
     assert len(world.alerts()) == 1
     assert [channel for _, _, channel in world.inbox.told()] == ["email", "slack", "sms"]
+
+
+def test_who_takes_it_on_while_it_escalates_stops_the_clock_whoever_was_first(world: AlertWorld) -> None:
+    gauge = silent(world)
+    start = threading.Barrier(3)
+
+    def together(run: Callable[[], object]) -> object:
+        start.wait(30)
+        return run()
+
+    for _ in range(4):
+        # given an alert that two copies are about to escalate, when somebody takes it on
+        evaluate(world, gauge, 0 * MINUTES)
+        (alert_id,) = (found for found, state in world.alerts("id", "state") if state == "open")
+        databases = [Database(lambda: world.market.database.url_for(ROLE)) for _ in range(2)]
+        runs: list[Callable[[], object]] = [
+            lambda database=database: world.evaluate(
+                5 * MINUTES + SECONDS, database=database, collectors={"server": gauge}
+            )
+            for database in databases
+        ]
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(together, [*runs, lambda alert=alert_id: act(world, "acknowledge_alert", alert)]))
+        for database in databases:
+            database.close()
+        # then it escalated once or not at all, and goes no further
+        evaluate(world, gauge, 16 * MINUTES)
+        levels = world.market.execute("SELECT escalation_level FROM alerts WHERE id = %s", (alert_id,))
+        told = world.market.execute(
+            "SELECT count(*) FROM alert_notifications WHERE alert_id = %s AND kind = 'escalated'", (alert_id,)
+        )
+        assert (levels, told) in ([([(1,)], [(0,)]), ([(2,)], [(2,)])])
+        act(world, "resolve_alert", alert_id, note="again")
+        world.market.execute("UPDATE alert_evaluation SET evaluated_at = clock_timestamp()")
 
 
 def test_a_channel_that_is_down_is_replaced_at_once_and_tried_again(world: AlertWorld) -> None:
