@@ -29,7 +29,7 @@ $$;
 CREATE OR REPLACE FUNCTION count_orders(p_at timestamptz, p_windows integer[])
 RETURNS TABLE (
     seconds integer, ended bigint, filled bigint, failed bigint, refused bigint, good bigint, timed bigint,
-    slow bigint, average_ms numeric, percentiles_ms double precision []
+    slow bigint, average_ms numeric, percentiles_ms double precision[]
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH steps AS MATERIALIZED (

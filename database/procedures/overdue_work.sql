@@ -1,9 +1,9 @@
 -- Since when what the platform owes its accounts has been waiting, for alerts: each is NULL where nothing waits. They
 -- value and join what trading_watchers may not read, so they are the procedures' own, and say no more than a time.
 
--- The stop-out that has waited longest: of the accounts whose episode stands at its stop-out level, those that are still
--- due, or whose worth is not known, while something of theirs could be closed. A position that was closed starts the
--- clock again. Of very many at once the first 500 are looked at, those that came to it first.
+-- The stop-out that has waited longest: of the accounts whose episode stands at its stop-out level, those that are
+-- still due, or whose worth is not known, while something of theirs could be closed. A position that was closed starts
+-- the clock again. Of very many at once the first 500 are looked at, those that came to it first.
 CREATE OR REPLACE FUNCTION stop_out_due_since(p_at timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH standing AS MATERIALIZED (

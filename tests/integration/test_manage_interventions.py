@@ -259,7 +259,7 @@ def test_a_rule_is_changed_for_the_next_run_and_told_in_the_audit(api: Api) -> N
     # a response goes with its seconds, and comes with them
     assert change("brute_force", {"response": None}).body["response_seconds"] is None
     assert change("brute_force", {"response": "IP_BLOCK", "response_seconds": 60}).body["response"] == "ip_block"
-    for field, body in (
+    unfitting: list[tuple[str, dict[str, object]]] = [
         ("threshold", {}),
         ("threshold", {"threshold": 0}),
         ("threshold", {"threshold": "7"}),
@@ -267,14 +267,12 @@ def test_a_rule_is_changed_for_the_next_run_and_told_in_the_audit(api: Api) -> N
         ("severity", {"severity": "grave"}),
         ("enabled", {"enabled": "no"}),
         ("response", {"response": "account_suspension"}),
-        ("response_seconds", {"response": None, "response_seconds": 60, "threshold": 3}),
+        ("response_seconds", {"response_seconds": 0}),
         ("rule", {"rule": "mine"}),
         ("reason", {"threshold": 3, "reason": " "}),
-    ):
+    ]
+    for field, body in unfitting:
         refused = change("brute_force", body)
-        if (field, refused.status) == ("response_seconds", 200):
-            assert refused.body["response_seconds"] is None
-            continue
         assert (refused.status, refused.body["details"]["field"]) == (400, field), (body, refused.text)
     assert change("mine", {"threshold": 3}).status == 404
     assert change("brute_force", {"threshold": 3}, role="on_call").status == 403
