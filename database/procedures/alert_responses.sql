@@ -1,7 +1,8 @@
 -- What automatic responses look up: whom a threat comes from, and which provider the feed is to take.
 
 -- Subjects of high and critical findings that go on and that nobody has stopped: addresses to block, or accounts of
--- users whom several rules have found (one alone suspends nobody).
+-- users whom several rules have found, one of them for something that was refused for what it was. One rule alone
+-- suspends nobody, nor do many orders, symbols and requests: their user may be just busy.
 -- request {version: 1, kind: ip_block or account_suspension, limit} -> [{finding_id, target}]
 CREATE OR REPLACE FUNCTION list_suspects(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -14,7 +15,7 @@ BEGIN
                 WHEN 'ip_block' THEN host(p.ip_address)
                 WHEN 'account_suspension' THEN (
                     SELECT a.id::text FROM accounts AS a
-                    WHERE a.user_id = f.user_id AND r.measure = 'findings'
+                    WHERE a.user_id = f.user_id AND r.measure = 'findings' AND was_refused(f)
                     ORDER BY a.id
                     LIMIT 1
                 )
@@ -28,6 +29,17 @@ BEGIN
         LIMIT (request ->> 'limit')::integer
     );
 END
+$$;
+
+-- Whether what p_correlation joins holds more than haste.
+CREATE OR REPLACE FUNCTION was_refused(p_correlation security_findings) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT FROM security_findings AS f
+        INNER JOIN security_rules AS r ON f.rule = r.rule
+        WHERE f.user_id = p_correlation.user_id AND r.measure = 'events' AND r.event_type <> 'rate_limit_exceeded'
+            AND f.last_seen_at > p_correlation.started_at - p_correlation.window_seconds * interval '1 second'
+    )
 $$;
 
 -- Which provider a feed is to take: the one that an intervention in force names, NULL for its own. `running` is the one
@@ -59,8 +71,10 @@ END
 $$;
 
 ALTER FUNCTION list_suspects(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION was_refused(security_findings) OWNER TO trading_procedures;
 ALTER FUNCTION get_feed_provider(jsonb) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION list_suspects(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION was_refused(security_findings) FROM PUBLIC;
 REVOKE ALL ON FUNCTION get_feed_provider(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_suspects(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION get_feed_provider(jsonb) TO function_prices;

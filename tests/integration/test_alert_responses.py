@@ -233,14 +233,18 @@ def test_a_threat_blocks_addresses_and_suspends_only_whom_several_rules_have_fou
         market.database.connect("function_security") as guard,
     ):
         watch = Watch(market, officer, guard)
-        # given forged tokens from one address, a user whom one rule has found, and one whom three have
-        once, often = market.user(), market.user()
+        # given forged tokens from one address, a user whom one rule has found, one whom three have, and one who has
+        # nothing but much to do: orders, symbols, more requests than the limit takes
+        once, often, busy = market.user(), market.user(), market.user()
+        market.execute("UPDATE security_rules SET threshold = 1 WHERE rule IN ('rapid_orders', 'symbol_diversity')")
+        assert market.trade(busy)["outcome"] == "filled"
+        watch.happened("rate_limit_exceeded|user", 20, user=busy, address="198.51.100.12")
         watch.happened("authentication_failure|signature", 10, address=STRANGER)
         watch.happened("privilege_escalation|role", 3, user=once, address="198.51.100.10")
         watch.happened("privilege_escalation|role", 3, user=often, address="198.51.100.11")
         watch.happened("data_access|not_found", 20, user=often, address="198.51.100.11")
         watch.found()
-        watch.found()
+        assert watch.found().count(("correlation_of_user", "high")) == 1, "of the busy one"
 
     # when the alert opens
     world.only("SECURITY_THREAT")
@@ -256,7 +260,7 @@ def test_a_threat_blocks_addresses_and_suspends_only_whom_several_rules_have_fou
         ("ip_block", None),
     ]
     status = dict(market.execute("SELECT id, account_status FROM profiles"))
-    assert (status[once.user_id], status[often.user_id]) == ("active", "suspended")
+    assert [status[user.user_id] for user in (once, often, busy)] == ["active", "suspended", "active"]
     assert [often.account_id] == TOLD
     # and one call gives the account back
     undo(world, "account_suspension")
