@@ -11,7 +11,11 @@ BEGIN
     RETURN (
         SELECT coalesce(jsonb_agg(jsonb_build_object('finding_id', s.id, 'target', s.target) ORDER BY s.id), '[]')
         FROM (
-            SELECT f.id, CASE request ->> 'kind'
+            SELECT f.id, t.target
+            FROM security_findings AS f
+            INNER JOIN security_rules AS r ON f.rule = r.rule
+            LEFT JOIN security_pii AS p ON f.id = p.row_id
+            CROSS JOIN LATERAL (SELECT CASE request ->> 'kind'
                 WHEN 'ip_block' THEN host(p.ip_address)
                 WHEN 'account_suspension' THEN (
                     SELECT a.id::text FROM accounts AS a
@@ -19,14 +23,12 @@ BEGIN
                     ORDER BY a.id
                     LIMIT 1
                 )
-            END AS target
-            FROM security_findings AS f
-            INNER JOIN security_rules AS r ON f.rule = r.rule
-            LEFT JOIN security_pii AS p ON f.id = p.row_id
+            END AS target) AS t
             WHERE f.ended_at IS NULL AND f.intervention_id IS NULL AND f.severity IN ('high', 'critical')
+                AND t.target IS NOT NULL
+            ORDER BY f.id
+            LIMIT (request ->> 'limit')::integer
         ) AS s
-        WHERE s.target IS NOT NULL
-        LIMIT (request ->> 'limit')::integer
     );
 END
 $$;

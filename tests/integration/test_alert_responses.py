@@ -239,14 +239,17 @@ def test_a_threat_blocks_addresses_and_suspends_only_whom_several_rules_have_fou
         market.execute("UPDATE security_rules SET threshold = 1 WHERE rule IN ('rapid_orders', 'symbol_diversity')")
         assert market.trade(busy)["outcome"] == "filled"
         watch.happened("rate_limit_exceeded|user", 20, user=busy, address="198.51.100.12")
-        watch.happened("authentication_failure|signature", 10, address=STRANGER)
+        other = "198.51.100.13"
+        for address in (STRANGER, other):
+            watch.happened("authentication_failure|signature", 10, address=address)
         watch.happened("privilege_escalation|role", 3, user=once, address="198.51.100.10")
         watch.happened("privilege_escalation|role", 3, user=often, address="198.51.100.11")
         watch.happened("data_access|not_found", 20, user=often, address="198.51.100.11")
         watch.found()
         assert watch.found().count(("correlation_of_user", "high")) == 1, "of the busy one"
 
-    # when the alert opens
+    # when the alert opens, which stops no more at once than it is let
+    assert [len(world.call("list_suspects", kind="ip_block", limit=limit)) for limit in (1, 20)] == [1, 2]
     world.only("SECURITY_THREAT")
     world.evaluate()
 
@@ -254,9 +257,10 @@ def test_a_threat_blocks_addresses_and_suspends_only_whom_several_rules_have_fou
     blocked = market.execute(
         "SELECT host(p.ip_address) FROM interventions AS i INNER JOIN security_pii AS p ON p.row_id = i.id"
     )
-    assert blocked == [(STRANGER,)]
+    assert sorted(blocked) == sorted([(STRANGER,), (other,)])
     assert interventions(world, "kind", "target") == [
         ("account_suspension", str(often.account_id)),
+        ("ip_block", None),
         ("ip_block", None),
     ]
     status = dict(market.execute("SELECT id, account_status FROM profiles"))
