@@ -96,7 +96,7 @@ execution-report: .venv/.local ## write what happened to orders as CSV (FROM=202
 # --- quality ------------------------------------------------------------------------------------------------------
 
 test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own (TESTS=tests JOBS=4 SEED=)
-	@TRADING_SEED="$$SEED" $(PYTHON) -m pytest --numprocesses "$(JOBS)" --dist loadfile $(TESTS)
+	@TRADING_SEED="$$SEED" $(PYTHON) -m pytest --numprocesses "$(JOBS)" --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: .venv/.dev .venv-deploy/.deploy ## format, rules, types, import directions, SQL, API document, template
 	$(PYTHON) -m ruff format --check .

@@ -5,9 +5,11 @@ import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from tests.kit.scheduling import SharedSystemScheduling
 from tests.kit.scratch import scratch_folder
 from tests.kit.seeds import seeded
 from tests.kit.servers import MigratedTemplate, ScratchDatabase, TestServers
@@ -29,6 +31,11 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 for _name in ("DATABASE_URL", "REDIS_URL", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
     os.environ.pop(_name, None)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedSystemScheduling:
+    """Who runs what, where the tests run in several processes."""
+    return SharedSystemScheduling(config, log)
 
 
 @contextmanager
