@@ -18,7 +18,7 @@ def test_requests_that_fit_do_not_change_the_document(described: Described) -> N
 
     # when requests are made with these
     @settings(
-        max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        max_examples=15, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     @given(fitting(described, {"symbol": ["GBPUSD"], "quantity": ["0.77"]}))
     def made(sent: Sent) -> None:

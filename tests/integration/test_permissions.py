@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from local.demo_accounts import PERMISSIONS
 from local.gateway.template import load_template
-from tests.kit import ScratchDatabase, User, make_user, set_quote
+from tests.kit import MigratedTemplate, ScratchDatabase, User, make_user, set_quote
 from tests.kit.functions import (
     CSRF_SECRET,
     ROOT,
@@ -174,21 +174,47 @@ def routes_of_the_template() -> dict[str, str]:
 
 
 ROUTES = routes_of_the_template()
+# What they do is there for everybody.
+PLATFORM_WIDE = {
+    "POST /api/v1/risk/interventions",
+    "POST /api/v1/risk/trading-state",
+    "POST /api/v1/risk/wind-downs",
+    "PATCH /api/v1/risk/defaults/{tier}",
+}
 every_guarded_route = pytest.mark.parametrize("route", [route for route, needed in NEEDED.items() if needed])
+
+
+@pytest.fixture
+def route() -> str:
+    """None, where a test is not about one route."""
+    return ""
+
+
+@pytest.fixture(scope="module")
+def shared(migrated: MigratedTemplate) -> Iterator[ScratchDatabase]:
+    scratch = migrated.clone()
+    yield scratch
+    scratch.drop()
+
+
+@pytest.fixture
+def database(route: str, shared: ScratchDatabase, migrated: MigratedTemplate) -> Iterator[ScratchDatabase]:
+    """One for all, but another one where what is done would stay for all."""
+    if route not in PLATFORM_WIDE:
+        yield shared
+        return
+    scratch = migrated.clone()
+    yield scratch
+    scratch.drop()
 
 
 @pytest.fixture(autouse=True)
 def environment(
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    redis_url: str,
-    database: ScratchDatabase,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str, database: ScratchDatabase, route: str
 ) -> Iterator[None]:
     with database.connect() as connection:
         connection.execute("UPDATE platform_settings SET trade_always = true")
     set_quote(database, "EURUSD", "1.1000", "1.1002")
-    route = request.node.callspec.params.get("route", "") if hasattr(request.node, "callspec") else ""
     if route == "POST /api/v1/risk/wind-downs":
         with database.connect() as connection:
             connection.execute("UPDATE platform_settings SET trading_state = 'reducing'")

@@ -19,4 +19,4 @@ def test_the_files_that_share_a_system_are_one_scope() -> None:
 
 def test_each_file_that_starts_a_system_is_named() -> None:
     files = (ROOT / SHARED_SYSTEM).glob("test_*.py")
-    assert OWN_SYSTEMS == {str(file.relative_to(ROOT)) for file in files if "LocalSystem(" in file.read_text()}
+    assert {str(file.relative_to(ROOT)) for file in files if "LocalSystem(" in file.read_text()} == OWN_SYSTEMS
