@@ -116,9 +116,9 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     )
 $$;
 
--- How long the oldest piece of work has waited, in seconds: what prices have touched, events that nobody has pushed, and
--- of each venue the oldest submission whose outcome is not known, and the oldest closing order of a position that is
--- still open, whatever became of the order.
+-- How long the oldest piece of work has waited, in seconds: what prices have touched, events that nobody has pushed,
+-- and of each venue the oldest submission whose outcome is not known, and the oldest closing order of a position that
+-- is still open, whatever became of the order.
 CREATE OR REPLACE FUNCTION collect_queue_figures(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE

@@ -127,8 +127,8 @@ BEGIN
 END
 $$;
 
--- The open position that a fill meets: netting, the symbol's; hedging, the one that the order was sent to close, or that
--- it has opened itself. A bracket's exit takes only from the one that its entry has opened.
+-- The open position that a fill meets: netting, the symbol's; hedging, the one that the order was sent to close, or
+-- that it has opened itself. A bracket's exit takes only from the one that its entry has opened.
 CREATE OR REPLACE FUNCTION position_of_fill(p_account accounts, p_order orders) RETURNS positions
 LANGUAGE sql AS $$
     SELECT p.*

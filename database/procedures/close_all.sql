@@ -62,8 +62,8 @@ $$;
 -- Closes one position of a plan, whole and at the market, by a key made of the plan's.
 -- request {version: 1, user_id, position_id, idempotency_key: the plan's, request_hash, idempotency_key_days,
 --   request_id?, ip_address?, user_agent?, email?}
--- -> {replayed, answer}: as of close_position without `position`, or {outcome: 'refused', account_id, position_id, sqlstate, message,
---   details} for one that is not open any more or has no fresh price
+-- -> {replayed, answer}: as of close_position without `position`, or {outcome: 'refused', account_id, position_id,
+--   sqlstate, message, details} for one that is not open any more or has no fresh price
 -- Raises TR001 no such position, TR003 key reused.
 CREATE OR REPLACE FUNCTION close_planned(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$

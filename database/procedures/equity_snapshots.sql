@@ -33,8 +33,8 @@ LANGUAGE sql STABLE AS $$
     INNER JOIN rates AS r ON h.quote_currency = r.quote_currency AND h.currency = r.currency
 $$;
 
--- Takes the snapshots of this hour (UTC) of one page of accounts, behind the last one that was looked at in it, and thins
--- their old ones where another day has become old. An
+-- Takes the snapshots of this hour (UTC) of one page of accounts, behind the last one that was looked at in it, and
+-- thins their old ones where another day has become old. An
 -- account that holds nothing and whose money has not moved since its last one gets none, nor one that cannot be valued.
 -- request {version: 1, accounts_max} -> {checked, taken, finished}; finished: this hour's are all there.
 CREATE OR REPLACE FUNCTION take_equity_snapshots(request jsonb) RETURNS jsonb
@@ -134,8 +134,9 @@ BEGIN
 END
 $$;
 
--- Leaves of each day (UTC) from p_from to before p_until two snapshots of an account: of the hours in which it had gained
--- most and least, money that came or went apart, so that its peaks stay, and what was lost from one day to another.
+-- Leaves of each day (UTC) from p_from to before p_until two snapshots of an account: of the hours in which it had
+-- gained most and least, money that came or went apart, so that its peaks stay, and what was lost from one day to
+-- another.
 CREATE OR REPLACE FUNCTION thin_snapshots(
     p_user_ids uuid[], p_account_ids uuid[], p_from timestamptz, p_until timestamptz
 ) RETURNS void

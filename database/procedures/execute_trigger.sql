@@ -3,8 +3,8 @@
 -- request {version: 1, user_id, subject_id, account_id, holder, fencing, request_id?}
 -- -> {state, subject_id, kind, order_id, sequence}; `sequence` is the account's last, NULL where nothing happened.
 --   state of an order: triggered | partially_filled | filled | rejected | canceled | expired; of an exit: filled, or
---   routed where a venue is to close the position, by the order_id that has still to be handed to it; of the order whose
---   condition is met: those, and new while nothing more comes of it
+--   routed where a venue is to close the position, by the order_id that has still to be handed to it; of the order
+--   whose condition is met: those, and new while nothing more comes of it
 --   idle: touched no more, or ended meanwhile. lost: the row is gone or another worker's.
 -- Raises TR004 where a rate or another position's quote is too old; the row stays for the next try.
 CREATE OR REPLACE FUNCTION execute_trigger(request jsonb) RETURNS jsonb
@@ -118,8 +118,8 @@ $$;
 -- The form that returned the state alone was of an earlier release.
 DROP FUNCTION IF EXISTS execute_touched_exit(jsonb, accounts, trigger_queue, timestamptz);
 -- Closes a position at a stop or its take profit by an order of the platform's own. A stop is filled at the quote that
--- touched it, with slippage; a take profit at the quote, which is never worse than its level. One that is held at a venue
--- is closed there, at what the market is by then: the order of it is `sent`, once.
+-- touched it, with slippage; a take profit at the quote, which is never worse than its level. One that is held at a
+-- venue is closed there, at what the market is by then: the order of it is `sent`, once.
 CREATE FUNCTION execute_touched_exit(
     request jsonb, p_account accounts, p_touch trigger_queue, p_at timestamptz, OUT state text, OUT sent uuid
 )

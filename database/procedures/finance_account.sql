@@ -128,8 +128,8 @@ LANGUAGE sql IMMUTABLE AS $$
     )
 $$;
 
--- Each charge, the positions that are still open with what they were charged by it and have been in all, and the account
--- after it.
+-- Each charge, the positions that are still open with what they were charged by it and have been in all, and the
+-- account after it.
 CREATE OR REPLACE FUNCTION financing_facts(p_account accounts, p_charges jsonb) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object(

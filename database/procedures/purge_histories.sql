@@ -30,8 +30,8 @@ BEGIN
 END
 $$;
 
--- Of each symbol the quotes before the last one at or before p_until, so that quote_before tells the same of p_until and
--- whatever comes after it; how many.
+-- Of each symbol the quotes before the last one at or before p_until, so that quote_before tells the same of p_until
+-- and whatever comes after it; how many.
 CREATE OR REPLACE FUNCTION purge_roll_quotes(p_until timestamptz, p_limit bigint) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE

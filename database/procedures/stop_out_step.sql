@@ -2,9 +2,9 @@
 
 -- One step for one account, valued again under its lock: all its working orders are canceled, then the one position
 -- that its profile's policy takes first is closed at the market (of equals the oldest). A position that cannot be
--- closed now, because its market is closed or its quote too old, is passed over for the next in order. One that is held at
--- a venue is closed there: its order is sent, and what is on its way counts as closed, at its mark, when the level is
--- looked at again. So another position goes only if that is not enough.
+-- closed now, because its market is closed or its quote too old, is passed over for the next in order. One that is held
+-- at a venue is closed there: its order is sent, and what is on its way counts as closed, at its mark, when the level
+-- is looked at again. So another position goes only if that is not enough.
 --   largest_loss_first: the largest loss in account currency · most_margin_first: the most margin · fifo: the oldest ·
 --   smallest_partial_step: the largest loss, but of it no more than brings the account up to the release level of its
 --   stop-out; all of it where that is not enough.
@@ -19,8 +19,8 @@
 --     when an order was sent that is not enough.
 --   routed: what is on its way to a venue is enough, or all that there is.
 -- margin_level is what the step left, in percent; NULL where no margin is used. order_id, position_id,
--- quantity and realized_pnl are of the close, venue that to which its order has still to be handed, sequence that of the
--- step's event, each NULL without one.
+-- quantity and realized_pnl are of the close, venue that to which its order has still to be handed, sequence that of
+-- the step's event, each NULL without one.
 -- One plan for whatever account: planning margin_levels for each anew took four times as long as running it.
 CREATE OR REPLACE FUNCTION stop_out_step(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan AS $$

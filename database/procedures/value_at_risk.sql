@@ -55,8 +55,8 @@ LANGUAGE sql STABLE AS $$
     ) AS g
 $$;
 
--- The pairs by which amounts of p_from become p_to, as conversion_fraction takes them: the pair, or the reverse one, or a
--- cross through USD. None for one currency.
+-- The pairs by which amounts of p_from become p_to, as conversion_fraction takes them: the pair, or the reverse one, or
+-- a cross through USD. None for one currency.
 CREATE OR REPLACE FUNCTION conversion_pairs(p_from text, p_to text) RETURNS TABLE (symbol text, reverse boolean)
 LANGUAGE sql STABLE AS $$
     WITH legs AS (
@@ -76,9 +76,9 @@ LANGUAGE sql STABLE AS $$
     WHERE q.place = 1 AND q.way = (SELECT min(f.way) FROM quoted AS f)
 $$;
 
--- What each day of the last p_days would lose the positions of now: of each symbol its value times the day's return, and
--- what it has gained or lost so far at the day's change of the rate, all in account currency. One row for each day that
--- tells of every symbol that is held and of every rate.
+-- What each day of the last p_days would lose the positions of now: of each symbol its value times the day's return,
+-- and what it has gained or lost so far at the day's change of the rate, all in account currency. One row for each day
+-- that tells of every symbol that is held and of every rate.
 CREATE OR REPLACE FUNCTION scenario_losses(p_held held_risk[], p_currency text, p_days integer)
 RETURNS TABLE (roll_date date, loss numeric)
 LANGUAGE sql STABLE AS $$

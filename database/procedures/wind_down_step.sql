@@ -37,9 +37,9 @@ END
 $$;
 
 -- One step, one transaction: first all working orders of the scope are canceled; then, to flatten, one position is
--- closed at the market, the oldest that can be closed now. One that is held at a venue is closed there: its order is sent,
--- and the account is done when nothing of the scope is open or in flight any more. What somebody else has done meanwhile
--- is not done again.
+-- closed at the market, the oldest that can be closed now. One that is held at a venue is closed there: its order is
+-- sent, and the account is done when nothing of the scope is open or in flight any more. What somebody else has done
+-- meanwhile is not done again.
 -- request {version: 1, wind_down_id, user_id, account_id, holder, fencing, lease_ms, request_id?}
 -- -> {state, orders_canceled, positions_closed, positions_sent, order_id, sequence: the event's, NULL without one}
 --   order_id: of a closing order that has still to be handed to its venue, else NULL
@@ -153,8 +153,8 @@ BEGIN
     END IF;
 END
 $$;
--- Closes the oldest position of the scope whose market is open, whose quote is fresh and whose P&L can be converted now,
--- or what is left of it to close; the answer of close_or_send, NULL for none.
+-- Closes the oldest position of the scope whose market is open, whose quote is fresh and whose P&L can be converted
+-- now, or what is left of it to close; the answer of close_or_send, NULL for none.
 CREATE OR REPLACE FUNCTION close_for_wind_down(
     request jsonb, p_account accounts, p_wind_down wind_downs, p_at timestamptz
 ) RETURNS jsonb

@@ -123,8 +123,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- How far one has come. -> wind_down_answer and {reason, actor, done: accounts, waiting: accounts that were looked at
--- and are not done, orders_canceled, positions_closed: here, positions_sent: to venues to close, finished}; TR001 no such
--- wind-down.
+-- and are not done, orders_canceled, positions_closed: here, positions_sent: to venues to close, finished}; TR001 no
+-- such wind-down.
 CREATE OR REPLACE FUNCTION get_wind_down(p_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
