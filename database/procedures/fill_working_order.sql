@@ -74,6 +74,7 @@ DECLARE
     v_held numeric := held_against(v_position, p_order.side);
     v_fill order_fill;
     v_refusal jsonb;
+    v_equity numeric;
 BEGIN
     IF p_order.contingency = 'bracket_exit' AND v_held = 0 THEN
         RETURN forgo_exits(request, p_account, p_order, p_at);
@@ -96,11 +97,14 @@ BEGIN
     );
     IF v_refusal IS NULL AND v_held < v_fill.quantity THEN
         v_fill := cost_of_opening(p_account, p_order, p_terms, v_fill, v_held, p_at);
-        SELECT * INTO v_refusal, v_fill.free_margin
+        SELECT * INTO v_refusal, v_fill.free_margin, v_equity
         FROM judge_opening(
             p_account, p_terms, working_limit_case(p_order, v_position, v_fill.quantity - v_held, v_fill.price),
             v_fill, v_position, p_at
         );
+        IF p_terms.max_drawdown_percent IS NOT NULL THEN
+            PERFORM raise_peak_equity(p_account, v_equity);
+        END IF;
     END IF;
     IF v_refusal IS NOT NULL THEN
         RETURN end_order(
@@ -164,23 +168,23 @@ $$;
 
 DROP FUNCTION IF EXISTS judge_opening(accounts, orders, order_terms, order_fill, boolean, timestamptz);
 DROP FUNCTION IF EXISTS judge_opening(accounts, orders, order_terms, order_fill, positions, timestamptz);
--- Limits and margin of what p_case adds, as of a new order; free_margin is what the fill leaves. p_position: what it
--- meets, all NULL without.
-CREATE OR REPLACE FUNCTION judge_opening(
+DROP FUNCTION IF EXISTS judge_opening(accounts, order_terms, limit_case, order_fill, positions, timestamptz);
+-- Limits and margin of what p_case adds, as of a new order; free_margin is what the fill leaves, equity what the
+-- account is worth, which is for the caller to keep where it is its highest. p_position: what it meets, all NULL
+-- without. Reads only: what judges an order judges its preview.
+CREATE FUNCTION judge_opening(
     p_account accounts, p_terms order_terms, p_case limit_case, p_fill order_fill, p_position positions,
-    p_at timestamptz, OUT refusal jsonb, OUT free_margin numeric
+    p_at timestamptz, OUT refusal jsonb, OUT free_margin numeric, OUT equity numeric
 )
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_worth record;
 BEGIN
     SELECT * INTO v_worth
     FROM worth_before_opening(p_account, p_terms, p_case.side, p_position, p_fill.price, p_at);
     p_case.open_positions := v_worth.open_positions;
-    p_case.equity := p_account.balance + v_worth.unrealized_pnl;
-    IF p_terms.max_drawdown_percent IS NOT NULL THEN
-        PERFORM raise_peak_equity(p_account, p_case.equity);
-    END IF;
+    equity := p_account.balance + v_worth.unrealized_pnl;
+    p_case.equity := equity;
     refusal := coalesce(
         limit_refusal(p_account, p_terms, p_case, p_at),
         margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
@@ -290,3 +294,6 @@ BEGIN
     END LOOP;
 END
 $$;
+GRANT EXECUTE ON FUNCTION judge_opening(
+    accounts, order_terms, limit_case, order_fill, positions, timestamptz
+) TO trading_readers;

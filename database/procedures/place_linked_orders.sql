@@ -40,12 +40,16 @@ DECLARE
     v_terms order_terms [];
     v_fills order_fill [];
     v_refusal jsonb;
+    v_equity numeric;
     v_answer jsonb;
     v_ids uuid [] := '{}';
     v_parent orders;
 BEGIN
     PERFORM check_group(request, v_legs);
-    SELECT * INTO v_terms, v_fills, v_refusal FROM judge_group(request, p_account, v_legs, p_at);
+    SELECT * INTO v_terms, v_fills, v_refusal, v_equity FROM judge_group(request, p_account, v_legs, p_at);
+    IF v_terms[1].max_drawdown_percent IS NOT NULL THEN
+        PERFORM raise_peak_equity(p_account, v_equity);
+    END IF;
     IF v_refusal IS NOT NULL THEN
         -- The last that was looked at.
         RETURN book_denied_order(
@@ -63,12 +67,9 @@ BEGIN
         v_ids[v_place] := (insert_resting_order(v_legs[v_place], p_account, v_terms[v_place], p_at)).id;
     END LOOP;
     SELECT * INTO STRICT v_parent FROM orders AS o WHERE o.user_id = p_account.user_id AND o.id = v_ids[1];
-    IF request ->> 'kind' = 'bracket' THEN
-        PERFORM check_exit_prices(jsonb_build_object(
-            'side', v_parent.side, 'stop_loss', request #> '{stop_loss,stop_price}',
-            'take_profit', request #> '{take_profit,limit_price}'
-        ), v_terms[1], coalesce(v_parent.average_price, v_parent.limit_price, v_parent.stop_price), false);
-    END IF;
+    PERFORM check_exits_of_entry(
+        request, v_terms[1], coalesce(v_parent.average_price, v_parent.limit_price, v_parent.stop_price)
+    );
     PERFORM link_group(request ->> 'kind', v_parent, v_ids);
     PERFORM book_group(account_under_lock(p_account), v_legs, v_fills, v_ids, p_at);
     PERFORM touch_group(request, p_account, v_terms, v_ids, p_at);
@@ -160,12 +161,13 @@ $$;
 
 -- Terms of each order, and of those that work from the start the fill as judge_resting_order finds it; up to the first
 -- that is refused. Children are judged in full when a price touches them, for what they do then depends on what their
--- parent has done.
-CREATE OR REPLACE FUNCTION judge_group(
+-- parent has done. equity as of judge_opening, NULL where that is not asked. Reads only.
+DROP FUNCTION IF EXISTS judge_group(jsonb, accounts, jsonb[], timestamptz);
+CREATE FUNCTION judge_group(
     request jsonb, p_account accounts, p_legs jsonb[], p_at timestamptz, OUT terms order_terms[],
-    OUT fills order_fill[], OUT refusal jsonb
+    OUT fills order_fill[], OUT refusal jsonb, OUT equity numeric
 )
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_judged record;
     v_message text;
@@ -188,6 +190,7 @@ BEGIN
             IF v_place = 1 OR request ->> 'kind' = 'oco' THEN
                 v_judged := judge_resting_order(p_legs[v_place], p_account, terms[v_place], p_at);
                 fills[v_place] := v_judged.fill;
+                equity := coalesce(v_judged.equity, equity);
                 refusal := coalesce(v_judged.refusal, group_size_refusal(p_account, terms[v_place], p_legs));
                 EXIT WHEN refusal IS NOT NULL;
             ELSE
@@ -211,6 +214,19 @@ BEGIN
 END
 $$;
 
+-- The exits of a bracket lie on their own sides of the price at which its entry is filled.
+CREATE OR REPLACE FUNCTION check_exits_of_entry(request jsonb, p_terms order_terms, p_price numeric) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF request ->> 'kind' = 'bracket' THEN
+        PERFORM check_exit_prices(jsonb_build_object(
+            'side', request #> '{orders,0,side}', 'stop_loss', request #> '{stop_loss,stop_price}',
+            'take_profit', request #> '{take_profit,limit_price}'
+        ), p_terms, p_price, false);
+    END IF;
+END
+$$;
+
 -- As working_orders_refusal, for all of them at once.
 DROP FUNCTION IF EXISTS group_size_refusal(accounts, jsonb[]);
 CREATE OR REPLACE FUNCTION group_size_refusal(
@@ -220,6 +236,14 @@ LANGUAGE sql STABLE AS $$
     SELECT working_orders_refusal(p_account, p_terms, count(*))
     FROM unnest(p_legs) AS l
     WHERE l ->> 'order_type' <> 'market'
+$$;
+
+CREATE OR REPLACE FUNCTION contingency_of(p_kind text, p_first boolean) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN p_kind = 'oco' THEN 'oco' WHEN p_first THEN 'oto_parent' WHEN p_kind = 'bracket' THEN 'bracket_exit'
+        ELSE 'oto_child'
+    END
 $$;
 
 -- Names the orders to each other. Two that cancel each other are told by linked_order_ids, as a parent's children are;
@@ -240,12 +264,7 @@ LANGUAGE sql AS $$
     FROM (
         SELECT
             r.id, p_kind <> 'oco' AND r.id <> p_parent.id AS is_child,
-            CASE
-                WHEN p_kind = 'oco' THEN 'oco'
-                WHEN r.id = p_parent.id THEN 'oto_parent'
-                WHEN p_kind = 'bracket' THEN 'bracket_exit'
-                ELSE 'oto_child'
-            END AS contingency,
+            contingency_of(p_kind, r.id = p_parent.id) AS contingency,
             CASE WHEN p_kind <> 'oco' AND r.id <> p_parent.id THEN r.quantity - released_quantity(p_parent, r) ELSE 0
             END AS held
         FROM orders AS r
@@ -340,7 +359,9 @@ BEGIN
         'group_legs(jsonb)',
         'check_group(jsonb, jsonb[])',
         'judge_group(jsonb, accounts, jsonb[], timestamptz)',
+        'check_exits_of_entry(jsonb, order_terms, numeric)',
         'group_size_refusal(accounts, order_terms, jsonb[])',
+        'contingency_of(text, boolean)',
         'link_group(text, orders, uuid[])',
         'book_group(accounts, jsonb[], order_fill[], uuid[], timestamptz)',
         'touch_group(jsonb, accounts, order_terms[], uuid[], timestamptz)',
@@ -352,3 +373,5 @@ BEGIN
 END
 $$;
 GRANT EXECUTE ON FUNCTION place_linked_orders(jsonb) TO function_trader;
+-- What judges a group judges its preview.
+GRANT EXECUTE ON FUNCTION judge_group(jsonb, accounts, jsonb[], timestamptz) TO trading_readers;

@@ -43,6 +43,9 @@ BEGIN
     PERFORM check_resting_form(request, p_at);
     v_terms := terms_of_order(request, p_account);
     v_judged := judge_resting_order(request, p_account, v_terms, p_at);
+    IF v_terms.max_drawdown_percent IS NOT NULL THEN
+        PERFORM raise_peak_equity(p_account, v_judged.equity);
+    END IF;
     IF v_judged.refusal IS NOT NULL THEN
         RETURN book_denied_order(request, p_account, v_terms, v_judged.refusal, p_at);
     END IF;
@@ -50,12 +53,14 @@ BEGIN
 END
 $$;
 
+DROP FUNCTION IF EXISTS judge_resting_order(jsonb, accounts, order_terms, timestamptz);
 -- The order as if it were executed at its own price: why it is denied, else price, commission and margin (NULL when it
--- only reduces) of that fill.
-CREATE OR REPLACE FUNCTION judge_resting_order(
-    request jsonb, p_account accounts, p_terms order_terms, p_at timestamptz, OUT fill order_fill, OUT refusal jsonb
+-- only reduces) of that fill; equity as of judge_opening, NULL where that is not asked. Reads only.
+CREATE FUNCTION judge_resting_order(
+    request jsonb, p_account accounts, p_terms order_terms, p_at timestamptz, OUT fill order_fill, OUT refusal jsonb,
+    OUT equity numeric
 )
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_side text := request ->> 'side';
     v_rests boolean := request ->> 'time_in_force' NOT IN ('ioc', 'fok');
@@ -98,10 +103,11 @@ BEGIN
     fill.commission := charged_commission(p_account, p_terms, v_quantity, p_at);
     IF NOT v_reducing THEN
         fill.margin := order_margin(p_account, p_terms, v_quantity - v_held, fill.price, p_at);
-        refusal := exposure_refusal(
+        SELECT j.refusal, j.equity INTO refusal, equity
+        FROM judge_exposure(
             p_account, p_terms, new_limit_case(request, v_position, v_quantity, v_quantity - v_held, fill.price), fill,
             v_position, p_at
-        );
+        ) AS j;
     END IF;
 END
 $$;
@@ -238,21 +244,19 @@ BEGIN
 END
 $$;
 
-DROP FUNCTION IF EXISTS exposure_refusal(accounts, order_terms, text, numeric, order_fill, boolean, timestamptz);
-DROP FUNCTION IF EXISTS exposure_refusal(accounts, order_terms, text, numeric, order_fill, positions, timestamptz);
--- The limits and the margin of what p_case adds to the exposure or opens, p_fill at its own price. p_position: what the
--- account holds in the symbol, all NULL without.
-CREATE OR REPLACE FUNCTION exposure_refusal(
+DROP FUNCTION IF EXISTS exposure_refusal(accounts, order_terms, limit_case, order_fill, positions, timestamptz);
+-- The limits and the margin of what p_case adds to the exposure or opens, p_fill at its own price; equity as of
+-- judge_opening. p_position: what the account holds in the symbol, all NULL without.
+CREATE OR REPLACE FUNCTION judge_exposure(
     p_account accounts, p_terms order_terms, p_case limit_case, p_fill order_fill, p_position positions,
-    p_at timestamptz
-) RETURNS jsonb
-LANGUAGE plpgsql AS $$
+    p_at timestamptz, OUT refusal jsonb, OUT equity numeric
+)
+LANGUAGE plpgsql STABLE AS $$
 BEGIN
     -- There is no quote of that moment to mark it at.
     p_fill.unrealized_pnl := 0;
-    RETURN (
-        SELECT j.refusal FROM judge_opening(p_account, p_terms, p_case, p_fill, p_position, p_at) AS j
-    );
+    SELECT j.refusal, j.equity INTO refusal, equity
+    FROM judge_opening(p_account, p_terms, p_case, p_fill, p_position, p_at) AS j;
 END
 $$;
 
@@ -271,11 +275,13 @@ BEGIN
         'check_resting_prices(jsonb, order_terms)',
         'check_stop_side(jsonb, order_terms, timestamptz)',
         'working_orders_refusal(accounts, order_terms, bigint)',
-        'exposure_refusal(accounts, order_terms, limit_case, order_fill, positions, timestamptz)'
+        'judge_exposure(accounts, order_terms, limit_case, order_fill, positions, timestamptz)'
     ]::regprocedure [] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
     END LOOP;
 END
 $$;
+-- What judges an order judges its preview.
+GRANT EXECUTE ON FUNCTION judge_resting_order(jsonb, accounts, order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION place_order(jsonb) TO function_trader;

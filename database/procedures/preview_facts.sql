@@ -1,8 +1,8 @@
 -- Everything by which a new order of an account would be judged and priced, read at one moment; nothing is written.
 --
 -- p_order {symbol, order_type, side, quantity, stop_price?, trail_amount?, trail_percent?, limit_offset?,
---   limit_price?, stop_loss?, take_profit?, display_quantity?, display_variance?, post_only?, time_in_force?, expires_at?,
---   reduce_only?, client_order_id?, parent_order_id?, max_slippage?, conditions?, replaces_order_id?}
+--   limit_price?, stop_loss?, take_profit?, display_quantity?, display_variance?, post_only?, time_in_force?,
+--   expires_at?, reduce_only?, client_order_id?, parent_order_id?, max_slippage?, conditions?, replaces_order_id?}
 -- -> {account {id, currency, kind, leverage}, terms: a row of order_terms, market_open, fresh: the symbol's quote may
 --   be traded on, position: what a netting account holds in the symbol, else null, quantity: what would be filled,
 --   reduces: it takes from the position and opens nothing, refusal and limit_refusal: why it would be denied before and

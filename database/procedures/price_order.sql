@@ -106,3 +106,6 @@ REVOKE ALL ON FUNCTION exposure_amount(text, text, text, numeric, numeric, text,
 GRANT EXECUTE ON FUNCTION exposure_amount(
     text, text, text, numeric, numeric, text, timestamptz
 ) TO trading_readers;
+-- What prices an order that rests prices its preview.
+GRANT EXECUTE ON FUNCTION order_commission(order_terms, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION order_margin(accounts, order_terms, numeric, numeric, timestamptz) TO trading_readers;

@@ -48,6 +48,9 @@ BEGIN
     PERFORM check_resting_form(request, p_at);
     v_terms := terms_of_order(request, p_account);
     v_judged := judge_resting_order(request, p_account, v_terms, p_at);
+    IF v_terms.max_drawdown_percent IS NOT NULL THEN
+        PERFORM raise_peak_equity(p_account, v_judged.equity);
+    END IF;
     IF v_judged.refusal IS NOT NULL THEN
         RETURN book_denied_order(request, p_account, v_terms, v_judged.refusal, p_at);
     END IF;

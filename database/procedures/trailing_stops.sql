@@ -234,6 +234,7 @@ END
 $$;
 
 -- What judges an order judges its preview.
+GRANT EXECUTE ON FUNCTION check_trail_form(jsonb) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_trail(jsonb, order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION is_trailing(text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION trailing_level(uuid, uuid) TO trading_readers;

@@ -49,15 +49,19 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_order orders := priced_order(request, p_account, p_at);
     v_refusal jsonb;
+    v_equity numeric;
 BEGIN
     p_fill.quantity := v_order.quantity;
     p_fill := cost_of_opening(p_account, v_order, p_terms, p_fill, p_position.quantity, p_at);
-    SELECT * INTO v_refusal, p_fill.free_margin
+    SELECT * INTO v_refusal, p_fill.free_margin, v_equity
     FROM judge_opening(
         p_account, p_terms, new_limit_case(
             request, p_position, v_order.quantity, v_order.quantity - p_position.quantity, p_fill.price
         ), p_fill, p_position, p_at
     );
+    IF p_terms.max_drawdown_percent IS NOT NULL THEN
+        PERFORM raise_peak_equity(p_account, v_equity);
+    END IF;
     IF v_refusal IS NOT NULL THEN
         RETURN book_denied_order(request, p_account, p_terms, v_refusal, p_at);
     END IF;
@@ -143,3 +147,7 @@ BEGIN
     END LOOP;
 END
 $$;
+-- What judges an order judges its preview.
+GRANT EXECUTE ON FUNCTION worth_before_opening(
+    accounts, order_terms, text, positions, numeric, timestamptz
+) TO trading_readers;

@@ -51,6 +51,7 @@ from trading.store.reading import ReadingStore
 
 if TYPE_CHECKING:
     from trading.closing_preview import ClosePreview
+    from trading.linked_orders import LinkKind
 
 
 def list_orders(request: Request) -> Response:
@@ -127,6 +128,24 @@ def preview_close_all(request: Request) -> Response:
     caller, body = _previewer(request)
     asked = close_all_entry(request, body).asked() | {"positions_max": POSITIONS_MAX}
     return _closes_previewed(preview_many(_store().preview_close_all(caller.user_id, asked)))
+
+
+def preview_linked(kind: "LinkKind", request: Request) -> Response:
+    """POST /api/v1/orders/oco/preview, /oto/preview and /bracket/preview: how a group would be judged."""
+    from trading.edge.linked_dialects import linked_entry, linked_faults_as_sent
+    from trading.edge.preview_dialects import group_preview_body
+    from trading.linked_preview import preview_linked
+    from trading.store.instruments import instrument_catalogue
+
+    caller, body = _previewer(request)
+    with linked_faults_as_sent(body):
+        found = preview_linked(
+            linked_entry(kind, request, body),
+            caller.user_id,
+            instruments=instrument_catalogue(),
+            read_group=_store().preview_group,
+        )
+    return Response(body=group_preview_body(found))
 
 
 def preview_cancel(request: Request) -> Response:
@@ -387,6 +406,9 @@ handler = http_handler(
         "GET /functions/v1/csrf-token": get_csrf_token,
         "GET /api/v1/orders": list_orders,
         "POST /api/v1/orders/preview": preview_order,
+        "POST /api/v1/orders/oco/preview": partial(preview_linked, "oco"),
+        "POST /api/v1/orders/oto/preview": partial(preview_linked, "oto"),
+        "POST /api/v1/orders/bracket/preview": partial(preview_linked, "bracket"),
         "POST /api/v1/orders/cancel-all": post_cancel_all,
         "GET /api/v1/orders/{id}": get_order,
         "PATCH /api/v1/orders/{id}": patch_order,

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
 
 from tests.kit import MigratedTemplate, User
+from tests.kit.linked import leg, linked_request, placed, stop_leg
 from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market
+from tests.kit.ticks import Ticker
 
 ZONES = ("UTC", "America/New_York", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia")
 
@@ -161,6 +164,37 @@ class TestWhatCounts:
 
         assert market.trade(user, quantity="0.1")["outcome"] == "filled"
         assert days(market, user)[0]["peak_equity"] == 5000
+
+    @pytest.mark.parametrize("how", ["placed", "replaced", "in a group", "touched", "turned round", "only asked about"])
+    def test_whatever_is_judged_keeps_the_peak_that_it_has_seen_but_for_a_preview(
+        self, market: Market, how: str
+    ) -> None:
+        # given a lot bought at 1.10026, a stop above, and 10 percent of profit since
+        user = market.user(balance=10_000, position_mode="netting", risk={"max_drawdown_percent": 20})
+        market.trade(user)
+        above = {"order_type": "stop", "limit_price": None, "stop_price": "1.1104"}
+        resting = market.place(user, quantity="0.01", **above)["order_id"]
+        market.quote("EURUSD", "1.11026", "1.11046")
+        pair = linked_request(user, "oco", leg(quantity="0.01"), stop_leg(quantity="0.01", stop_price="1.12"))
+
+        # when an order is judged
+        match how:
+            case "placed":
+                market.place(user, quantity="0.01", limit_price="1.08")
+            case "replaced":
+                market.replace(user, resting, stop_price="1.12")
+            case "in a group":
+                placed(market, pair)
+            case "touched":
+                with Ticker.opened(market) as ticker:
+                    assert "filled" in ticker.tick("EURUSD", "1.11026", "1.11046")
+            case "turned round":
+                market.trade(user, side="sell", quantity="1.01")
+            case _:
+                market.trader.execute("SELECT preview_group(%s, %s)", (user.user_id, Jsonb(pair)))
+
+        # then the account's highest equity is what it was worth then
+        assert days(market, user)[0]["peak_equity"] == (10_000 if how == "only asked about" else 11_000)
 
     def test_the_peak_is_the_highest_equity_that_an_order_has_seen(self, market: Market) -> None:
         user = market.user(balance=10_000, risk={"max_drawdown_percent": 20})

@@ -51,6 +51,9 @@ NEEDED: Mapping[str, str | None] = {
     "POST /api/v1/positions/{id}/close-by/preview": "orders:read",
     "POST /api/v1/positions/close-all/preview": "orders:read",
     "POST /api/v1/positions/{id}/change/preview": "orders:read",
+    "POST /api/v1/orders/oco/preview": "orders:read",
+    "POST /api/v1/orders/oto/preview": "orders:read",
+    "POST /api/v1/orders/bracket/preview": "orders:read",
     "POST /api/v1/orders/{id}/cancel/preview": "orders:read",
     "POST /api/v1/orders/cancel-all/preview": "orders:read",
     "GET /api/positions": "positions:read",
@@ -102,10 +105,7 @@ CREATING = {
     for route, needed in NEEDED.items()
     if needed == "orders:write" and route.startswith("POST /api/v1/orders") and not route.endswith("/cancel-all")
 } | {"POST /api/v1/risk/interventions"}
-BODIES: Mapping[str, Mapping[str, object]] = {
-    "POST /functions/v1/execute-order": ORDER,
-    "POST /api/v1/orders": ORDER,
-    "POST /api/v1/orders/preview": {name: ORDER[name] for name in ORDER if name != "idempotency_key"},
+GROUPS: Mapping[str, Mapping[str, object]] = {
     "POST /api/v1/orders/oco": {"orders": [LIMIT, LIMIT]},
     "POST /api/v1/orders/oto": {"parent": LIMIT, "children": [LIMIT]},
     "POST /api/v1/orders/bracket": {
@@ -113,6 +113,13 @@ BODIES: Mapping[str, Mapping[str, object]] = {
         "take_profit": {"limit_price": "1.10"},
         "stop_loss": {"stop_price": "1.00"},
     },
+}
+BODIES: Mapping[str, Mapping[str, object]] = {
+    **GROUPS,
+    **{f"{route}/preview": body for route, body in GROUPS.items()},
+    "POST /functions/v1/execute-order": ORDER,
+    "POST /api/v1/orders": ORDER,
+    "POST /api/v1/orders/preview": {name: ORDER[name] for name in ORDER if name != "idempotency_key"},
     "PATCH /api/v1/orders/{id}": {"quantity": 1},
     "POST /functions/v1/get-stock-price": {"symbol": "EURUSD"},
     "POST /api/v1/accounts/{id}/ledger-entries": {"entry_type": "deposit", "amount": 1, "reason": "a test"},

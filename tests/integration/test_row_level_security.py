@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from local.servers import LOGIN_ROLES
 from tests.kit import MigratedTemplate, User
+from tests.kit.linked import leg, linked_request
 from tests.kit.orders import Market, raises_sqlstate
 
 FUNCTION_ROLES = (
@@ -67,6 +68,7 @@ EXECUTE_GRANTS = {
         "preview_close_all(uuid,jsonb)",
         "preview_close_by(uuid,jsonb)",
         "preview_facts(uuid,uuid,jsonb)",
+        "preview_group(uuid,jsonb)",
         "preview_position_change(uuid,jsonb)",
         "preview_replacement(uuid,jsonb)",
         "probe_health()",
@@ -488,6 +490,15 @@ class TestRowSecurity:
             assert facts["account"]["id"] == str(trader.account_id)  # pyright: ignore[reportIndexIssue]
         with raises_sqlstate("TR001"):
             ask("SELECT preview_facts(%s, %s, %s)", trader.user_id, stranger.account_id, order)
+        (held,) = market.rows("positions", stranger)
+        for function, asked in (
+            ("preview_cancel", {"order_id": str(theirs["id"])}),
+            ("preview_cancel_all", {"account_id": str(stranger.account_id)}),
+            ("preview_group", linked_request(stranger, "oco", leg(), leg(), account_id=str(stranger.account_id))),
+            ("preview_position_change", {"position_id": str(held["id"]), "levels": {"stop_loss": None}}),
+        ):
+            with raises_sqlstate("TR001"):
+                ask(f"SELECT {function}(%s, %s)", trader.user_id, Jsonb(asked))
         assert ask("SELECT get_profile(%s) ->> 'id'", trader.user_id) == str(trader.user_id)
         assert ask("SELECT get_profile(%s)", uuid.uuid4()) is None
         with raises_sqlstate("TR001"):

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.kit import MigratedTemplate, User
@@ -15,14 +15,17 @@ from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market, keyed_request, send
 from trading.accounts import round_money
 from trading.closing_preview import preview_close
-from trading.edge.preview_dialects import change_preview_body, closes_body, preview_body
+from trading.edge.preview_dialects import change_preview_body, closes_body, group_preview_body, preview_body
 from trading.errors import TradingError
 from trading.instruments import Instrument
+from trading.linked_orders import LinkedEntry, LinkKind, StopLoss, TakeProfit, asked_of
+from trading.linked_preview import preview_linked
 from trading.order_entry import OrderEntry
 from trading.position_change_preview import preview_change
 from trading.preview import preview_order
 from trading.store.database import Database
 from trading.store.instruments import InstrumentCatalogue
+from trading.store.orders import place_linked_orders
 from trading.store.positions import change_position
 from trading.store.reading import ReadingStore
 
@@ -72,6 +75,11 @@ class Books:
         """What a change of levels would come to, its numbers as Decimal."""
         asked = {"position_id": position_id, "levels": levels}
         return change_preview_body(preview_change(self._store.preview_position_change(user.user_id, asked)))
+
+    def preview_group(self, user: User, entry: LinkedEntry) -> dict[str, Any]:
+        """How a group would be judged."""
+        found = preview_linked(entry, user.user_id, instruments=self._catalogue, read_group=self._store.preview_group)
+        return group_preview_body(found)
 
     def booked_at(self, user: User, position_id: str, price: str) -> str:
         """What closing the position at `price` books now, by the database's own function."""
@@ -405,6 +413,130 @@ def level(name: str, form: str, distance: Decimal, amount: Decimal, price: Decim
             return {form: True}
         case _:
             return {form: distance}
+
+
+# What stands in the way of some traders.
+HINDRANCES: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "nothing much": {"risk": {"max_drawdown_percent": 50}},
+    "the account": {"status": "suspended"},
+    "the stop loss": {"risk": {"stop_loss_required": True}},
+    "its distance": {"risk": {"stop_loss_min_percent": 1}},
+    "what works": {"risk": {"max_working_orders": 2}},
+    "the rate": {"risk": {"order_rate_limit": 2, "order_rate_window_s": 3600}},
+}
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Orders that depend on each other, their prices so many ticks away from the side of the quote that they take.
+
+    The first is `first`, unless one of two cancels the other: those rest.
+    """
+
+    kind: LinkKind
+    first: str
+    away: int
+    exit_away: int
+
+    def entry(self, case: Given, quantity: Decimal, quote: Decimal, tick: Decimal) -> LinkedEntry:
+        """The group of `quantity` lots that `case` trades at `quote`."""
+        up, other = (tick, "sell") if case.side == "buy" else (-tick, "buy")
+        away, exit_away = up * self.away, up * self.exit_away
+
+        def order(order_type: str, price: Decimal | None, side: str = case.side) -> OrderEntry:
+            asked = {"symbol": case.symbol, "side": side, "quantity": quantity, "order_type": order_type}
+            if price is not None:
+                asked |= {"stop_price" if order_type == "stop" else "limit_price": price, "time_in_force": "gtc"}
+            return OrderEntry.model_validate(asked | {"idempotency_key": str(uuid.uuid4())})
+
+        if self.kind == "oco":
+            pair = order("limit", quote - away), order("stop", quote + exit_away)
+            return LinkedEntry(self.kind, pair, ("orders.0", "orders.1"))
+        price = {"market": None, "limit": quote - away, "stop": quote + away}[self.first]
+        if self.kind == "oto":
+            pair = order(self.first, price), order("limit", quote + exit_away, other)
+            return LinkedEntry(self.kind, pair, ("parent", "children.0"))
+        at = price or quote
+        exits = TakeProfit(limit_price=at + exit_away), StopLoss(stop_price=at - exit_away)
+        return LinkedEntry(self.kind, (order(self.first, price),), ("entry",), *exits)
+
+
+@settings(EXAMPLES, max_examples=80)
+@given(
+    case=cases,
+    group=st.builds(
+        Grouped,
+        kind=st.sampled_from(["oco", "oto", "bracket"]),
+        first=st.sampled_from(["market", "limit", "stop"]),
+        away=st.integers(-1, 400),
+        exit_away=st.integers(-20, 400),
+    ),
+    held=st.sampled_from([None, "0.5", "1", "2"]),
+    money=st.sampled_from(["10000000000", "100000", "1000"]),
+    hindrance=st.sampled_from(sorted(HINDRANCES)),
+)
+def test_orders_that_depend_on_each_other(
+    books: Books, case: Given, group: Grouped, held: str | None, money: str, hindrance: str
+) -> None:
+    # The limits of an order at the market are asked in a preview as if nothing slipped.
+    assume(hindrance != "its distance" or group.first != "market" or group.kind == "oco")
+    # given a trader, perhaps with a position on the other side, and a group of orders
+    instrument = books.instruments[case.symbol]
+    facts = HINDRANCES[hindrance]
+    user = books.market.user(
+        currency=case.currency,
+        tier=case.tier,
+        leverage=case.leverage,
+        balance=money,
+        position_mode="netting" if held else "hedging",
+        **facts | {"risk": UNBOUND | {"max_daily_loss": None} | facts.get("risk", {})},
+    )
+    books.move(case.symbol, case.percent, case.volatility)
+    quantity = case.quantity(instrument)
+    if held:
+        lots = quantity * Decimal(held) // instrument.quantity_step * instrument.quantity_step
+        other = "sell" if case.side == "buy" else "buy"
+        books.market.trade(user, symbol=case.symbol, side=other, quantity=str(max(instrument.quantity_min, lots)))
+    ((bid, ask),) = books.market.execute("SELECT bid, ask FROM quotes WHERE symbol = %s", (case.symbol,))
+    entry = group.entry(case, quantity, ask if case.side == "buy" else bid, instrument.tick_size)
+    # when it is previewed, then placed
+    before = books.market.worth(user)
+    preview = outcome_of(lambda: books.preview_group(user, entry))
+    asked = keyed_request(user, **asked_of(entry))
+    placed = outcome_of(lambda: place_linked_orders(books.database, asked))
+    # then it is refused in the same words
+    if isinstance(placed, TradingError):
+        assert isinstance(preview, TradingError)
+        assert (preview.code, preview.details) == (placed.code, placed.details)
+        return
+    assert not isinstance(preview, TradingError)
+    answer = placed["answer"]
+    judgements = [order["judgement"] for order in preview["orders"]]
+    if answer["outcome"] == "denied":
+        assert preview["refusal"] == {name: answer[name] for name in ("code", "message", "details")}
+        assert judgements.count("REFUSED") == 1
+        return
+    # or each order that works is approved with the margin and the commission that were told
+    works = ["ACCEPTED"] * (2 if group.kind == "oco" else 1)
+    assert (preview["accepted"], judgements) == (True, works + ["WHEN_TOUCHED"] * (len(judgements) - len(works)))
+    for told, order in list(zip(preview["orders"], answer["orders"], strict=True))[: len(works)]:
+        figures = {name: f"{round_money(Decimal(told[name]), case.currency):f}" for name in ("margin", "commission")}
+        assert figures == approval(books.market, user, order["order_id"], case.currency)
+    # and what is filled at once leaves the account as was told
+    assert preview["free_margin_before"] == before["free_margin"]
+    if entry.orders[0].order_type == "market":
+        worth = books.market.worth(user)
+        assert preview["free_margin_after"] == worth["free_margin"]
+        assert preview["margin_level_after"] == worth["margin_level"]
+
+
+def approval(market: Market, user: User, order_id: str, currency: str) -> dict[str, str]:
+    """With which margin and commission the order was accepted, by the audit; what only reduces takes none."""
+    (approved,) = [row["details"] for row in market.audit(user, order_id) if row["action"] == "APPROVED"]
+    return {
+        name: f"{round_money(Decimal(str(approved.get(name) or 0)), currency):f}" for name in ("margin", "commission")
+    }
 
 
 def outcome_of[T](asked: Callable[[], T]) -> T | TradingError:

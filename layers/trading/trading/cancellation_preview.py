@@ -10,7 +10,7 @@ from trading.conversion import NoRateError, Rates
 from trading.errors import TradingError
 from trading.instruments import Instrument
 from trading.margin import required_margin
-from trading.preview import rates_of
+from trading.preview import account_of, rates_of
 
 type Facts = Mapping[str, Any]
 
@@ -53,8 +53,7 @@ class CancelPreview:
 
 def preview_cancellation(answer: Facts) -> CancelPreview:
     """The cancellation by the facts of preview_cancel or preview_cancel_all."""
-    facts = answer["account"]
-    account = Account(facts["currency"], facts["kind"], Decimal(facts["leverage"]))
+    account = account_of(answer["account"])
     rates = rates_of(answer)
 
     def ending(fact: Facts) -> EndingOrder:
@@ -63,7 +62,7 @@ def preview_cancellation(answer: Facts) -> CancelPreview:
         return EndingOrder(fact, Decimal(fact["leaves_quantity"]), after, _margin(fact, terms, account, rates))
 
     return CancelPreview(
-        facts["id"],
+        answer["account"]["id"],
         account,
         [ending(fact) for fact in answer["canceled"]],
         [ending(fact) for fact in answer["linked"]],

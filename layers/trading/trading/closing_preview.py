@@ -11,7 +11,7 @@ from trading.conversion import NoRateError, Rates
 from trading.errors import ErrorCode, TradingError
 from trading.instruments import Instrument
 from trading.positions import Position, margin_after_reducing, realized_pnl, unrealized_pnl
-from trading.preview import market_price_of, no_fresh_price, rates_of, refusal_of
+from trading.preview import account_of, market_price_of, no_fresh_price, rates_of, refusal_of, worth_of
 from trading.pricing import FillPrice, commission, fill_price
 from trading.refusals import slippage_refusal
 
@@ -116,12 +116,10 @@ def preview_many(answer: Facts) -> ClosePreview:
 
 def _preview(answer: Facts, max_slippage: Decimal | None) -> ClosePreview:
     facts, worth = answer["account"], answer["worth"]
-    account = Account(facts["currency"], facts["kind"], Decimal(facts["leverage"]))
+    account = account_of(facts)
     rates = rates_of(answer)
     closes = [_close(fact, first, account, rates, max_slippage) for first, fact in _numbered(answer["closings"])]
-    before = None
-    if worth["unrealized_pnl"] is not None:
-        before = Worth(*(Decimal(worth[name]) for name in ("balance", "unrealized_pnl", "margin_used")))
+    before = worth_of(worth)
     left = answer["matched"] - sum(close.refusal is None for close in closes)
     return ClosePreview(facts["id"], account, Decimal(worth["balance"]), before, closes, left)
 

@@ -75,6 +75,13 @@ def place_linked(
 
     Raises what store.orders.place_linked_orders raises; a fault of one order names it: orders.1.quantity.
     """
+    check_linked(entry, instruments)
+    key = {"idempotency_key": entry.orders[0].idempotency_key}
+    return settled(procedure(asked_of(entry) | key | origin_fields(origin, request_hash, key_days)), wake_relay)
+
+
+def check_linked(entry: LinkedEntry, instruments: Instruments) -> None:
+    """Each order fits its instrument and its place, all of them each other; VALIDATION_FAILED, UNKNOWN_SYMBOL."""
     _check_together(entry)
     for place, order in enumerate(entry.orders):
         with faults_at(entry.places[place]):
@@ -94,7 +101,6 @@ def place_linked(
                 )  # fmt: skip
         if entry.kind == "bracket":
             _check_exits(entry, order, instrument)
-    return settled(procedure(_asked(entry) | origin_fields(origin, request_hash, key_days)), wake_relay)
 
 
 @contextmanager
@@ -108,13 +114,13 @@ def faults_at(place: str) -> Generator[None]:
         raise
 
 
-def _asked(entry: LinkedEntry) -> dict[str, object]:
+def asked_of(entry: LinkedEntry) -> dict[str, object]:
+    """What is asked for, without the key."""
     first = entry.orders[0]
     of_the_group = {"idempotency_key", "account_id"}
     asked: dict[str, object] = {
         "kind": entry.kind,
         "orders": [order.model_dump(mode="python", exclude_none=True, exclude=of_the_group) for order in entry.orders],
-        "idempotency_key": first.idempotency_key,
     }
     if first.account_id is not None:
         asked["account_id"] = first.account_id

@@ -14,6 +14,7 @@ from trading.execution import Instruments, check_against_instrument, check_condi
 from trading.instruments import Instrument
 from trading.margin import required_margin
 from trading.order_entry import TIMED, TRAILING_TYPES, OrderEntry
+from trading.orders import Side
 from trading.positions import Position, PositionSide, margin_after_reducing, realized_pnl, unrealized_pnl
 from trading.pricing import FillPrice, MarketPrice, commission, depth, fill_price, round_to_tick
 from trading.refusals import margin_refusal, slippage_refusal
@@ -110,9 +111,14 @@ def preview_order(
     check_against_instrument(order, instruments.find(order.symbol))
     check_conditions(order.conditions or (), instruments)
     replaced = {} if replaces is None else {"replaces_order_id": str(replaces)}
-    facts = read_facts_of(read_facts(user_id, order.account_id, _asked(order) | replaced))
+    return judge_order(order, read_facts_of(read_facts(user_id, order.account_id, _asked(order) | replaced)))
+
+
+def judge_order(order: OrderEntry, facts: Facts) -> Preview:
+    """What `order` would come to by what it is judged and priced by; raises as preview_order."""
     fill = _fill(order, facts)
-    _check_exits(order, fill.price, reduces=facts.reduces)
+    exits = {"stop_loss": order.stop_loss, "take_profit": order.take_profit}
+    check_exits(order.side, exits, fill.price, reduces=facts.reduces)
     try:
         # Where the quote will stand when an order that waits is filled is not known.
         cost = _cost(order, fill, facts, marked=not order.waits)
@@ -132,10 +138,8 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         raise no_fresh_price(terms["symbol"])
     return Facts(
         account_id=account["id"],
-        account=Account(account["currency"], account["kind"], Decimal(account["leverage"])),
-        worth=None
-        if worth["unrealized_pnl"] is None
-        else Worth(*(Decimal(worth[name]) for name in ("balance", "unrealized_pnl", "margin_used"))),
+        account=account_of(account),
+        worth=worth_of(worth),
         margin_reserved=Decimal(answer["margin_reserved"]),
         instrument=Instrument.from_row(terms),
         tier=terms["account_tier"],
@@ -173,6 +177,18 @@ class FreshQuotes(Mapping[str, MarketPrice]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+
+def account_of(fact: Mapping[str, Any]) -> Account:
+    """The terms of the account among facts."""
+    return Account(fact["currency"], fact["kind"], Decimal(fact["leverage"]))
+
+
+def worth_of(worth: Mapping[str, Any]) -> Worth | None:
+    """The worth among facts; None while something held has no quote."""
+    if worth["unrealized_pnl"] is None:
+        return None
+    return Worth(*(Decimal(worth[name]) for name in ("balance", "unrealized_pnl", "margin_used")))
 
 
 def rates_of(answer: Mapping[str, Any]) -> Rates:
@@ -244,12 +260,12 @@ def _fill(order: OrderEntry, facts: Facts) -> FillPrice:
     )
 
 
-def _check_exits(order: OrderEntry, price: Decimal, *, reduces: bool) -> None:
-    """Stop loss and take profit lie on their own sides of the price; an order that only reduces takes none."""
-    for field, exit_price in (("stop_loss", order.stop_loss), ("take_profit", order.take_profit)):
+def check_exits(side: Side, exits: Mapping[str, Decimal | None], price: Decimal, *, reduces: bool) -> None:
+    """stop_loss and take_profit lie on their own sides of the price; an order that only reduces takes none."""
+    for field, exit_price in exits.items():
         if exit_price is None:
             continue
-        below = (field == "stop_loss") == (order.side == "buy")
+        below = (field == "stop_loss") == (side == "buy")
         if reduces:
             constraint = "left out of an order that reduces a position"
         elif below and exit_price >= price:

@@ -1,11 +1,11 @@
-"""What changes would come to, without them: of orders that are canceled, of levels of a position."""
+"""What changes would come to, without them: of orders of a group, of what is canceled, of levels of a position."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from tools.openapi.errors import ACCOUNT_ID, ORDER_ID
+from tools.openapi.errors import ACCOUNT_ID, DENIALS, ORDER_ID
 from tools.openapi.forms import (
     COUNT,
     CURRENCY,
@@ -19,21 +19,64 @@ from tools.openapi.forms import (
     nullable,
     ref,
     word,
+    words_of,
 )
 from tools.openapi.operation import Answer, Operation
 from tools.openapi.order_body import filter_body, keyed_body, without_key
 from tools.openapi.parameters import path_id
-from tools.openapi.routes.orders import OTHER_ORDER_ID, POSITION_ID, spoken_word
+from tools.openapi.routes.orders import LINKED, OTHER_ORDER_ID, POSITION_ID, spoken_word
+from tools.openapi.routes.orders import SCHEMAS as GROUP_SCHEMAS
 from tools.openapi.routes.positions import CHANGE, CHANGE_ERRORS, VERSION
-from trading.accounts import Account
+from trading.accounts import Account, Worth
 from trading.cancellation_preview import CancelPreview, EndingOrder
 from trading.edge.dialects import order_state, spoken
-from trading.edge.preview_dialects import cancel_preview_body, change_preview_body
+from trading.edge.preview_dialects import cancel_preview_body, change_preview_body, group_preview_body
 from trading.errors import ErrorCode
+from trading.linked_preview import GroupPreview, Judgement, PreviewedOrder
 from trading.orders import Contingency, OrderType, Side
 from trading.position_change_preview import ChangePreview, Level, Levels
 from trading.positions import Position
 
+
+def refusal(codes: Iterable[ErrorCode]) -> Schema:
+    """Why something would be refused now; null where nothing refuses it."""
+    return nullable(closed({"code": word(sorted(codes)), "message": TEXT, "details": {"type": "object"}}))
+
+
+def group_request(name: str) -> Schema:
+    """The body of a group without its key."""
+    return without_key(GROUP_SCHEMAS[name])
+
+
+OF_GROUP = closed(
+    {
+        "symbol": TEXT,
+        "order_type": spoken_word(OrderType),
+        "side": spoken_word(Side),
+        "contingency": spoken_word(Contingency),
+        "quantity": {**DECIMAL, "description": "In lots."},
+        "price": {
+            **nullable(DECIMAL),
+            "description": "Its limit or trigger; of a market order where it would fill, in the middle of the "
+            "slippage's random part, null where it is refused before that.",
+        },
+        "slippage": {
+            **nullable(DECIMAL),
+            "description": "Null, as commission and margin, of what is not priced yet.",
+        },
+        "commission": nullable(DECIMAL),
+        "margin": nullable(DECIMAL),
+        "realized_pnl": {
+            **nullable(DECIMAL),
+            "description": "Of the exits of a bracket: what one books, before commission, of what the entry opens, "
+            "both filled at their own prices and at the present rate.",
+        },
+        "judgement": {
+            **word(spoken("rest", judgement) for judgement in words_of(Judgement)),
+            "description": "A child is judged when a price touches it.",
+        },
+    }
+)
 ENDING: Mapping[str, Schema] = {
     "order_id": IDENTIFIER,
     "symbol": TEXT,
@@ -74,6 +117,30 @@ LEVELS = closed(
     }
 )
 SCHEMAS: Mapping[str, Schema] = {
+    "PreviewOcoRequest": group_request("OcoRequest"),
+    "PreviewOtoRequest": group_request("OtoRequest"),
+    "PreviewBracketRequest": group_request("BracketRequest"),
+    "GroupPreview": closed(
+        {
+            "account_id": IDENTIFIER,
+            "currency": {**CURRENCY, "description": "Of every amount here."},
+            "orders": {
+                **list_of(OF_GROUP),
+                "description": "The parent first, of a bracket then the stop loss.",
+            },
+            "margin": {
+                **nullable(DECIMAL),
+                "description": "Of the parent, of two that cancel each other of the one that takes more.",
+            },
+            "commission": nullable(DECIMAL),
+            "free_margin_before": {**nullable(DECIMAL), "description": "Null while something held has no quote."},
+            "free_margin_after": nullable(DECIMAL),
+            "margin_level_before": {**nullable(DECIMAL), "description": "In percent; null while no margin is used."},
+            "margin_level_after": nullable(DECIMAL),
+            "accepted": {"type": "boolean"},
+            "refusal": refusal(DENIALS),
+        }
+    ),
     "PreviewCancelRequest": without_key(keyed_body({})),
     "PreviewCancelAllRequest": without_key(filter_body()),
     "CancelPreview": closed(
@@ -133,6 +200,21 @@ BUY_BELOW: Mapping[str, Any] = {
     "price": "1.05000",
 }
 SELL_ABOVE = {**BUY_BELOW, "order_id": OTHER_ORDER_ID, "side": "sell", "contingency": "oto_child", "price": "1.25000"}
+GROUPED = group_preview_body(
+    GroupPreview(
+        ACCOUNT_ID,
+        Account("USD", "margin", Decimal(100)),
+        [
+            PreviewedOrder(BUY_BELOW, "accepted", Decimal("1.05000"), Decimal(0), Decimal(0), Decimal("105.00")),
+            PreviewedOrder(SELL_ABOVE, "when_touched", Decimal("1.25000")),
+        ],
+        Decimal("105.00"),
+        Decimal(0),
+        Worth(Decimal(100_000), Decimal(0), Decimal(0)),
+        Worth(Decimal(100_000), Decimal(0), Decimal("105.00")),
+        None,
+    )
+)
 CANCELED = cancel_preview_body(
     CancelPreview(
         ACCOUNT_ID,
@@ -160,6 +242,29 @@ CHANGED = change_preview_body(
 )
 
 PREVIEWS = (
+    *(
+        Operation(
+            route=f"{linked.route}/preview",
+            operation_id=linked.operation_id.replace("create", "preview"),
+            tag="orders",
+            summary=f"See how such orders would be judged, as a group; nothing is written: {linked.summary.lower()}",
+            permission="orders:read",
+            body=ref(body),
+            body_example=linked.body_example,
+            errors=frozenset(
+                {
+                    ErrorCode.NOT_FOUND,
+                    ErrorCode.UNKNOWN_SYMBOL,
+                    ErrorCode.CONFLICT,
+                    ErrorCode.MARKET_DATA_UNAVAILABLE,
+                }
+            ),
+            answers={200: Answer("How each would be judged, and what it would come to.", ref("GroupPreview"), GROUPED)},
+        )
+        for linked, body in zip(
+            LINKED, ("PreviewOcoRequest", "PreviewOtoRequest", "PreviewBracketRequest"), strict=True
+        )
+    ),
     Operation(
         route="POST /api/v1/orders/{id}/cancel/preview",
         operation_id="previewCancel",

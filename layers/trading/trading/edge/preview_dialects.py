@@ -19,6 +19,7 @@ from trading.edge.order_faults import first_fault
 from trading.edge.reading_dialects import parse_id
 from trading.errors import validation_failed
 from trading.json_text import shortest
+from trading.linked_preview import GroupPreview, PreviewedOrder
 from trading.order_entry import OrderEntry
 from trading.position_change_preview import ChangePreview, Level, Levels
 from trading.preview import Preview
@@ -121,6 +122,41 @@ def closes_body(preview: ClosePreview) -> dict[str, object]:
     }
 
 
+def group_preview_body(preview: GroupPreview) -> dict[str, object]:
+    """Each order of a group, the parent first, of a bracket then the stop loss, and what the group would come to."""
+    currency = preview.account.currency
+    return {
+        "account_id": preview.account_id,
+        "currency": currency,
+        "orders": [_of_group(order, currency) for order in preview.orders],
+        "margin": _money_if_any(preview.margin, currency),
+        "commission": _money_if_any(preview.commission, currency),
+        "free_margin_before": _free_margin(preview.before, currency),
+        "free_margin_after": _free_margin(preview.after, currency),
+        "margin_level_before": preview.before and level_text(preview.before),
+        "margin_level_after": preview.after and level_text(preview.after),
+        "accepted": preview.refusal is None,
+        "refusal": preview.refusal and error_facts(preview.refusal),
+    }
+
+
+def _of_group(order: PreviewedOrder, currency: str) -> dict[str, object]:
+    fact = order.fact
+    return {
+        "symbol": fact["symbol"],
+        "order_type": spoken("rest", fact["order_type"]),
+        "side": spoken("rest", fact["side"]),
+        "contingency": spoken("rest", fact["contingency"]),
+        "quantity": shortest(Decimal(fact["quantity"])),
+        "price": _price(order.price),
+        "slippage": None if order.slippage is None else shortest(order.slippage),
+        "commission": _money_if_any(order.commission, currency),
+        "margin": _money_if_any(order.margin, currency),
+        "realized_pnl": _money_if_any(order.realized_pnl, currency),
+        "judgement": spoken("rest", order.judgement),
+    }
+
+
 def cancel_preview_body(preview: CancelPreview) -> dict[str, object]:
     """The orders that would end, oldest first, and what would become of those that are linked with them."""
     currency = preview.account.currency
@@ -148,7 +184,7 @@ def _ending(order: EndingOrder, currency: str) -> dict[str, object]:
         "filled_quantity": shortest(Decimal(fact["filled_quantity"])),
         "leaves_quantity": shortest(order.leaves),
         "price": fact["price"],
-        "margin": None if order.margin is None else _money(order.margin, currency),
+        "margin": _money_if_any(order.margin, currency),
     }
 
 
@@ -187,8 +223,7 @@ def _levels(levels: Levels, currency: str) -> dict[str, object]:
 
 
 def _level(level: Level, currency: str) -> dict[str, object]:
-    made = level.realized_pnl
-    return {"price": _price(level.price), "realized_pnl": None if made is None else _money(made, currency)}
+    return {"price": _price(level.price), "realized_pnl": _money_if_any(level.realized_pnl, currency)}
 
 
 def _price(price: Decimal | None) -> str | None:
@@ -216,6 +251,10 @@ def _close(close: PreviewedClose, currency: str) -> dict[str, object]:
 
 def _money(amount: Decimal, currency: str) -> str:
     return f"{round_money(amount, currency):f}"
+
+
+def _money_if_any(amount: Decimal | None, currency: str) -> str | None:
+    return None if amount is None else _money(amount, currency)
 
 
 def _free_margin(worth: Worth | None, currency: str) -> str | None:

@@ -126,6 +126,10 @@ class ReadingStore:
         """The same of many; raises what cancel_orders raises."""
         return self._answer("SELECT preview_cancel_all(%s, %s) AS answer", (user_id, Jsonb(asked)))
 
+    def preview_group(self, user_id: UUID, asked: Mapping[str, object], /) -> dict[str, Any]:
+        """How a group of orders would be judged, as the function documents it; raises what place_linked_orders does."""
+        return self._answer("SELECT preview_group(%s, %s) AS answer", (user_id, Jsonb(asked)))
+
     def preview_position_change(self, user_id: UUID, asked: Mapping[str, object], /) -> dict[str, Any]:
         """Where a change would leave a position's levels; raises what change_position raises of it."""
         return self._answer("SELECT preview_position_change(%s, %s) AS answer", (user_id, Jsonb(asked)))
