@@ -23,12 +23,7 @@ BEGIN
         RETURN jsonb_build_object('replayed', true, 'answer', v_begun.answer);
     END IF;
     v_at := clock_timestamp();
-    PERFORM refuse_limit(
-        'stop_loss_required', 'status', o.status, 'required',
-        'Its position needs this stop loss. Set one on the position first, or close it.'
-    )
-    FROM orders AS o
-    WHERE o.user_id = v_user_id AND o.id = v_order_id AND is_required_exit(o);
+    PERFORM refuse_required_exit(v_user_id, v_order_id);
     SELECT * INTO v_order FROM cancel_order_rows(v_begun.account, ARRAY[v_order_id], v_at);
     IF v_order.id IS NULL THEN
         PERFORM refuse_cancellation(v_user_id, v_order_id);
@@ -41,6 +36,19 @@ BEGIN
     );
     PERFORM settle_linked(request, v_begun.account, v_order, 0, v_at);
     RETURN jsonb_build_object('replayed', false, 'answer', v_answer);
+END
+$$;
+
+-- Raises TR015 for a stop loss that is required.
+CREATE OR REPLACE FUNCTION refuse_required_exit(p_user_id uuid, p_order_id uuid) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    PERFORM refuse_limit(
+        'stop_loss_required', 'status', o.status, 'required',
+        'Its position needs this stop loss. Set one on the position first, or close it.'
+    )
+    FROM orders AS o
+    WHERE o.user_id = p_user_id AND o.id = p_order_id AND is_required_exit(o);
 END
 $$;
 
@@ -98,10 +106,12 @@ END
 $$;
 
 ALTER FUNCTION cancel_order(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION refuse_required_exit(uuid, uuid) OWNER TO trading_procedures;
 ALTER FUNCTION is_required_exit(orders) OWNER TO trading_procedures;
 ALTER FUNCTION account_of_order(uuid, uuid) OWNER TO trading_procedures;
 ALTER FUNCTION refuse_cancellation(uuid, uuid) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION cancel_order(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION refuse_required_exit(uuid, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION is_required_exit(orders) FROM PUBLIC;
 REVOKE ALL ON FUNCTION account_of_order(uuid, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION refuse_cancellation(uuid, uuid) FROM PUBLIC;

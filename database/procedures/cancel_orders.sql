@@ -1,7 +1,7 @@
 -- Cancels the working orders of an account, all or those that the filters leave, at their owner's wish: orders, audit,
 -- one event and the stored answer in one transaction. The oldest go first, at most c_orders_max of them; a call with
--- another key goes on. What is in flight to a venue, and a stop loss that is required, stays and is not counted. Anybody
--- may, also who may not trade.
+-- another key goes on. What is in flight to a venue, and a stop loss that is required, stays and is not counted.
+-- Anybody may, also who may not trade.
 -- request {version: 1, user_id, account_id?, symbol?, side?, order_type?, idempotency_key, request_hash,
 --   idempotency_key_days, request_id?, ip_address?, user_agent?, email?}
 -- -> {replayed, answer: {outcome: 'canceled', account_id, canceled: [order_fact with created_at], left: how many still

@@ -8,7 +8,7 @@
 --   lots of its rest that would add exposure}
 
 -- As cancel_order. request {order_id}
--- Raises TR001 no such order, TR009 not in a state that can be canceled.
+-- Raises TR001 no such order, TR009 not in a state that can be canceled, TR015 a stop loss that is required.
 CREATE OR REPLACE FUNCTION preview_cancel(p_user_id uuid, request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -17,6 +17,7 @@ DECLARE
 BEGIN
     PERFORM set_config('app.user_id', p_user_id::text, true);
     v_account := account_to_preview(p_user_id, account_of_order(p_user_id, v_order_id));
+    PERFORM refuse_required_exit(p_user_id, v_order_id);
     PERFORM FROM orders AS o
     WHERE o.user_id = p_user_id AND o.id = v_order_id AND o.status IN ('new', 'triggered', 'partially_filled');
     IF NOT FOUND THEN
@@ -150,3 +151,5 @@ GRANT EXECUTE ON FUNCTION preview_cancel(uuid, jsonb) TO function_trader;
 GRANT EXECUTE ON FUNCTION preview_cancel_all(uuid, jsonb) TO function_trader;
 -- What cancels judges the preview. It reads as whoever calls it: here the rows of app.user_id alone.
 GRANT EXECUTE ON FUNCTION refuse_cancellation(uuid, uuid) TO trading_readers;
+GRANT EXECUTE ON FUNCTION refuse_required_exit(uuid, uuid) TO trading_readers;
+GRANT EXECUTE ON FUNCTION is_required_exit(orders) TO trading_readers;

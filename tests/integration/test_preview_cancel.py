@@ -171,6 +171,23 @@ def test_what_cannot_be_canceled_is_refused_as_the_cancellation_is(api: Api, use
     api.market.execute("ALTER TABLE orders ENABLE TRIGGER USER")
 
 
+def test_a_stop_loss_that_is_required_stays_as_in_the_cancellation(api: Api) -> None:
+    # given a bracket that is open, of an account whose positions need a stop loss
+    user = api.market.user(risk={"stop_loss_required": True})
+    entry = leg(order_type="market", limit_price=None)
+    _, stop_loss, take_profit = placed(api.market, bracket_request(user, entry))
+
+    told, done = api.both(CANCEL, user, stop_loss)
+    swept, swept_indeed = api.both(CANCEL_ALL, user, body={})
+
+    assert told.status == done.status == 400
+    assert told.body["error"] == done.body["error"] == "RISK_LIMIT_VIOLATION"
+    assert told.body["details"] == done.body["details"]
+    assert [order["order_id"] for order in swept.body["data"]] == [str(take_profit)]
+    assert (swept_indeed.status, swept.body["left"]) == (200, swept_indeed.body["left"])
+    assert api.left(user)[str(stop_loss)][0] == "new"
+
+
 @pytest.mark.parametrize(
     "body", [{"symbol": None}, {"side": "up"}, {"order_type": "stopp"}, {"account_id": "x"}, {"quantity": 1}], ids=str
 )

@@ -275,7 +275,7 @@ PREVIEWS = (
         body=ref("PreviewCancelRequest"),
         body_example={},
         may_lack_body=True,
-        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.ORDER_NOT_CANCELABLE}),
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.ORDER_NOT_CANCELABLE, ErrorCode.RISK_LIMIT_VIOLATION}),
         answers={200: Answer("What would end, and what becomes of the others.", ref("CancelPreview"), CANCELED)},
     ),
     Operation(
