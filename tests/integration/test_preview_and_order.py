@@ -146,8 +146,13 @@ def previews(shared: Market) -> Iterator[Previews]:
     database.close()
 
 
-@pytest.mark.parametrize("mode", ["hedging", "netting"])
-@pytest.mark.parametrize("name", SITUATIONS)
+# Where nothing reduces, every order opens a position of its own.
+HEDGING = ("nothing special", "reducing", "little margin", "margin in flight", "a position in flight")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [(name, "netting") for name in SITUATIONS] + [(name, "hedging") for name in HEDGING]
+)
 def test_each_kind_of_order_is_told_what_its_preview_told(
     market: Market, previews: Previews, name: str, mode: str
 ) -> None:
