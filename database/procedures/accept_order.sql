@@ -171,6 +171,11 @@ BEGIN
     p_case.equity := v_worth.equity;
     p_case.orders_in_flight := v_flight.orders;
     p_case.lots_in_flight := v_flight.lots;
+    p_fill.hedged_margin_credit := CASE
+        WHEN CASE p_case.side WHEN 'buy' THEN v_worth.coverable_shorts ELSE v_worth.coverable_longs END
+            THEN credit_behind(p_account, p_terms, p_case.side, p_case.added, p_fill.margin, v_flight.lots)
+        ELSE 0
+    END;
     IF p_terms.max_drawdown_percent IS NOT NULL THEN
         PERFORM raise_peak_equity(p_account, p_case.equity);
     END IF;
@@ -178,13 +183,25 @@ BEGIN
         limit_refusal(p_account, p_terms, p_case, p_at),
         margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
     );
-    required := p_fill.margin + p_fill.commission - p_fill.unrealized_pnl;
+    required := p_fill.margin - p_fill.hedged_margin_credit + p_fill.commission - p_fill.unrealized_pnl;
     free_margin := v_worth.free_margin - p_account.margin_reserved - required;
     required := greatest(0, round_money(required, p_account.currency));
 END
 $$;
 
 DROP FUNCTION IF EXISTS daily_flight_refusal(accounts, order_terms, bigint, timestamptz);
+
+-- By how much the credit grows with p_quantity lots, once the p_before that are in flight on that side have filled.
+CREATE OR REPLACE FUNCTION credit_behind(
+    p_account accounts, p_terms order_terms, p_side text, p_quantity numeric, p_margin numeric, p_before numeric
+) RETURNS numeric
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN margin_credit_change(
+        p_account, p_terms, p_side, p_before + p_quantity, p_margin * (p_before + p_quantity) / p_quantity
+    ) - margin_credit_change(p_account, p_terms, p_side, p_before, p_margin * p_before / p_quantity);
+END
+$$;
 
 -- Order, route, audit, event and stored answer of an accepted order. p_required is reserved until the order is settled.
 CREATE OR REPLACE FUNCTION book_accepted_order(
@@ -264,6 +281,7 @@ BEGIN
         'accept_routed_order(jsonb, accounts, text, timestamptz)',
         'position_left(accounts, text, text)',
         'judge_routed_exposure(accounts, order_terms, order_fill, limit_case, timestamptz)',
+        'credit_behind(accounts, order_terms, text, numeric, numeric, numeric)',
         'book_accepted_order(jsonb, accounts, order_terms, text, order_fill, numeric, numeric, timestamptz)',
         'routed_order_fact(orders)'
     ]::regprocedure [] LOOP

@@ -178,6 +178,11 @@ BEGIN
     FROM worth_before_opening(p_account, p_terms, p_case.side, p_position, p_fill.price, p_at);
     p_case.open_positions := v_worth.open_positions;
     p_case.equity := p_account.balance + v_worth.unrealized_pnl;
+    p_fill.hedged_margin_credit := CASE
+        WHEN v_worth.covers
+            THEN margin_credit_change(p_account, p_terms, p_case.side, p_case.added, p_fill.margin)
+        ELSE 0
+    END;
     IF p_terms.max_drawdown_percent IS NOT NULL THEN
         PERFORM raise_peak_equity(p_account, p_case.equity);
     END IF;
@@ -185,8 +190,8 @@ BEGIN
         limit_refusal(p_account, p_terms, p_case, p_at),
         margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
     );
-    free_margin := v_worth.free_margin - p_account.margin_reserved - p_fill.margin - p_fill.commission
-        + p_fill.unrealized_pnl;
+    free_margin := v_worth.free_margin - p_account.margin_reserved - p_fill.margin + p_fill.hedged_margin_credit
+        - p_fill.commission + p_fill.unrealized_pnl;
 END
 $$;
 

@@ -8,7 +8,8 @@
 --   reduces: it takes from the position and opens nothing, refusal and limit_refusal: why it would be denied before and
 --   after it is priced, else null, worth {balance, unrealized_pnl, margin_used}: at quotes of any age, quotes [{symbol,
 --   bid, ask, volatility, fresh}]: of the pairs between the currencies concerned, stale_position: a symbol held whose
---   quote is too old, else null, position_currencies [...]: what its P&L is in}
+--   quote is too old, else null, position_currencies [...]: what its P&L is in, sides: what a hedging account holds of
+--   the symbol, as sides_of tells it, else null}
 -- Raises TR001 no such account, TR002 unknown symbol, TR004 no price to tell a stop's side by, TR005 client_order_id
 -- taken, TR006 a value out of its bounds.
 CREATE OR REPLACE FUNCTION preview_facts(p_user_id uuid, p_account_id uuid, p_order jsonb) RETURNS jsonb
@@ -84,9 +85,20 @@ BEGIN
         'limit_refusal', CASE WHEN NOT v_reduces THEN limit_refusal(v_account, v_terms, v_case, v_at) END,
         'worth', jsonb_build_object(
             'balance', v_worth.balance, 'unrealized_pnl', v_worth.unrealized_pnl, 'margin_used', v_worth.margin_used
-        )
+        ),
+        'sides', CASE v_account.position_mode WHEN 'hedging' THEN sides_of(v_account, v_terms.symbol) END
     ) || preview_rates(v_account, v_terms, v_at);
 END
+$$;
+
+-- What an account holds of a symbol on either side, as symbol_sides has it, and the percent that hedges of it need; NULL
+-- where it holds nothing.
+CREATE OR REPLACE FUNCTION sides_of(p_account accounts, p_symbol text) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('percent', i.hedged_margin_percent) || to_jsonb(s) - 'symbol'
+    FROM symbol_sides(p_account.user_id, p_account.id) AS s
+    INNER JOIN instruments AS i USING (symbol)
+    WHERE s.symbol = p_symbol
 $$;
 
 -- The part of preview_facts that conversions take: quotes, stale_position and position_currencies.
@@ -130,8 +142,10 @@ END
 $$;
 
 ALTER FUNCTION preview_facts(uuid, uuid, jsonb) OWNER TO trading_readers;
+ALTER FUNCTION sides_of(accounts, text) OWNER TO trading_readers;
 ALTER FUNCTION preview_rates(accounts, order_terms, timestamptz) OWNER TO trading_readers;
 REVOKE ALL ON FUNCTION preview_facts(uuid, uuid, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION sides_of(accounts, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION preview_rates(accounts, order_terms, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION preview_facts(uuid, uuid, jsonb) TO function_trader;
 

@@ -6,6 +6,8 @@
 --   largest_loss_first: the largest loss in account currency · most_margin_first: the most margin · fifo: the oldest ·
 --   smallest_partial_step: the largest loss, but of it no more than brings the account up to the release level of its
 --   stop-out; all of it where that is not enough.
+-- By each, what is covered whole by the other side of its symbol comes behind what is not, where hedges need less:
+-- closing it would set little margin free, or need more, and leave a risk open that there was none of.
 -- Safe to repeat, and at once from many places: each step looks at the level anew, so it carries no key.
 -- request {version: 1, user_id, account_id, request_id?}
 -- -> {state, margin_level, threshold, order_id, position_id, quantity, realized_pnl, canceled_orders: [order_id],
@@ -47,12 +49,12 @@ BEGIN
     IF v_position.id IS NOT NULL THEN
         v_booked := close_stopped_out(request, v_account, v_position, v_level, v_notice, v_at);
         -- Only the worth has changed.
-        SELECT w.margin_level INTO STRICT v_level.margin_level
+        SELECT judged_level(w.equity, w.margin_used, w.open_positions) INTO STRICT v_level.margin_level
         FROM account_valuation(v_account.user_id, v_account.id, v_at) AS w;
         v_state := CASE WHEN v_level.margin_level <= v_level.stop_out_level THEN 'more' ELSE 'done' END;
     ELSIF v_notice -> 'orders' <> '[]' THEN
         v_booked := tell_stopped_out_orders(request, v_account, v_notice, account_fact(
-            v_account, v_level.balance, v_level.unrealized_pnl, v_level.margin_used
+            v_account, v_level.balance, v_level.unrealized_pnl, v_level.margin_used, v_level.hedged_margin_credit
         ), v_at);
     END IF;
     RETURN stop_out_answer(
@@ -100,9 +102,11 @@ LANGUAGE sql AS $$
     INNER JOIN positions AS p ON p.user_id = p_account.user_id AND p.id = v.position_id
     INNER JOIN order_terms AS t
         ON t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = v.symbol
+    INNER JOIN symbol_sides(p_account.user_id, p_account.id) AS s ON v.symbol = s.symbol
     WHERE (t.trade_always OR market_is_open(t.calendar, p_at))
         AND quote_is_fresh(t, p_at)
     ORDER BY
+        t.hedged_margin_percent < 100 AND uncovered_quantity(v.side, s.long_quantity, s.short_quantity) = 0,
         CASE p_policy
             WHEN 'fifo' THEN 0
             WHEN 'most_margin_first' THEN -v.margin_used

@@ -204,7 +204,10 @@ LANGUAGE sql STABLE AS $$
     UNION ALL
     SELECT m.account_id, m.id::text, format('margin used is told as %s, its positions sum to %s', m.told, m.summed)
     FROM (
-        SELECT v.account_id, v.id, (v.payload -> 'account' ->> 'margin_used')::numeric AS told,
+        SELECT v.account_id, v.id,
+            -- Before there were hedges no credit was told.
+            (v.payload -> 'account' ->> 'margin_used')::numeric
+            + coalesce((v.payload -> 'account' ->> 'hedged_margin_credit')::numeric, 0) AS told,
             sum(coalesce(c.change, 0)) OVER (PARTITION BY v.user_id, v.account_id ORDER BY v.sequence) AS summed
         FROM events AS v
         LEFT JOIN (

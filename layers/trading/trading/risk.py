@@ -106,7 +106,8 @@ class StopOutPolicy(StrEnum):
 class ExposedPosition:
     """An open position as a stop-out looks at it; amounts are in account currency, `unrealized_pnl` not rounded.
 
-    `closable` says that its market trades now (or the platform trades always) and its quote is fresh.
+    `closable` says that its market trades now (or the platform trades always) and its quote is fresh, `covered` that
+    the other side of its symbol covers it whole and for less margin.
     """
 
     position_id: UUID
@@ -114,6 +115,7 @@ class ExposedPosition:
     margin_used: Decimal
     opened_at: datetime
     closable: bool
+    covered: bool = False
 
 
 def stop_out_due(kind: AccountKind, stop_out_level: Decimal, margin_level: Decimal | None) -> bool:
@@ -126,7 +128,7 @@ def stop_out_due(kind: AccountKind, stop_out_level: Decimal, margin_level: Decim
 
 
 def first_to_close(positions: Iterable[ExposedPosition], policy: StopOutPolicy) -> ExposedPosition | None:
-    """The one of `positions` that a stop-out closes next, of equal ones the oldest.
+    """The one of `positions` that a stop-out closes next, of equal ones the oldest, what is covered behind the rest.
 
     Those that cannot be closed now are passed over; None where none can.
     """
@@ -141,4 +143,4 @@ def first_to_close(positions: Iterable[ExposedPosition], policy: StopOutPolicy) 
                 return position.unrealized_pnl
 
     closable = (position for position in positions if position.closable)
-    return min(closable, key=lambda p: (place(p), p.opened_at, p.position_id), default=None)
+    return min(closable, key=lambda p: (p.covered, place(p), p.opened_at, p.position_id), default=None)
