@@ -38,8 +38,8 @@ $$;
 
 -- margin_used is what the positions were booked with less hedged_margin_credit, what of it hedges need not hold.
 -- margin_level is NULL while no margin is used; what depends on P&L is NULL while a position has no quote. `stale`
--- names a symbol whose quote is too old, else NULL. coverable_longs: there are longs of a symbol whose hedges need less,
--- so that shorts of it may cover them; coverable_shorts likewise.
+-- names a symbol whose quote is too old, else NULL. coverable_longs: there are longs of a symbol whose hedges need
+-- less, so that shorts of it may cover them; coverable_shorts likewise.
 DROP FUNCTION IF EXISTS account_valuation(uuid, uuid, timestamptz);
 CREATE FUNCTION account_valuation(p_user_id uuid, p_account_id uuid, p_at timestamptz DEFAULT NULL)
 RETURNS TABLE (

@@ -91,8 +91,8 @@ BEGIN
 END
 $$;
 
--- What an account holds of a symbol on either side, as symbol_sides has it, and the percent that hedges of it need; NULL
--- where it holds nothing.
+-- What an account holds of a symbol on either side, as symbol_sides has it, and the percent that hedges of it need;
+-- NULL where it holds nothing.
 CREATE OR REPLACE FUNCTION sides_of(p_account accounts, p_symbol text) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object('percent', i.hedged_margin_percent) || to_jsonb(s) - 'symbol'

@@ -69,7 +69,7 @@ DECLARE
     );
     v_level numeric := v_equity * 100 / nullif(v_margin, 0);
 BEGIN
-    RETURN (v_margin = 0 AND v_equity >= 0) OR (v_level > p_stop_out_level AND v_level >= p_release_level);
+    RETURN coalesce(v_level > p_stop_out_level AND v_level >= p_release_level, v_equity >= 0);
 END
 $$;
 

@@ -43,6 +43,11 @@ class Sides:
             self.short_margin + shorts * margin,
         )
 
+    def uncovered(self, side: PositionSide) -> Decimal:
+        """What of the lots on `side` the other side does not cover."""
+        more = self.long_quantity - self.short_quantity
+        return max(Decimal(0), more if side == "long" else -more)
+
     def credit(self, currency: str) -> Decimal:
         """What of the booked margin the account need not hold, rounded once; 0 without lots on one side.
 

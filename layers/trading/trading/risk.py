@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from trading.accounts import AccountKind
+from trading.accounts import AccountKind, Worth
 
 
 class LevelAction(StrEnum):
@@ -116,6 +116,16 @@ class ExposedPosition:
     opened_at: datetime
     closable: bool
     covered: bool = False
+
+
+def judged_level(worth: Worth, open_positions: int) -> Decimal | None:
+    """The margin level by which an account is judged, in percent; None while it holds nothing that needs margin.
+
+    What is covered whole may need none: then it is 0 once the equity is below zero.
+    """
+    if worth.margin_used or not open_positions or worth.equity >= 0:
+        return worth.margin_level
+    return Decimal(0)
 
 
 def stop_out_due(kind: AccountKind, stop_out_level: Decimal, margin_level: Decimal | None) -> bool:
