@@ -14,8 +14,8 @@ $$;
 -- What the open positions of each of p_account_ids come to; no row for one that has none. `unpriced` names a symbol or
 -- currency pair without a usable quote; then unrealized_pnl means nothing.
 -- Marks and rates are worked out first, once each: all of them for many accounts, those that are needed for few. Only
--- who may hold a hedge is asked what it need not hold: each symbol whose hedges need less is a bit of 63, and the bits
--- of an account's longs and shorts have to meet.
+-- who may hold a hedge is asked what it need not hold: each symbol whose hedges need less is one of 31 bits, that of
+-- its shorts stands 31 above it, and an account has to have both.
 DROP FUNCTION IF EXISTS open_worths(uuid[], timestamptz);
 CREATE FUNCTION open_worths(p_account_ids uuid[], p_at timestamptz)
 RETURNS TABLE (
@@ -26,9 +26,7 @@ LANGUAGE sql STABLE AS $$
     WITH marks AS MATERIALIZED (
         SELECT
             i.symbol, i.contract_size, i.quote_currency, q.bid, q.ask,
-            CASE
-                WHEN i.hedged_margin_percent < 100 THEN 1::bigint << (row_number() OVER () % 63)::integer ELSE 0
-            END AS bit,
+            CASE WHEN i.hedged_margin_percent < 100 THEN 1::bigint << (row_number() OVER () % 31)::integer END AS bit,
             q.symbol IS NOT NULL
             AND NOT quote_is_stale(q.quoted_at, q.received_at, i.quote_age_ms_max, i.calendar, p_at) AS usable
         FROM instruments AS i
@@ -55,32 +53,30 @@ LANGUAGE sql STABLE AS $$
             SELECT fresh_conversion_fraction(c.quote_currency, c.currency, c.positive, p_at) AS fraction
         ) AS r
     )
-    SELECT s.id, s.booked - h.credit, s.unrealized_pnl, s.open_positions, s.unpriced, h.credit
+    SELECT s.id, s.booked - s.credit, s.unrealized_pnl, s.open_positions, s.unpriced, s.credit
     FROM (
         SELECT
-            a.user_id, a.id, a.currency, sum(p.margin_used) AS booked,
+            a.id, sum(p.margin_used) AS booked,
             sum(CASE WHEN r.multiplier IS NULL THEN g.pnl ELSE g.pnl * r.multiplier / r.divisor END) AS unrealized_pnl,
             count(*) AS open_positions, min(CASE WHEN m.usable THEN r.unpriced ELSE m.symbol END) AS unpriced,
-            bit_or(m.bit) FILTER (WHERE p.side = 'long') AS longs,
-            bit_or(m.bit) FILTER (WHERE p.side = 'short') AS shorts
+            CASE
+                WHEN bit_or(g.bit) & (bit_or(g.bit) >> 31) <> 0
+                    THEN account_margin_credit(any_value(a.user_id), a.id, any_value(a.currency))
+                ELSE 0
+            END AS credit
         FROM accounts AS a
         INNER JOIN positions AS p ON a.user_id = p.user_id AND a.id = p.account_id AND p.status = 'open'
         INNER JOIN marks AS m ON p.symbol = m.symbol
         CROSS JOIN LATERAL (
             SELECT CASE p.side WHEN 'long' THEN m.bid - p.entry_price ELSE p.entry_price - m.ask END
-                * p.quantity * m.contract_size AS pnl
+                * p.quantity * m.contract_size AS pnl,
+                CASE p.side WHEN 'long' THEN m.bit ELSE m.bit << 31 END AS bit
         ) AS g
         LEFT JOIN rates AS r
             ON m.quote_currency = r.quote_currency AND a.currency = r.currency AND r.positive = (g.pnl > 0)
         WHERE a.id = ANY (p_account_ids)
-        GROUP BY a.user_id, a.id
+        GROUP BY a.id
     ) AS s
-    CROSS JOIN LATERAL (
-        SELECT CASE
-            WHEN s.longs & s.shorts <> 0 THEN account_margin_credit(s.user_id, s.id, s.currency) ELSE 0
-        END AS credit
-        OFFSET 0
-    ) AS h
 $$;
 
 -- Percent, as an account is judged by it; NULL while it holds nothing that needs margin. What is covered whole may

@@ -278,14 +278,14 @@ class TestStopOut:
         assert (market.worth(user)["margin_level"], stop_out_step(risk, user)["state"]) == (None, "recovered")
 
     @pytest.mark.parametrize(
-        ("percent", "balance", "part", "state", "level"),
+        ("percent", "balance", "before", "part", "state", "level"),
         [
             # What is not covered is enough: 420.92 on 2,002.31.
-            (50, "1500", "0.18", "done", "21.02"),
+            (50, "1500", "19.18", "0.18", "done", "21.02"),
             # It is not, but three quarters of both sides are more than one of them: 291.12 on 1,386.05.
-            (75, "1378", "1.48", "done", "21.00"),
+            (75, "1378", "10.91", "1.48", "done", "21.00"),
             # Nothing is.
-            (50, "1178", "2", "more", "8.00"),
+            (50, "1178", "4.54", "2", "more", "8.00"),
         ],
     )
     def test_in_parts(  # each column is one of the table
@@ -294,6 +294,7 @@ class TestStopOut:
         risk: psycopg.Connection[Any],
         percent: int,
         balance: str,
+        before: str,
         part: str,
         state: str,
         level: str,
@@ -313,3 +314,4 @@ class TestStopOut:
             state,
             Decimal(level),
         )
+        assert market.last_payload(user)["risk"]["margin_level"] == Decimal(before)
