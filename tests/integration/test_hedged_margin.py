@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from local.diagnosis import diagnosis_lines
 from tests.kit import MigratedTemplate, User
 from tests.kit.builders import order_request
 from tests.kit.operators import act, operator_request
@@ -147,6 +148,12 @@ class TestOpening:
         # and as much again on both sides is refused
         denied = market.trade(user, side="sell", quantity="2")
         assert (denied["code"], denied["details"]["required"]) == ("INSUFFICIENT_MARGIN", "2251.88")
+        # and the diagnosis tells the same
+        ((found,),) = market.execute("SELECT diagnose_margin(%s)", (user.email,))
+        told = "\n".join(diagnosis_lines(found))
+        assert "margin used 2200.20, the sum of the positions, as the audit tells: 2200.20" in told
+        assert "less 1100.10, because longs and shorts of one symbol cover each other: 1100.10" in told
+        assert "would need about 2251.88 USD of margin, commission and spread now; 124.16 is free" in told
 
     def test_an_order_that_rests_is_judged_so_when_it_is_placed_and_when_it_is_touched(self, market: Market) -> None:
         # given a long and 150 free
