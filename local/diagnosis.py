@@ -1,6 +1,7 @@
 """A diagnosis of a user's margin as text for a person; see database/procedures/diagnose_margin.sql."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 type Facts = Mapping[str, Any]
@@ -59,11 +60,12 @@ def _position(fact: Facts, currency: str) -> Iterator[str]:
 
 def _margin(margin: Facts, currency: str) -> Iterator[str]:
     yield f"balance {margin['balance']} {currency}, unrealized P&L {_known(margin['unrealized_pnl'])}"
-    agrees = "as" if margin["margin_used"] == margin["margin_used_by_audit"] else "BUT"
-    yield (
-        f"margin used {margin['margin_used']}, the sum of the positions, {agrees} the audit tells: "
-        f"{margin['margin_used_by_audit']}"
-    )
+    credit = Decimal(margin["hedged_margin_credit"])
+    booked = Decimal(margin["margin_used"]) + credit
+    agrees = "as" if booked == Decimal(margin["margin_used_by_audit"]) else "BUT"
+    yield f"margin used {booked}, the sum of the positions, {agrees} the audit tells: {margin['margin_used_by_audit']}"
+    if credit:
+        yield f"less {credit}, because longs and shorts of one symbol cover each other: {margin['margin_used']}"
     level = margin["margin_level"]
     yield (
         f"equity {_known(margin['equity'])}, free margin {_known(margin['free_margin'])}, "

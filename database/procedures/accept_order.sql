@@ -158,6 +158,11 @@ BEGIN
     END IF;
     p_case.open_positions := v_worth.open_positions;
     p_case.equity := v_worth.equity;
+    p_fill.hedged_margin_credit := CASE
+        WHEN CASE p_case.side WHEN 'buy' THEN v_worth.coverable_shorts ELSE v_worth.coverable_longs END
+            THEN credit_behind(p_account, p_terms, p_case.side, p_case.added, p_fill.margin)
+        ELSE 0
+    END;
     IF p_terms.max_drawdown_percent IS NOT NULL THEN
         PERFORM raise_peak_equity(p_account, p_case.equity);
     END IF;
@@ -165,13 +170,32 @@ BEGIN
         limit_refusal(p_account, p_terms, p_case, p_at),
         margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
     );
-    required := p_fill.margin + p_fill.commission - p_fill.unrealized_pnl;
+    required := p_fill.margin - p_fill.hedged_margin_credit + p_fill.commission - p_fill.unrealized_pnl;
     free_margin := v_worth.free_margin - p_account.margin_reserved - required;
     required := greatest(0, round_money(required, p_account.currency));
 END
 $$;
 
 DROP FUNCTION IF EXISTS daily_flight_refusal(accounts, order_terms, bigint, timestamptz);
+
+-- By how much the credit grows with p_quantity lots, once those that are in flight on that side have filled.
+CREATE OR REPLACE FUNCTION credit_behind(
+    p_account accounts, p_terms order_terms, p_side text, p_quantity numeric, p_margin numeric
+) RETURNS numeric
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_before numeric;
+BEGIN
+    SELECT coalesce(sum(o.quantity - o.filled_quantity), 0) INTO v_before
+    FROM venue_routes AS r
+    INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
+    WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done' AND r.adds_exposure
+        AND o.symbol = p_terms.symbol AND o.side = p_side;
+    RETURN margin_credit_change(
+        p_account, p_terms, p_side, v_before + p_quantity, p_margin * (v_before + p_quantity) / p_quantity
+    ) - margin_credit_change(p_account, p_terms, p_side, v_before, p_margin * v_before / p_quantity);
+END
+$$;
 
 -- The form without p_closes was of an earlier release.
 DROP FUNCTION IF EXISTS book_accepted_order(
@@ -262,6 +286,7 @@ BEGIN
         'accept_routed_order(jsonb, accounts, text, timestamptz)',
         'position_left(accounts, text, text)',
         'judge_routed_exposure(accounts, order_terms, order_fill, limit_case, timestamptz)',
+        'credit_behind(accounts, order_terms, text, numeric, numeric)',
         'book_accepted_order(jsonb, accounts, order_terms, text, order_fill, numeric, numeric, uuid, timestamptz)',
         'routed_order_fact(orders)'
     ]::regprocedure [] LOOP

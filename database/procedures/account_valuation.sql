@@ -36,30 +36,46 @@ LANGUAGE sql STABLE AS $$
     WHERE a.user_id = p_user_id AND a.id = p_account_id
 $$;
 
+-- margin_used is what the positions were booked with less hedged_margin_credit, what of it hedges need not hold.
 -- margin_level is NULL while no margin is used; what depends on P&L is NULL while a position has no quote. `stale`
--- names a symbol whose quote is too old, else NULL.
-CREATE OR REPLACE FUNCTION account_valuation(p_user_id uuid, p_account_id uuid, p_at timestamptz DEFAULT NULL)
+-- names a symbol whose quote is too old, else NULL. coverable_longs: there are longs of a symbol whose hedges need
+-- less, so that shorts of it may cover them; coverable_shorts likewise; NULL where nothing is held.
+DROP FUNCTION IF EXISTS account_valuation(uuid, uuid, timestamptz);
+CREATE FUNCTION account_valuation(p_user_id uuid, p_account_id uuid, p_at timestamptz DEFAULT NULL)
 RETURNS TABLE (
     balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric, free_margin numeric,
-    margin_level numeric, open_positions bigint, stale text
+    margin_level numeric, open_positions bigint, stale text, hedged_margin_credit numeric, coverable_longs boolean,
+    coverable_shorts boolean
 )
 LANGUAGE sql STABLE AS $$
     SELECT
         a.balance,
         v.unrealized_pnl,
         a.balance + v.unrealized_pnl,
-        v.margin_used,
-        a.balance + v.unrealized_pnl - v.margin_used,
-        (a.balance + v.unrealized_pnl) * 100 / nullif(v.margin_used, 0),
+        v.booked - v.credit,
+        a.balance + v.unrealized_pnl - (v.booked - v.credit),
+        (a.balance + v.unrealized_pnl) * 100 / nullif(v.booked - v.credit, 0),
         v.open_positions,
-        v.stale
+        v.stale,
+        v.credit,
+        v.coverable_longs,
+        v.coverable_shorts
     FROM accounts AS a
     CROSS JOIN LATERAL (
         SELECT
             -- Not known while a quote is missing, rather than the sum of the others.
             CASE count(*) WHEN count(m.pnl) THEN coalesce(sum(m.pnl), 0) END AS unrealized_pnl,
-            coalesce(sum(p.margin_used), 0) AS margin_used,
+            coalesce(sum(p.margin_used), 0) AS booked,
             count(*) AS open_positions,
+            bool_or(p.side = 'long' AND i.hedged_margin_percent < 100) AS coverable_longs,
+            bool_or(p.side = 'short' AND i.hedged_margin_percent < 100) AS coverable_shorts,
+            -- Who holds one side alone is not asked.
+            CASE
+                WHEN bool_or(p.side = 'long' AND i.hedged_margin_percent < 100)
+                    AND bool_or(p.side = 'short' AND i.hedged_margin_percent < 100)
+                    THEN account_margin_credit(a.user_id, a.id, a.currency)
+                ELSE 0
+            END AS credit,
             min(p.symbol) FILTER (
                 WHERE p_at IS NOT NULL
                 AND quote_is_stale(q.quoted_at, q.received_at, i.quote_age_ms_max, i.calendar, p_at)

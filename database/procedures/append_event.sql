@@ -12,9 +12,11 @@ BEGIN
 END
 $$;
 
--- The account as its owner is told about it, in account currency.
+-- The account as its owner is told about it, in account currency. p_margin_used: with p_hedged_margin_credit taken off.
+DROP FUNCTION IF EXISTS account_fact(accounts, numeric, numeric, numeric);
 CREATE OR REPLACE FUNCTION account_fact(
-    p_account accounts, p_balance numeric, p_unrealized_pnl numeric, p_margin_used numeric
+    p_account accounts, p_balance numeric, p_unrealized_pnl numeric, p_margin_used numeric,
+    p_hedged_margin_credit numeric
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -25,6 +27,7 @@ BEGIN
         'unrealized_pnl', round_money(p_unrealized_pnl, p_account.currency),
         'equity', round_money(p_balance + p_unrealized_pnl, p_account.currency),
         'margin_used', p_margin_used,
+        'hedged_margin_credit', p_hedged_margin_credit,
         'free_margin', round_money(p_balance + p_unrealized_pnl - p_margin_used, p_account.currency),
         'margin_level', round((p_balance + p_unrealized_pnl) * 100 / nullif(p_margin_used, 0), 2)
     );
@@ -32,6 +35,6 @@ END
 $$;
 
 ALTER FUNCTION append_event(accounts, bigint, text, jsonb, text, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION account_fact(accounts, numeric, numeric, numeric) OWNER TO trading_procedures;
+ALTER FUNCTION account_fact(accounts, numeric, numeric, numeric, numeric) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION append_event(accounts, bigint, text, jsonb, text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION account_fact(accounts, numeric, numeric, numeric) FROM PUBLIC;
+REVOKE ALL ON FUNCTION account_fact(accounts, numeric, numeric, numeric, numeric) FROM PUBLIC;

@@ -163,7 +163,7 @@ BEGIN
     WHERE user_id = p_account.user_id AND id = p_account.id;
     PERFORM append_event(
         p_account, p_account.last_sequence + 1, operator_event(p_action), jsonb_build_object('account', (
-            SELECT account_fact(p_account, v.balance, v.unrealized_pnl, v.margin_used) || p_more
+            SELECT account_fact(p_account, v.balance, v.unrealized_pnl, v.margin_used, v.hedged_margin_credit) || p_more
             FROM account_valuation(p_account.user_id, p_account.id) AS v
         )), request ->> 'request_id', p_at
     );

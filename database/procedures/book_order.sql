@@ -159,7 +159,8 @@ BEGIN
     WHERE user_id = p_account.user_id AND id = p_account.id;
 
     IF p_worth IS NULL THEN
-        SELECT account_fact(p_account, w.balance, w.unrealized_pnl, w.margin_used) INTO p_worth
+        SELECT account_fact(p_account, w.balance, w.unrealized_pnl, w.margin_used, w.hedged_margin_credit)
+        INTO p_worth
         FROM account_valuation(p_account.user_id, p_account.id) AS w;
     END IF;
     v_sequence := append_event(

@@ -261,7 +261,7 @@ $$;
 -- The account as its owner is told about it, valued from its rows at quotes of any age.
 CREATE OR REPLACE FUNCTION present_worth(p_account accounts) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
-    SELECT account_fact(p_account, w.balance, w.unrealized_pnl, w.margin_used)
+    SELECT account_fact(p_account, w.balance, w.unrealized_pnl, w.margin_used, w.hedged_margin_credit)
     FROM account_valuation(p_account.user_id, p_account.id) AS w
 $$;
 

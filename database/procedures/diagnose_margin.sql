@@ -57,6 +57,7 @@ BEGIN
             'unrealized_pnl', money_form(v_worth.unrealized_pnl, p_account.currency),
             'equity', money_form(v_worth.equity, p_account.currency),
             'margin_used', money_form(v_worth.margin_used, p_account.currency),
+            'hedged_margin_credit', money_form(v_worth.hedged_margin_credit, p_account.currency),
             'margin_used_by_audit', money_form(audited_margin(p_account), p_account.currency),
             'free_margin', money_form(v_worth.free_margin, p_account.currency),
             'margin_level', round(v_worth.margin_level, 2)::text
@@ -291,6 +292,7 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_terms order_terms;
     v_fill order_fill;
+    v_margin numeric;
 BEGIN
     SELECT * INTO v_terms FROM order_terms AS t
     WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = p_symbol;
@@ -300,8 +302,9 @@ BEGIN
     v_fill := price_order(
         v_terms, p_side, p_quantity, p_account.id::text, NOT market_is_open(v_terms.calendar, p_at)
     );
+    v_margin := order_margin(p_account, v_terms, p_quantity, v_fill.price, NULL);
     RETURN round_money(
-        order_margin(p_account, v_terms, p_quantity, v_fill.price, NULL)
+        v_margin - margin_credit_change(p_account, v_terms, p_side, p_quantity, v_margin)
         - convert_amount(-order_commission(v_terms, p_quantity), v_terms.quote_currency, p_account.currency)
         - opening_pnl(p_account, v_terms, p_side, p_quantity, v_fill.price, NULL), p_account.currency
     );

@@ -125,6 +125,11 @@ BEGIN
     IF v_worth.stale IS NOT NULL THEN
         PERFORM refuse_stale_quote(v_worth.stale);
     END IF;
+    v_fill.hedged_margin_credit := CASE
+        WHEN CASE v_side WHEN 'buy' THEN v_worth.coverable_shorts ELSE v_worth.coverable_longs END
+            THEN margin_credit_change(p_account, v_terms, v_side, v_quantity, v_fill.margin)
+        ELSE 0
+    END;
     v_case := new_limit_case(request, v_position, v_quantity, v_quantity, v_fill.price);
     v_case.open_positions := v_worth.open_positions;
     v_case.equity := v_worth.equity;
@@ -141,7 +146,8 @@ BEGIN
     RETURN book_filled_order(
         request, p_account, v_terms, v_fill, v_position, account_fact(
             p_account, p_account.balance - v_fill.commission, v_worth.unrealized_pnl + v_fill.unrealized_pnl,
-            v_worth.margin_used + v_fill.margin
+            v_worth.margin_used + v_fill.margin - v_fill.hedged_margin_credit,
+            v_worth.hedged_margin_credit + v_fill.hedged_margin_credit
         ), p_at
     );
 END

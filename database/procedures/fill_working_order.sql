@@ -185,12 +185,17 @@ BEGIN
     p_case.open_positions := v_worth.open_positions;
     equity := p_account.balance + v_worth.unrealized_pnl;
     p_case.equity := equity;
+    p_fill.hedged_margin_credit := CASE
+        WHEN v_worth.covers
+            THEN margin_credit_change(p_account, p_terms, p_case.side, p_case.added, p_fill.margin)
+        ELSE 0
+    END;
     refusal := coalesce(
         limit_refusal(p_account, p_terms, p_case, p_at),
         margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
     );
-    free_margin := v_worth.free_margin - p_account.margin_reserved - p_fill.margin - p_fill.commission
-        + p_fill.unrealized_pnl;
+    free_margin := v_worth.free_margin - p_account.margin_reserved - p_fill.margin + p_fill.hedged_margin_credit
+        - p_fill.commission + p_fill.unrealized_pnl;
 END
 $$;
 

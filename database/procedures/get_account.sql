@@ -21,6 +21,7 @@ BEGIN
             'unrealized_pnl', money_form(v.unrealized_pnl, a.currency),
             'equity', money_form(v.equity, a.currency),
             'margin_used', money_form(v.margin_used, a.currency),
+            'hedged_margin_credit', money_form(v.hedged_margin_credit, a.currency),
             'free_margin', money_form(v.free_margin, a.currency),
             'margin_level', round(v.margin_level, 2)::text,
             'open_positions', v.open_positions,

@@ -13,15 +13,20 @@ $$;
 
 -- What the open positions of each of p_account_ids come to; no row for one that has none. `unpriced` names a symbol or
 -- currency pair without a usable quote; then unrealized_pnl means nothing.
--- Marks and rates are worked out first, once each: all of them for many accounts, those that are needed for few.
-CREATE OR REPLACE FUNCTION open_worths(p_account_ids uuid[], p_at timestamptz)
+-- Marks and rates are worked out first, once each: all of them for many accounts, those that are needed for few. Only
+-- who may hold a hedge is asked what it need not hold: each symbol whose hedges need less is one of 31 bits, that of
+-- its shorts stands 31 above it, and an account has to have both.
+DROP FUNCTION IF EXISTS open_worths(uuid[], timestamptz);
+CREATE FUNCTION open_worths(p_account_ids uuid[], p_at timestamptz)
 RETURNS TABLE (
-    account_id uuid, margin_used numeric, unrealized_pnl numeric, open_positions bigint, unpriced text
+    account_id uuid, margin_used numeric, unrealized_pnl numeric, open_positions bigint, unpriced text,
+    hedged_margin_credit numeric
 )
 LANGUAGE sql STABLE AS $$
     WITH marks AS MATERIALIZED (
         SELECT
             i.symbol, i.contract_size, i.quote_currency, q.bid, q.ask,
+            CASE WHEN i.hedged_margin_percent < 100 THEN 1::bigint << (row_number() OVER () % 31)::integer END AS bit,
             q.symbol IS NOT NULL
             AND NOT quote_is_stale(q.quoted_at, q.received_at, i.quote_age_ms_max, i.calendar, p_at) AS usable
         FROM instruments AS i
@@ -48,21 +53,41 @@ LANGUAGE sql STABLE AS $$
             SELECT fresh_conversion_fraction(c.quote_currency, c.currency, c.positive, p_at) AS fraction
         ) AS r
     )
-    SELECT
-        a.id, sum(p.margin_used),
-        sum(CASE WHEN r.multiplier IS NULL THEN g.pnl ELSE g.pnl * r.multiplier / r.divisor END),
-        count(*), min(CASE WHEN m.usable THEN r.unpriced ELSE m.symbol END)
-    FROM accounts AS a
-    INNER JOIN positions AS p ON a.user_id = p.user_id AND a.id = p.account_id AND p.status = 'open'
-    INNER JOIN marks AS m ON p.symbol = m.symbol
-    CROSS JOIN LATERAL (
-        SELECT CASE p.side WHEN 'long' THEN m.bid - p.entry_price ELSE p.entry_price - m.ask END
-            * p.quantity * m.contract_size AS pnl
-    ) AS g
-    LEFT JOIN rates AS r
-        ON m.quote_currency = r.quote_currency AND a.currency = r.currency AND r.positive = (g.pnl > 0)
-    WHERE a.id = ANY (p_account_ids)
-    GROUP BY a.id
+    SELECT s.id, s.booked - s.credit, s.unrealized_pnl, s.open_positions, s.unpriced, s.credit
+    FROM (
+        SELECT
+            a.id, sum(p.margin_used) AS booked,
+            sum(CASE WHEN r.multiplier IS NULL THEN g.pnl ELSE g.pnl * r.multiplier / r.divisor END) AS unrealized_pnl,
+            count(*) AS open_positions, min(CASE WHEN m.usable THEN r.unpriced ELSE m.symbol END) AS unpriced,
+            CASE
+                WHEN bit_or(g.bit) & (bit_or(g.bit) >> 31) <> 0
+                    THEN account_margin_credit(any_value(a.user_id), a.id, any_value(a.currency))
+                ELSE 0
+            END AS credit
+        FROM accounts AS a
+        INNER JOIN positions AS p ON a.user_id = p.user_id AND a.id = p.account_id AND p.status = 'open'
+        INNER JOIN marks AS m ON p.symbol = m.symbol
+        CROSS JOIN LATERAL (
+            SELECT CASE p.side WHEN 'long' THEN m.bid - p.entry_price ELSE p.entry_price - m.ask END
+                * p.quantity * m.contract_size AS pnl,
+                CASE p.side WHEN 'long' THEN m.bit ELSE m.bit << 31 END AS bit
+        ) AS g
+        LEFT JOIN rates AS r
+            ON m.quote_currency = r.quote_currency AND a.currency = r.currency AND r.positive = (g.pnl > 0)
+        WHERE a.id = ANY (p_account_ids)
+        GROUP BY a.id
+    ) AS s
+$$;
+
+-- Percent, as an account is judged by it; NULL while it holds nothing that needs margin. What is covered whole may
+-- need none: then it is 0 once the equity is below zero.
+CREATE OR REPLACE FUNCTION judged_level(p_equity numeric, p_margin_used numeric, p_open_positions bigint)
+RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN p_margin_used > 0 THEN p_equity * 100 / p_margin_used
+        WHEN p_open_positions > 0 AND p_equity < 0 THEN 0
+    END
 $$;
 
 -- How bad a level is: by its threshold, and where two are the same, by what it does. The worst sorts first.
@@ -106,7 +131,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- One row for each account of p_account_ids. `unpriced` names a symbol or currency pair without a usable quote; then
--- unrealized_pnl, equity and margin_level are NULL. Levels are percent; margin_level is NULL while no margin is used.
+-- unrealized_pnl, equity and margin_level are NULL. Levels are percent; margin_level is that of judged_level.
 -- `breached`: the margin level is below a threshold. level_name, level_action, threshold and release_level are of the
 -- level that the account is to stand at, as standing_level has it; of the one that it leaves where `due` is 'left'.
 -- `due` is what the account's episode has come to, NULL where nothing changes:
@@ -120,7 +145,7 @@ RETURNS TABLE (
     user_id uuid, account_id uuid, balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric,
     margin_level numeric, open_positions bigint, unpriced text, episode_id uuid, breached boolean, due text,
     level_name text, level_action text, threshold numeric, release_level numeric, stop_out_level numeric,
-    stop_out_due boolean, stop_out_release_level numeric, stop_out_policy text
+    stop_out_due boolean, stop_out_release_level numeric, stop_out_policy text, hedged_margin_credit numeric
 )
 LANGUAGE sql STABLE AS $$
     SELECT
@@ -139,14 +164,16 @@ LANGUAGE sql STABLE AS $$
         coalesce(s.name, e.level_name), coalesce(s.action, e.level_action), coalesce(s.threshold, e.threshold),
         coalesce(s.release_level, e.release_level), t.stop_out_threshold,
         coalesce(v.margin_level <= t.stop_out_threshold, false),
-        t.stop_out_threshold * t.stop_out_release_percent / 100, t.stop_out_policy
+        t.stop_out_threshold * t.stop_out_release_percent / 100, t.stop_out_policy,
+        coalesce(w.hedged_margin_credit, 0)
     FROM margin_terms(p_account_ids) AS t
     LEFT JOIN open_worths(p_account_ids, p_at) AS w ON t.account_id = w.account_id
     LEFT JOIN margin_call_episodes AS e
         ON t.user_id = e.user_id AND t.account_id = e.account_id AND e.left_at IS NULL
     CROSS JOIN LATERAL (
         SELECT
-            u.unrealized_pnl, (t.balance + u.unrealized_pnl) * 100 / nullif(w.margin_used, 0) AS margin_level
+            u.unrealized_pnl,
+            judged_level(t.balance + u.unrealized_pnl, w.margin_used, w.open_positions) AS margin_level
         FROM (SELECT CASE WHEN w.unpriced IS NULL THEN coalesce(w.unrealized_pnl, 0) END AS unrealized_pnl) AS u
     ) AS v
     LEFT JOIN LATERAL (
@@ -167,6 +194,7 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'fresh_conversion_fraction(text, text, boolean, timestamptz)',
         'open_worths(uuid[], timestamptz)',
+        'judged_level(numeric, numeric, bigint)',
         'level_rank(text)',
         'standing_level(numeric, text, numeric, numeric, numeric, margin_call_episodes)',
         'margin_levels(uuid[], timestamptz)'

@@ -129,13 +129,14 @@ END
 $$;
 
 -- What is short: free margin must not fall below zero after commission and with the new position marked at the other
--- side of the same quote, and with what orders in flight to a venue have reserved.
+-- side of the same quote, and with what orders in flight to a venue have reserved. What covers an opposite position
+-- needs less by the credit that grows with it.
 CREATE OR REPLACE FUNCTION margin_refusal(
     p_account accounts, p_fill order_fill, p_free_margin numeric, p_margin_used numeric, p_margin_level numeric
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_required numeric := p_fill.margin + p_fill.commission - p_fill.unrealized_pnl;
+    v_required numeric := p_fill.margin - p_fill.hedged_margin_credit + p_fill.commission - p_fill.unrealized_pnl;
     v_available numeric := p_free_margin - p_account.margin_reserved;
 BEGIN
     -- Unrealized profit is not cash, so a cash account cannot spend it.

@@ -4,7 +4,8 @@
 --   matched: how many positions were meant, closings [{position_id, symbol, position {side, quantity, entry_price,
 --   margin_used}, quantity: what would be closed, price: the one that is agreed on, else null, terms: a row of
 --   order_terms, else null, market_open, fresh: the symbol's quote may be traded on, refusal: why it would be denied
---   before it is priced, else null}], quotes, stale_position, position_currencies: as preview_facts}
+--   before it is priced, else null}], sides {symbol: as sides_of tells them}, quotes, stale_position,
+--   position_currencies: as preview_facts}
 
 -- As close_position. request {position_id, quantity?, max_slippage?}
 -- Raises TR001 no such position, TR006 a value out of its bounds, TR010 not open any more.
@@ -149,7 +150,11 @@ BEGIN
             'balance', v_worth.balance, 'unrealized_pnl', v_worth.unrealized_pnl, 'margin_used', v_worth.margin_used
         ),
         'matched', p_matched,
-        'closings', p_closings
+        'closings', p_closings,
+        'sides', (
+            SELECT coalesce(jsonb_object_agg(c.symbol, sides_of(p_account, c.symbol)), '{}')
+            FROM (SELECT DISTINCT e ->> 'symbol' AS symbol FROM jsonb_array_elements(p_closings) AS e) AS c
+        )
     ) || preview_rates(p_account, NULL, p_at);
 END
 $$;

@@ -9,7 +9,8 @@
 --   after it is priced, else null, worth {balance, unrealized_pnl, margin_used}: at quotes of any age,
 --   margin_reserved: for orders in flight to a venue, quotes [{symbol, bid, ask, volatility, fresh}]: of the pairs
 --   between the currencies concerned, stale_position: a symbol held whose quote is too old, else null,
---   position_currencies [...]: what its P&L is in}
+--   position_currencies [...]: what its P&L is in, sides: what a hedging account holds of the symbol, as sides_of
+--   tells it, else null}
 -- Raises TR001 no such account, TR002 unknown symbol, TR004 no price to tell a stop's side by, TR005 client_order_id
 -- taken, TR006 a value out of its bounds.
 CREATE OR REPLACE FUNCTION preview_facts(p_user_id uuid, p_account_id uuid, p_order jsonb) RETURNS jsonb
@@ -90,9 +91,20 @@ BEGIN
         'worth', jsonb_build_object(
             'balance', v_worth.balance, 'unrealized_pnl', v_worth.unrealized_pnl, 'margin_used', v_worth.margin_used
         ),
-        'margin_reserved', v_account.margin_reserved
+        'margin_reserved', v_account.margin_reserved,
+        'sides', CASE v_account.position_mode WHEN 'hedging' THEN sides_of(v_account, v_terms.symbol) END
     ) || preview_rates(v_account, ARRAY[v_terms.base_currency, v_terms.quote_currency], v_at);
 END
+$$;
+
+-- What an account holds of a symbol on either side, as symbol_sides has it, and the percent that hedges of it need;
+-- NULL where it holds nothing.
+CREATE OR REPLACE FUNCTION sides_of(p_account accounts, p_symbol text) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('percent', i.hedged_margin_percent) || to_jsonb(s) - 'symbol'
+    FROM symbol_sides(p_account.user_id, p_account.id) AS s
+    INNER JOIN instruments AS i USING (symbol)
+    WHERE s.symbol = p_symbol
 $$;
 
 CREATE OR REPLACE FUNCTION previewed_account(p_account accounts) RETURNS jsonb
@@ -145,9 +157,11 @@ END
 $$;
 
 ALTER FUNCTION preview_facts(uuid, uuid, jsonb) OWNER TO trading_readers;
+ALTER FUNCTION sides_of(accounts, text) OWNER TO trading_readers;
 ALTER FUNCTION previewed_account(accounts) OWNER TO trading_readers;
 ALTER FUNCTION preview_rates(accounts, text[], timestamptz) OWNER TO trading_readers;
 REVOKE ALL ON FUNCTION preview_facts(uuid, uuid, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION sides_of(accounts, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION previewed_account(accounts) FROM PUBLIC;
 REVOKE ALL ON FUNCTION preview_rates(accounts, text[], timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION preview_facts(uuid, uuid, jsonb) TO function_trader;

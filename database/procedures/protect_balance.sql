@@ -108,7 +108,7 @@ BEGIN
     WHERE user_id = p_account.user_id AND id = p_account.id;
     PERFORM append_event(
         p_account, p_account.last_sequence + 1, operator_event('BALANCE_PROTECTED'), jsonb_build_object(
-            'account', account_fact(p_account, p_account.balance + p_amount, 0, 0),
+            'account', account_fact(p_account, p_account.balance + p_amount, 0, 0, 0),
             'risk', jsonb_build_object(
                 'type', 'negative_balance_protection', 'state', 'credited', 'amount', p_amount, 'margin_level', NULL,
                 'threshold', NULL

@@ -45,7 +45,9 @@ BEGIN
             'state', v_level.due, 'level', v_level.level_name,
             'episode_id', v_level.episode_id, 'margin_level', round(v_level.margin_level, 2),
             'threshold', v_level.threshold
-        ), v_level.unrealized_pnl, v_level.margin_used, request ->> 'request_id', v_at);
+        ), account_fact(
+            v_account, v_account.balance, v_level.unrealized_pnl, v_level.margin_used, v_level.hedged_margin_credit
+        ), request ->> 'request_id', v_at);
     END IF;
     RETURN jsonb_build_object(
         'state', coalesce(v_level.due, CASE WHEN v_level.unpriced IS NULL THEN 'unchanged' ELSE 'skipped' END),
@@ -56,21 +58,21 @@ END
 $$;
 
 -- Audit row, account row and event row of a change of an episode; p_risk {type, state, level, episode_id, margin_level,
--- threshold}. MARGIN_CALL_ESCALATED in the audit is margin_call.escalated among the events. The caller holds the
--- account's lock.
+-- threshold}, p_fact the account's worth. MARGIN_CALL_ESCALATED in the audit is margin_call.escalated among the events.
+-- The caller holds the account's lock.
+DROP FUNCTION IF EXISTS tell_margin_call(accounts, jsonb, numeric, numeric, text, timestamptz);
 CREATE OR REPLACE FUNCTION tell_margin_call(
-    p_account accounts, p_risk jsonb, p_unrealized_pnl numeric, p_margin_used numeric, p_request_id text,
-    p_at timestamptz
+    p_account accounts, p_risk jsonb, p_fact jsonb, p_request_id text, p_at timestamptz
 ) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_fact jsonb := account_fact(p_account, p_account.balance, p_unrealized_pnl, p_margin_used);
     v_head bytea;
 BEGIN
     v_head := append_audit(p_account, NULL, ARRAY[ROW(
         upper((p_risk ->> 'type') || '_' || (p_risk ->> 'state')), NULL,
-        (p_risk - 'type' - 'state') || jsonb_build_object('equity', v_fact -> 'equity', 'margin_used', p_margin_used),
-        NULL, NULL
+        (p_risk - 'type' - 'state') || jsonb_build_object(
+            'equity', p_fact -> 'equity', 'margin_used', p_fact -> 'margin_used'
+        ), NULL, NULL
     )::audit_entry], p_at);
     UPDATE accounts SET
         last_sequence = last_sequence + 1,
@@ -80,13 +82,13 @@ BEGIN
     WHERE user_id = p_account.user_id AND id = p_account.id;
     PERFORM append_event(
         p_account, p_account.last_sequence + 1, (p_risk ->> 'type') || '.' || (p_risk ->> 'state'),
-        jsonb_build_object('account', v_fact, 'risk', p_risk), p_request_id, p_at
+        jsonb_build_object('account', p_fact, 'risk', p_risk), p_request_id, p_at
     );
 END
 $$;
 
 ALTER FUNCTION record_margin_call(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION tell_margin_call(accounts, jsonb, numeric, numeric, text, timestamptz) OWNER TO trading_procedures;
+ALTER FUNCTION tell_margin_call(accounts, jsonb, jsonb, text, timestamptz) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION record_margin_call(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION tell_margin_call(accounts, jsonb, numeric, numeric, text, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tell_margin_call(accounts, jsonb, jsonb, text, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION record_margin_call(jsonb) TO function_risk;

@@ -8,6 +8,8 @@
 --   largest_loss_first: the largest loss in account currency · most_margin_first: the most margin · fifo: the oldest ·
 --   smallest_partial_step: the largest loss, but of it no more than brings the account up to the release level of its
 --   stop-out; all of it where that is not enough.
+-- By each, what is covered whole by the other side of its symbol comes behind what is not, where hedges need less:
+-- closing it would set little margin free, or need more, and leave a risk open that there was none of.
 -- Safe to repeat, and at once from many places: each step looks at the level anew, so it carries no key.
 -- request {version: 1, user_id, account_id, request_id?}
 -- -> {state, margin_level, threshold, order_id, venue, position_id, quantity, realized_pnl,
@@ -50,18 +52,18 @@ BEGIN
     -- With the audit of the canceled orders on it.
     SELECT * INTO STRICT v_account FROM accounts WHERE user_id = v_account.user_id AND id = v_account.id;
     v_in_flight := margin_in_flight(v_account);
-    IF needs_closing(v_level.equity, v_level.margin_used - v_in_flight, v_level.stop_out_level) THEN
+    IF needs_closing(v_level, v_in_flight) THEN
         v_position := position_to_stop_out(v_account, v_level.stop_out_policy, v_at);
     END IF;
     IF v_position.id IS NOT NULL THEN
         v_booked := close_stopped_out(request, v_account, v_position, v_level, v_in_flight, v_notice, v_at);
         -- Only the worth has changed, and what is in flight.
-        SELECT w.margin_level, w.equity, w.margin_used
-        INTO STRICT v_level.margin_level, v_level.equity, v_level.margin_used
+        SELECT judged_level(w.equity, w.margin_used, w.open_positions), w.equity, w.margin_used, w.open_positions
+        INTO STRICT v_level.margin_level, v_level.equity, v_level.margin_used, v_level.open_positions
         FROM account_valuation(v_account.user_id, v_account.id, v_at) AS w;
         v_in_flight := margin_in_flight(v_account);
         v_state := CASE
-            WHEN needs_closing(v_level.equity, v_level.margin_used - v_in_flight, v_level.stop_out_level) THEN 'more'
+            WHEN needs_closing(v_level, v_in_flight) THEN 'more'
             WHEN v_level.margin_level <= v_level.stop_out_level THEN 'routed'
             ELSE 'done'
         END;
@@ -70,7 +72,7 @@ BEGIN
     END IF;
     IF v_position.id IS NULL AND v_notice -> 'orders' <> '[]' THEN
         v_booked := tell_stopped_out_orders(request, v_account, v_notice, account_fact(
-            v_account, v_level.balance, v_level.unrealized_pnl, v_level.margin_used
+            v_account, v_level.balance, v_level.unrealized_pnl, v_level.margin_used, v_level.hedged_margin_credit
         ), v_at);
     END IF;
     RETURN stop_out_answer(
@@ -79,10 +81,17 @@ BEGIN
 END
 $$;
 
--- Whether an account stands at or below the level; never where no margin is used.
-CREATE OR REPLACE FUNCTION needs_closing(p_equity numeric, p_margin_used numeric, p_level numeric) RETURNS boolean
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT coalesce(p_equity * 100 / nullif(p_margin_used, 0) <= p_level, false)
+-- Whether an account would stand at or below its stop-out level if what is in flight had closed what it is sent to close.
+-- p_level is its row of margin_levels. One without margin is judged when nothing is in flight any more.
+DROP FUNCTION IF EXISTS needs_closing(numeric, numeric, numeric);
+CREATE OR REPLACE FUNCTION needs_closing(p_level record, p_in_flight numeric) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN coalesce(judged_level(
+        p_level.equity, p_level.margin_used - p_in_flight,
+        CASE p_in_flight WHEN 0 THEN p_level.open_positions ELSE 0 END
+    ) <= p_level.stop_out_level, false);
+END
 $$;
 
 CREATE OR REPLACE FUNCTION stop_out_answer(
@@ -124,10 +133,12 @@ LANGUAGE sql AS $$
     INNER JOIN positions AS p ON p.user_id = p_account.user_id AND p.id = v.position_id
     INNER JOIN order_terms AS t
         ON t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = v.symbol
+    INNER JOIN symbol_sides(p_account.user_id, p_account.id) AS s ON v.symbol = s.symbol
     WHERE (t.trade_always OR market_is_open(t.calendar, p_at))
         AND quote_is_fresh(t, p_at)
         AND lots_to_close(p_account, p, p_at) > 0
     ORDER BY
+        t.hedged_margin_percent < 100 AND uncovered_quantity(v.side, s.long_quantity, s.short_quantity) = 0,
         CASE p_policy
             WHEN 'fifo' THEN 0
             WHEN 'most_margin_first' THEN -v.margin_used
@@ -218,7 +229,7 @@ BEGIN
         'stop_out_answer(text, numeric, numeric, jsonb, jsonb)',
         'stop_out_notice(numeric, numeric)',
         'position_to_stop_out(accounts, text, timestamptz)',
-        'needs_closing(numeric, numeric, numeric)',
+        'needs_closing(record, numeric)',
         'close_stopped_out(jsonb, accounts, positions, record, numeric, jsonb, timestamptz)',
         'stop_out_fill(accounts, order_terms, positions, numeric, timestamptz)',
         'tell_stopped_out_orders(jsonb, accounts, jsonb, jsonb, timestamptz)'

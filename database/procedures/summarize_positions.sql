@@ -1,6 +1,7 @@
 -- What a user holds, by account and symbol: a list of {account_id, currency, symbol, positions, long_quantity,
 -- short_quantity, net_quantity (lots, of a short below zero), long_entry_price, short_entry_price (averages weighted by
--- lots; NULL without a position of that side), unrealized_pnl (NULL while one has no price), margin_used}.
+-- lots; NULL without a position of that side), unrealized_pnl (NULL while one has no price), margin_used, which
+-- hedged_margin_credit is taken off}.
 CREATE OR REPLACE FUNCTION summarize_positions(p_user_id uuid, p_account_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -17,7 +18,8 @@ BEGIN
             'long_entry_price', average_form(s.long_value / nullif(s.long_quantity, 0), i.tick_size),
             'short_entry_price', average_form(s.short_value / nullif(s.short_quantity, 0), i.tick_size),
             'unrealized_pnl', money_form(s.unrealized_pnl, s.currency),
-            'margin_used', money_form(s.margin_used, s.currency)
+            'margin_used', money_form(s.booked - h.credit, s.currency),
+            'hedged_margin_credit', money_form(h.credit, s.currency)
         ) ORDER BY s.account_id, s.symbol), '[]')
         FROM (
             SELECT
@@ -27,13 +29,20 @@ BEGIN
                 sum(v.quantity * v.entry_price) FILTER (WHERE v.side = 'long') AS long_value,
                 sum(v.quantity * v.entry_price) FILTER (WHERE v.side = 'short') AS short_value,
                 CASE count(*) WHEN count(v.unrealized_pnl) THEN sum(v.unrealized_pnl) END AS unrealized_pnl,
-                sum(v.margin_used) AS margin_used
+                sum(v.margin_used) AS booked,
+                coalesce(sum(v.margin_used) FILTER (WHERE v.side = 'long'), 0) AS long_margin,
+                coalesce(sum(v.margin_used) FILTER (WHERE v.side = 'short'), 0) AS short_margin
             FROM accounts AS a
             CROSS JOIN LATERAL valued_positions(a.user_id, a.id) AS v
             WHERE a.user_id = p_user_id AND (p_account_id IS NULL OR a.id = p_account_id)
             GROUP BY a.id, a.currency, v.symbol
         ) AS s
         INNER JOIN instruments AS i ON s.symbol = i.symbol
+        CROSS JOIN LATERAL (
+            SELECT hedged_margin_credit(
+                i.hedged_margin_percent, s.long_quantity, s.long_margin, s.short_quantity, s.short_margin, s.currency
+            ) AS credit
+        ) AS h
     );
 END
 $$;

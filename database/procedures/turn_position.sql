@@ -3,12 +3,13 @@
 
 -- The account as a fill at p_price finds it before it opens anything: where it is against p_position, with that closed
 -- at p_price. In account currency; opens: the fill makes a position of its own. unrealized_pnl is not reduced: the loss
--- of the day counts what is closed at its mark, as it does while it is held.
+-- of the day counts what is closed at its mark, as it does while it is held. covers: it may cover something for less.
 -- Raises TR004 where what is held, or a rate, has no fresh quote.
-CREATE OR REPLACE FUNCTION worth_before_opening(
+DROP FUNCTION IF EXISTS worth_before_opening(accounts, order_terms, text, positions, numeric, timestamptz);
+CREATE FUNCTION worth_before_opening(
     p_account accounts, p_terms order_terms, p_side text, p_position positions, p_price numeric, p_at timestamptz,
     OUT opens boolean, OUT open_positions bigint, OUT unrealized_pnl numeric, OUT margin_used numeric,
-    OUT free_margin numeric, OUT margin_level numeric
+    OUT free_margin numeric, OUT margin_level numeric, OUT covers boolean
 )
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -25,6 +26,7 @@ BEGIN
     margin_used := v_worth.margin_used;
     free_margin := v_worth.free_margin;
     margin_level := v_worth.margin_level;
+    covers := CASE p_side WHEN 'buy' THEN v_worth.coverable_shorts ELSE v_worth.coverable_longs END;
     IF held_against(p_position, p_side) = 0 THEN
         RETURN;
     END IF;
@@ -32,6 +34,8 @@ BEGIN
     FROM valued_positions(p_account.user_id, p_account.id, p_at) AS v
     WHERE v.position_id = p_position.id;
     opens := true;
+    -- It is all that a netting account holds of the symbol.
+    covers := false;
     open_positions := v_worth.open_positions - 1;
     margin_used := v_worth.margin_used - p_position.margin_used;
     free_margin := v_worth.free_margin + p_position.margin_used - v_marked

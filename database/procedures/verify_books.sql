@@ -182,7 +182,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- I4: an execution that added exposure left free margin at or above zero, and was judged with all others before it: the
--- margin that its event tells is that of every position as the events up to it left them.
+-- margin that its event tells is, with the credit of hedges, that of every position as the events up to it left them.
 CREATE OR REPLACE FUNCTION books_margin() RETURNS TABLE (account_id uuid, subject text, problem text)
 LANGUAGE sql STABLE AS $$
     SELECT v.account_id, v.payload -> 'fills' -> 0 ->> 'order_id',
@@ -204,7 +204,10 @@ LANGUAGE sql STABLE AS $$
     UNION ALL
     SELECT m.account_id, m.id::text, format('margin used is told as %s, its positions sum to %s', m.told, m.summed)
     FROM (
-        SELECT v.account_id, v.id, (v.payload -> 'account' ->> 'margin_used')::numeric AS told,
+        SELECT v.account_id, v.id,
+            -- Before there were hedges no credit was told.
+            (v.payload -> 'account' ->> 'margin_used')::numeric
+            + coalesce((v.payload -> 'account' ->> 'hedged_margin_credit')::numeric, 0) AS told,
             sum(coalesce(c.change, 0)) OVER (PARTITION BY v.user_id, v.account_id ORDER BY v.sequence) AS summed
         FROM events AS v
         LEFT JOIN (
@@ -222,6 +225,16 @@ LANGUAGE sql STABLE AS $$
         ) AS c ON v.user_id = c.user_id AND v.id = c.id
     ) AS m
     WHERE m.told <> m.summed
+    UNION ALL
+    SELECT v.account_id, v.id::text, format(
+        'margin used is told as %s, with a credit of %s', v.payload -> 'account' ->> 'margin_used',
+        v.payload -> 'account' ->> 'hedged_margin_credit'
+    )
+    FROM events AS v
+    WHERE least(
+        (v.payload -> 'account' ->> 'margin_used')::numeric,
+        (v.payload -> 'account' ->> 'hedged_margin_credit')::numeric
+    ) < 0
     UNION ALL
     SELECT l.account_id, l.order_id::text,
         format('was sent out and left free margin %s', l.details ->> 'free_margin_after')

@@ -1,7 +1,8 @@
 -- What an order is judged by besides its account: the instrument with its quote, the user, the limits, the platform.
--- Read with the rights of whoever asks: procedures see every user, reading functions the one that is set.
+-- Read with the rights of whoever asks: procedures see every user, reading functions the one that is set. New columns
+-- come last.
 CREATE OR REPLACE VIEW order_terms WITH (security_invoker = TRUE) AS
-SELECT
+SELECT -- noqa: ST06
     r.user_id,
     r.account_id,
     r.email,
@@ -67,7 +68,8 @@ SELECT
         SELECT c.leverage FROM leverage_caps AS c
         WHERE c.profile = r.leverage_profile AND c.asset_class = i.asset_class AND c.symbol IN ('', i.symbol)
         ORDER BY c.symbol DESC LIMIT 1
-    ) AS leverage_cap
+    ) AS leverage_cap,
+    i.hedged_margin_percent
 FROM effective_limits AS r
 CROSS JOIN platform_settings AS s
 INNER JOIN instruments AS i ON i.is_active

@@ -62,6 +62,7 @@ class TestFigures:
             "unrealized_pnl": "0.00",
             "equity": "5000.00",
             "margin_used": "0.00",
+            "hedged_margin_credit": "0.00",
             "margin_used_by_audit": "0.00",
             "free_margin": "5000.00",
             "margin_level": None,

@@ -255,6 +255,7 @@ class TestSummary:
             "short_entry_price": "1.10094",
             "unrealized_pnl": "53.20",
             "margin_used": "1981.17",  # 1100.26 + 550.63 + 330.28
+            "hedged_margin_credit": "0.00",
             "currency": "USD",
         }
 

@@ -76,6 +76,7 @@ def test_a_market_order_by_hand(api: Api, user: User) -> None:
         "slippage": "0.00006",
         "commission": "0.00",
         "margin": "1100.26",
+        "hedged_margin_credit": "0.00",
         "margin_released": "0.00",
         "total_cost": "1100.26",
         "reduces_position": False,

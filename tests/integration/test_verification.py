@@ -582,6 +582,22 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I4",
         "margin used is told as 1, its positions sum to",
     ),
+    "a credit for hedges told beside the positions": (
+        (
+            "UPDATE events SET payload = jsonb_set(payload, '{account,hedged_margin_credit}', '1') "
+            "WHERE user_id = %(hedger)s AND sequence = 3",
+        ),
+        "I4",
+        "margin used is told as 2201.52, its positions sum to 2200.52",
+    ),
+    "a credit for hedges of more than there is": (
+        (
+            "UPDATE events SET payload = jsonb_set(jsonb_set(payload, '{account,margin_used}', '-1'), "
+            "'{account,hedged_margin_credit}', '2201.52') WHERE user_id = %(hedger)s AND sequence = 3",
+        ),
+        "I4",
+        "margin used is told as -1, with a credit of 2201.52",
+    ),
     "an order that rests for less than was asked": (
         (f"UPDATE orders SET leaves_quantity = 0.5 WHERE id = {RESTING}",),
         "I3",

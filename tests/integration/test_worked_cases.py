@@ -107,6 +107,21 @@ class TestMargin:
         assert margin(market, "AAPL", given["stock_notional"] / 100, "100", "5") == expected["stock_init"]
         assert margin(market, index, "1", given["uk100_px"], "20", "GBP") == expected["idx_init"]
 
+    def test_a_pair_that_is_hedged(self, market: Market) -> None:
+        # given an account in euros, and an instrument whose hedges need half
+        given, expected = worked_case("hedged-50")
+        user = market.user(currency="EUR", leverage=given["leverage"])
+        market.execute(
+            "UPDATE instruments SET hedged_margin_percent = %s WHERE symbol = 'EURUSD' AND contract_size = %s",
+            (given["hedged_rate"] * 100, given["contract"]),
+        )
+        # when
+        for side in ("buy", "sell"):
+            market.trade(user, side=side, quantity=str(given[side]))
+        # then
+        assert Decimal(market.worth(user)["margin_used"]) == expected["margin"]
+        assert [row["margin_used"] for row in market.rows("positions", user)] == [expected["margin"]] * 2
+
 
 class TestProfitAndLoss:
     @pytest.mark.parametrize("case", ["oanda-usdcad", "oanda-eurusd"])

@@ -236,7 +236,12 @@ class ModelAccount:
 
     @property
     def margin_used(self) -> Decimal:
+        """As the positions are booked."""
         return sum((position.held.margin_used for position in self.positions), ZERO)
+
+    @property
+    def held(self) -> list[tuple[str, Position]]:
+        return [(position.symbol, position.held) for position in self.positions if position.is_open]
 
 
 @dataclass(eq=False, slots=True)
@@ -296,6 +301,8 @@ class Exchange:
     """Accounts, the standing quotes and the queue of what they have touched."""
 
     instruments: Mapping[str, Instrument]
+    # Percent of the margin of both sides that hedges need; all of it where a symbol is not named.
+    hedged: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
     accounts: list[ModelAccount] = field(default_factory=list[ModelAccount])
     quotes: dict[str, Quote] = field(default_factory=dict[str, Quote])
     # As fractions of the price: what the market is like, told by who records the quotes.
@@ -584,19 +591,38 @@ class Exchange:
             for position in account.positions
             if position.is_open
         )
-        return Worth(account.balance, sum(marked, ZERO), account.margin_used)
+        margin_used = account.margin_used - self._credit(account, account.held)
+        return Worth(account.balance, sum(marked, ZERO), margin_used)
 
     def _has_margin(
         self, account: ModelAccount, order: ModelOrder, quantity: Decimal, price: Decimal, quote: Quote | None
     ) -> bool:
         """With the commission, and the new position marked at the other side of the quote that fills it, if any."""
         margin = self._margin(account, order.asked.symbol, quantity, price)
-        needed = margin + self._commission(account, order, quantity)
+        side = "long" if order.asked.side == "buy" else "short"
+        opened = Position(side, quantity, price, margin)
+        with_it = [*account.held, (order.asked.symbol, opened)]
+        covered = self._credit(account, with_it) - self._credit(account, account.held)
+        needed = margin - covered + self._commission(account, order, quantity)
         if quote is not None:
-            opened = Position("long" if order.asked.side == "buy" else "short", quantity, price, margin)
             instrument, marked = self.instruments[order.asked.symbol], self._priced(quote)
             needed -= unrealized_pnl(opened, instrument, marked, account.terms.currency, self._rates())
         return needed <= self.worth(account).free_margin
+
+    def _credit(self, account: ModelAccount, held: Sequence[tuple[str, Position]]) -> Decimal:
+        """Of what is covered on both sides, at the average of each, all but the percent of its instrument."""
+        credit = ZERO
+        for symbol, percent in self.hedged.items():
+            sides = [[each for name, each in held if (name, each.side) == (symbol, side)] for side in OPENING_SIDE]
+            lots = [sum((each.quantity for each in side), ZERO) for side in sides]
+            if not all(lots):
+                continue
+            with localcontext(EXACT):
+                each_lot = [
+                    sum((each.margin_used for each in side), ZERO) / of for side, of in zip(sides, lots, strict=True)
+                ]
+                credit += round_money(sum(each_lot) * min(lots) * (1 - percent / 100), account.terms.currency)
+        return credit
 
     def _margin(self, account: ModelAccount, symbol: str, quantity: Decimal, price: Decimal) -> Decimal:
         return required_margin(account.terms, self.instruments[symbol], quantity, price, self._rates())

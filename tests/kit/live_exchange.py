@@ -35,6 +35,8 @@ LEASE_MS = 3_600_000
 NEVER = datetime.min.replace(tzinfo=UTC)
 # Averages and conversions of PostgreSQL end after some twenty places, the oracle's after eighty.
 ALIKE = Decimal("1e-9")
+# Percent of the margin of both sides that a hedge needs; the third symbol gives nothing back.
+HEDGED = {"EURUSD": Decimal(50), "USDJPY": Decimal(0), "AAPL": Decimal(100)}
 
 
 @dataclass(slots=True)
@@ -52,10 +54,12 @@ class LiveExchange:
     def opened(cls, market: Market) -> Iterator[Self]:
         """On a prepared market, with its quotes as the standing ones."""
         market.execute("UPDATE instruments SET quote_age_ms_max = %s", (QUOTE_AGE_MS_MAX,))
+        for hedged in HEDGED.items():
+            market.execute("UPDATE instruments SET hedged_margin_percent = %s WHERE symbol = %s", hedged[::-1])
         with market.owner.cursor(row_factory=dict_row) as cursor:
             rows = cursor.execute("SELECT * FROM instruments WHERE symbol = ANY (%s)", (list(QUOTES),)).fetchall()
         with Ticker.opened(market) as ticker:
-            live = cls(market, ticker, Exchange({row["symbol"]: Instrument.from_row(row) for row in rows}))
+            live = cls(market, ticker, Exchange({row["symbol"]: Instrument.from_row(row) for row in rows}, HEDGED))
             live.look_at_quotes()
             yield live
 
@@ -264,7 +268,7 @@ class LiveExchange:
 
     def _compare_account(self, account: ModelAccount, user: User) -> None:
         (row,) = self.market.execute(
-            "SELECT w.balance, w.margin_used, w.unrealized_pnl, "
+            "SELECT w.balance, w.margin_used, w.hedged_margin_credit, w.unrealized_pnl, "
             "(SELECT sum(amount) FROM ledger_entries WHERE user_id = %(id)s), "
             "(SELECT sum(margin_used) FROM positions WHERE user_id = %(id)s AND status = 'open'), "
             "(SELECT array_agg(sequence::bigint ORDER BY sequence) FROM events WHERE user_id = %(id)s), "
@@ -272,11 +276,15 @@ class LiveExchange:
             "WHERE a.user_id = %(id)s",
             {"id": user.user_id},
         )
-        balance, margin_used, unrealized, ledger, open_margin, sequences, last_sequence = row
+        balance, margin_used, credit, unrealized, ledger, open_margin, sequences, last_sequence = row
         worth = self.model.worth(account)
         same((balance, margin_used), (worth.balance, worth.margin_used), "balance and margin")
         alike(unrealized, worth.unrealized_pnl, "unrealized P&L")
-        same((ledger, open_margin or 0), (balance, margin_used), "the sums of the ledger and of the open margins")
+        same(
+            (ledger, open_margin or 0),
+            (balance, margin_used + credit),
+            "the sums of the ledger and of the open margins",
+        )
         same(sequences or [], list(range(1, last_sequence + 1)), "the events' sequence")
 
     def _compare_orders(self, account: ModelAccount, user: User) -> None:

@@ -1,7 +1,7 @@
 """What is booked is computed in SQL; the layer's formulas say the same to the last digit, whatever the numbers."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -17,6 +17,7 @@ from tests.kit import MigratedTemplate
 from trading.accounts import Account, AccountKind, round_money
 from trading.conversion import NoRateError, Rates
 from trading.financing import FinancingRate, RateBasis, RolledPosition, financing_amount
+from trading.hedges import Sides
 from trading.instruments import AssetClass, Instrument
 from trading.margin import required_margin
 from trading.positions import Position, PositionSide, margin_after_reducing, realized_pnl, unrealized_pnl
@@ -409,3 +410,27 @@ def test_the_level_of_a_trailing_stop(
     distance = amount if percent is None else mark * percent / 100
     assert level % tick == 0
     assert distance <= abs(mark - level) < distance + tick
+
+
+sides_held = st.builds(
+    Sides, decimals("0", "100", 2), *[st.sampled_from([Decimal(0)]) | decimals("0.001", "100000", 3)] * 4
+)
+
+
+@EXAMPLES
+@given(held=sides_held, currency=st.sampled_from(CURRENCIES))
+def test_the_credit_of_a_hedge(connection: psycopg.Connection[Any], held: Sides, currency: str) -> None:
+    # given sides whose margin is nothing where they are
+    held = replace(
+        held,
+        long_margin=round_money(held.long_margin, currency) if held.long_quantity else Decimal(0),
+        short_margin=round_money(held.short_margin, currency) if held.short_quantity else Decimal(0),
+    )
+    row = connection.execute(
+        "SELECT hedged_margin_credit(%s, %s, %s, %s, %s, %s)",
+        (*(getattr(held, field.name) for field in fields(held)), currency),
+    ).fetchone()
+    credit = held.credit(currency)
+    assert row == (credit,)
+    # and no margin becomes less than nothing
+    assert 0 <= credit <= held.long_margin + held.short_margin

@@ -92,6 +92,10 @@ class Books:
         )
         return made
 
+    def let_hedges_need(self, percent: int) -> None:
+        """Of the margin of both sides."""
+        self.market.execute("UPDATE instruments SET hedged_margin_percent = %s", (percent,))
+
     def move(self, symbol: str, percent: Decimal, volatility: Decimal) -> None:
         """The mid a little elsewhere, on the tick, and the market more or less restless."""
         self.market.execute(
@@ -149,6 +153,9 @@ cases = st.builds(
     percent=st.decimals("-20", "20", places=2),
     volatility=st.decimals("0.1", "5", places=1),
 )
+
+
+hedged_percents = st.sampled_from([0, 25, 50, 75, 100])
 
 
 def booked(answer: dict[str, Any], instrument: Instrument, currency: str) -> dict[str, str]:
@@ -296,16 +303,63 @@ def test_an_order_that_may_be_too_large(books: Books, case: Given, kind: str, ba
 @EXAMPLES
 @given(
     case=cases,
+    percent=hedged_percents,
+    shares=st.lists(st.decimals("-1", "1", places=2), min_size=1, max_size=3),
+    moved=st.decimals("-5", "5", places=2),
+    spare=st.decimals("-0.2", "0.6", places=2),
+)
+def test_an_order_that_may_cover_positions(
+    books: Books, case: Given, percent: int, shares: list[Decimal], moved: Decimal, spare: Decimal
+) -> None:
+    # given a hedging trader who holds longs or shorts, a market that moved, and some free margin
+    instrument = books.instruments[case.symbol]
+    books.let_hedges_need(percent)
+    user = books.market.user(currency=case.currency, tier=case.tier, balance=10_000_000_000, risk=UNBOUND)
+    books.move(case.symbol, case.percent, case.volatility)
+    lots = case.quantity(instrument)
+    for share in shares:
+        part = max(instrument.quantity_min, abs(share) * lots // instrument.quantity_step * instrument.quantity_step)
+        side = "buy" if share > 0 else "sell"
+        opened = books.market.trade(user, symbol=case.symbol, side=side, quantity=str(part))
+        assert opened["outcome"] == "filled"
+    books.move(case.symbol, case.percent + moved, case.volatility)
+    keep_margin(books.market, user, spare)
+    order = {"symbol": case.symbol, "side": case.side, "quantity": str(lots)}
+    # when one more order is previewed, then executed
+    before = books.market.worth(user)
+    preview = books.preview(user, **order)
+    answer = books.market.trade(user, **order).answer
+    # then it is filled or refused as was told
+    assert preview["accepted"] == (answer["outcome"] == "filled")
+    if not preview["accepted"]:
+        assert preview["refusal"] == {name: answer[name] for name in ("code", "message", "details")}
+        return
+    assert figures_of(preview) == booked(answer, instrument, case.currency)
+    worth = books.market.worth(user)
+    assert preview["free_margin_after"] == worth["free_margin"]
+    assert preview["margin_level_after"] == worth["margin_level"]
+    grown = Decimal(worth["hedged_margin_credit"]) - Decimal(before["hedged_margin_credit"])
+    assert Decimal(preview["hedged_margin_credit"]) == grown
+    # and none is less than nothing
+    figures = ("margin_used", "hedged_margin_credit", "free_margin")
+    assert min(Decimal(worth[name]) for name in figures) >= 0
+
+
+@EXAMPLES
+@given(
+    case=cases,
+    percent=hedged_percents,
     share=st.decimals("0", "1", places=2),
     moved=st.decimals("-5", "5", places=2),
     how=st.sampled_from(["preview_close", "preview_close_by", "preview_close_all"]),
     which=st.sampled_from(["all", "losers", "winners"]),
 )
-def test_positions_that_are_closed(
-    books: Books, case: Given, share: Decimal, moved: Decimal, how: str, which: str
+def test_positions_that_are_closed(  # each is varied
+    books: Books, case: Given, percent: int, share: Decimal, moved: Decimal, how: str, which: str
 ) -> None:
     # given a hedging trader with a long, a short and another position, and a market that moved in between
     instrument = books.instruments[case.symbol]
+    books.let_hedges_need(percent)
     user = books.market.user(
         currency=case.currency,
         tier=case.tier,

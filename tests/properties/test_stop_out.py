@@ -17,10 +17,11 @@ from tests.kit.orders import QUOTES, Market
 from tests.kit.risk import make_profile, run_monitoring, stop_out_step, watch_by
 from trading.accounts import Worth, round_money
 from trading.conversion import Rates
+from trading.hedges import Sides
 from trading.instruments import Instrument
 from trading.positions import Position, realized_pnl, unrealized_pnl
 from trading.pricing import MarketPrice, commission, fill_price
-from trading.risk import ExposedPosition, StopOutPolicy, first_to_close, stop_out_due
+from trading.risk import ExposedPosition, StopOutPolicy, first_to_close, judged_level, stop_out_due
 from trading.store.database import Database
 from trading.store.risk import RiskStore
 
@@ -29,6 +30,8 @@ RELEASE_LEVEL = Decimal(21)
 TIER = "gold"
 CALENDARS = ("FX", "XNYS")
 FOREX = ("EURUSD", "GBPUSD", "USDJPY")
+# What hedges need of the margin of both sides, in percent.
+HEDGED = {"EURUSD": Decimal(50), "GBPUSD": Decimal(100), "USDJPY": Decimal(75), "AAPL": Decimal(0)}
 CENT = Decimal("0.01")
 
 
@@ -77,6 +80,8 @@ def market(migrated: MigratedTemplate) -> Iterator[Market]:
         with Market.opened(scratch) as market:
             for policy in StopOutPolicy:
                 make_profile(market, policy, policy=policy)
+            for hedged in HEDGED.items():
+                market.execute("UPDATE instruments SET hedged_margin_percent = %s WHERE symbol = %s", hedged[::-1])
             yield market
             assert market.book_faults() == []
     finally:
@@ -128,15 +133,26 @@ class Oracle:
     def position(self, row: Mapping[str, Any]) -> Position:
         return Position(row["side"], row["quantity"], row["entry_price"], row["margin_used"])
 
+    def sides(self, symbol: str) -> Sides:
+        sides = Sides(HEDGED[symbol], *[Decimal(0)] * 4)
+        for row in self.rows.values():
+            if row["symbol"] == symbol:
+                sides = sides.with_more(row["side"], row["quantity"], row["margin_used"])
+        return sides
+
     def worth(self) -> Worth:
-        return Worth(
-            self.balance,
-            sum(self.pnl.values(), Decimal(0)),
-            sum((row["margin_used"] for row in self.rows.values()), Decimal(0)),
-        )
+        booked = sum((row["margin_used"] for row in self.rows.values()), Decimal(0))
+        credit = sum((self.sides(symbol).credit(self.currency) for symbol in QUOTES), Decimal(0))
+        return Worth(self.balance, sum(self.pnl.values(), Decimal(0)), booked - credit)
+
+    def level(self) -> Decimal | None:
+        return judged_level(self.worth(), len(self.rows))
 
     def is_due(self) -> bool:
-        return stop_out_due("margin", STOP_OUT_LEVEL, self.worth().margin_level)
+        return stop_out_due("margin", STOP_OUT_LEVEL, self.level())
+
+    def uncovered(self, row: Mapping[str, Any]) -> Decimal:
+        return self.sides(row["symbol"]).uncovered(row["side"])
 
     def next_position(self) -> UUID | None:
         chosen = first_to_close(
@@ -147,6 +163,7 @@ class Oracle:
                     row["margin_used"],
                     row["created_at"],
                     self.calendars[row["symbol"]] not in self.closed,
+                    HEDGED[row["symbol"]] < 100 and not self.uncovered(row),
                 )
                 for position_id, row in self.rows.items()
             ),
@@ -158,16 +175,23 @@ class Oracle:
         """Whether closing so much of it is enough for the account to be left in peace."""
         row, worth = self.rows[position_id], self.worth()
         _, costs = self.costs_of_closing(position_id, quantity)
-        kept = row["margin_used"] * (row["quantity"] - quantity) / row["quantity"]
-        margin = worth.margin_used - row["margin_used"] + round_money(kept, self.currency)
-        level = Worth(worth.equity - costs, Decimal(0), margin).margin_level
-        return level is None or (level > STOP_OUT_LEVEL and level >= RELEASE_LEVEL)
+        kept = round_money(row["margin_used"] * (row["quantity"] - quantity) / row["quantity"], self.currency)
+        released, before = row["margin_used"] - kept, self.sides(row["symbol"])
+        lost = before.credit(self.currency) - before.with_more(row["side"], -quantity, -released).credit(self.currency)
+        after = Worth(worth.equity - costs, Decimal(0), worth.margin_used - released + lost)
+        if not after.margin_used:
+            return after.equity >= 0
+        level = after.margin_level
+        return level is not None and level > STOP_OUT_LEVEL and level >= RELEASE_LEVEL
 
     def is_what_goes(self, position_id: UUID, quantity: Decimal) -> bool:
         """Whether the policy closes so much of it."""
         row = self.rows[position_id]
         step = self.instruments[row["symbol"]].quantity_step
-        if self.policy is not StopOutPolicy.SMALLEST_PARTIAL_STEP or not self.restores(position_id, row["quantity"]):
+        # As far as it is not covered, margin falls with each lot; from there on it rises or falls.
+        ends = {min(row["quantity"], self.uncovered(row)), row["quantity"]} - {Decimal(0)}
+        enough = any(self.restores(position_id, end) for end in ends)
+        if self.policy is not StopOutPolicy.SMALLEST_PARTIAL_STEP or not enough:
             return quantity == row["quantity"]
         less = quantity - step
         return self.restores(position_id, quantity) and (less == 0 or not self.restores(position_id, less))
@@ -244,7 +268,7 @@ def test_steps_close_what_the_rule_says_and_cost_no_more_than_closing_costs(
                 realized, costs = oracle.costs_of_closing(expected, answer["quantity"])
                 assert (answer["realized_pnl"], costs >= -CENT) == (realized, True)
             oracle.look(prices.closed)
-            level = oracle.worth().margin_level
+            level = oracle.level()
             if not due:
                 assert answer["state"] == "recovered"
             elif expected is None:

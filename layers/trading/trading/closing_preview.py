@@ -9,6 +9,7 @@ from typing import Any
 from trading.accounts import Account, Worth, round_money
 from trading.conversion import NoRateError, Rates
 from trading.errors import ErrorCode, TradingError
+from trading.hedges import Sides
 from trading.instruments import Instrument
 from trading.positions import Position, margin_after_reducing, realized_pnl, unrealized_pnl
 from trading.preview import account_of, market_price_of, no_fresh_price, rates_of, refusal_of, worth_of
@@ -53,20 +54,26 @@ class PreviewedClose:
 class ClosePreview:
     """What closing would come to; `left` of the positions meant would stay as they are.
 
-    `before` and `after` are None while something held has no quote. The sums are of what is not refused.
+    `before` and `after` are None while something held has no quote. The sums are of what is not refused. `sides` is
+    what the account holds of each symbol that is closed.
     """
 
     account_id: str
     account: Account
     balance: Decimal
     before: Worth | None
+    sides: Mapping[str, Sides]
     closes: Sequence[PreviewedClose]
     left: int
 
     @property
     def outcomes(self) -> list[CloseOutcome]:
         """Of those that would be closed."""
-        return [close.outcome for close in self.closes if close.outcome is not None and close.refusal is None]
+        return [outcome for _, outcome in self._closed]
+
+    @property
+    def _closed(self) -> list[tuple[PreviewedClose, CloseOutcome]]:
+        return [(close, close.outcome) for close in self.closes if close.outcome is not None and close.refusal is None]
 
     @property
     def commission(self) -> Decimal:
@@ -80,8 +87,15 @@ class ClosePreview:
 
     @property
     def released(self) -> Decimal:
-        """The margin that all of it sets free."""
-        return sum((outcome.released for outcome in self.outcomes), Decimal(0))
+        """The margin that all of it sets free; below zero where what covered something needs more alone."""
+        return sum((outcome.released for outcome in self.outcomes), Decimal(0)) - self._credit_lost
+
+    @property
+    def _credit_lost(self) -> Decimal:
+        left, currency = dict(self.sides), self.account.currency
+        for close, outcome in self._closed:
+            left[close.symbol] = left[close.symbol].with_more(close.position.side, -close.quantity, -outcome.released)
+        return sum((self.sides[symbol].credit(currency) - left[symbol].credit(currency) for symbol in left), Decimal(0))
 
     @property
     def after(self) -> Worth | None:
@@ -120,8 +134,9 @@ def _preview(answer: Facts, max_slippage: Decimal | None) -> ClosePreview:
     rates = rates_of(answer)
     closes = [_close(fact, first, account, rates, max_slippage) for first, fact in _numbered(answer["closings"])]
     before = worth_of(worth)
+    sides = {symbol: Sides.from_fact(fact) for symbol, fact in answer["sides"].items()}
     left = answer["matched"] - sum(close.refusal is None for close in closes)
-    return ClosePreview(facts["id"], account, Decimal(worth["balance"]), before, closes, left)
+    return ClosePreview(facts["id"], account, Decimal(worth["balance"]), before, sides, closes, left)
 
 
 def _numbered(closings: Sequence[Facts]) -> list[tuple[bool, Facts]]:

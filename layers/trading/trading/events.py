@@ -218,6 +218,7 @@ def _account_data(fact: Facts) -> dict[str, object]:
         "equity": _number(fact.get("equity")),
         "unrealized_pnl": _number(fact.get("unrealized_pnl")),
         "margin_used": _number(fact.get("margin_used")),
+        "hedged_margin_credit": _number(fact.get("hedged_margin_credit")),
         "free_margin": _number(fact.get("free_margin")),
         "margin_level": _number(fact.get("margin_level")),
     }

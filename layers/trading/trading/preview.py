@@ -11,6 +11,7 @@ from trading.accounts import Account, Worth, round_money
 from trading.conversion import NoRateError, Rates
 from trading.errors import ErrorCode, TradingError, validation_failed
 from trading.execution import Instruments, check_against_instrument, check_conditions
+from trading.hedges import Sides
 from trading.instruments import Instrument
 from trading.margin import required_margin
 from trading.order_entry import TIMED, TRAILING_TYPES, OrderEntry
@@ -37,8 +38,9 @@ class ReadFacts(Protocol):
 class Facts:
     """What an order is judged and priced by, at one moment.
 
-    `quantity` is what would be filled of the order: one that may only reduce is cut to what is held. `worth` is None
-    while something held has no quote at all, `margin_reserved` is kept for orders in flight to a venue.
+    `quantity` is what would be filled of the order: one that may only reduce is cut to what is held. `sides` is what a
+    hedging account holds of the symbol, None without. `worth` is None while something held has no quote at all,
+    `margin_reserved` is kept for orders in flight to a venue.
     `stale_position` names a symbol held whose quote is too old, and `position_currencies` are those of what is held.
     """
 
@@ -52,6 +54,7 @@ class Facts:
     quoted_at: datetime
     market_open: bool
     position: Position | None
+    sides: Sides | None
     quantity: Decimal
     reduces: bool
     rates: Rates
@@ -65,7 +68,8 @@ class Facts:
 class Cost:
     """What a fill would book, in account currency: what it closes of a position, and what it opens.
 
-    `released` is the margin that the closing sets free, `margin` what the opening ties up; `closing_change` and
+    `released` is the margin that the closing sets free, `margin` what the opening is booked with, and
+    `hedged_margin_credit` what less the account has to hold because it covers something; `closing_change` and
     `opening_pnl` are what they add to the unrealized P&L.
     """
 
@@ -74,6 +78,7 @@ class Cost:
     realized_pnl: Decimal
     closing_change: Decimal
     margin: Decimal
+    hedged_margin_credit: Decimal
     opening_pnl: Decimal
 
 
@@ -150,6 +155,7 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         and Position(
             position["side"], *(Decimal(position[name]) for name in ("quantity", "entry_price", "margin_used"))
         ),
+        sides=answer["sides"] and Sides.from_fact(answer["sides"]),
         quantity=Decimal(answer["quantity"]),
         reduces=answer["reduces"],
         rates=rates_of(answer),
@@ -309,7 +315,7 @@ def _cost(order: OrderEntry, fill: FillPrice, facts: Facts, *, marked: bool) -> 
     position, account, rates = facts.position, facts.account, facts.rates
     side: PositionSide = "long" if order.side == "buy" else "short"
     closed = min(facts.quantity, position.quantity) if position and position.side != side else Decimal(0)
-    released = realized = closing_change = margin = opening_pnl = Decimal(0)
+    released = realized = closing_change = margin = credit = opening_pnl = Decimal(0)
     if position and closed:
         part = Position(position.side, closed, position.entry_price, position.margin_used)
         released = position.margin_used - margin_after_reducing(position, closed, account.currency)
@@ -318,10 +324,13 @@ def _cost(order: OrderEntry, fill: FillPrice, facts: Facts, *, marked: bool) -> 
     opened = facts.quantity - closed
     if opened:
         margin = required_margin(account, facts.instrument, opened, fill.price, rates)
+        if facts.sides:
+            credit = facts.sides.with_more(side, opened, margin).credit(account.currency)
+            credit -= facts.sides.credit(account.currency)
         if marked:
             part = Position(side, opened, fill.price, margin)
             opening_pnl = unrealized_pnl(part, facts.instrument, facts.market, account.currency, rates)
-    return Cost(_commission(facts), released, realized, closing_change, margin, opening_pnl)
+    return Cost(_commission(facts), released, realized, closing_change, margin, credit, opening_pnl)
 
 
 def _commission(facts: Facts) -> Decimal:
@@ -346,7 +355,7 @@ def _margin_refusal(cost: Cost, worth: Worth, facts: Facts) -> TradingError | No
         facts.account,
         _after_closing(cost, worth),
         reserved=facts.margin_reserved,
-        margin=cost.margin,
+        margin=cost.margin - cost.hedged_margin_credit,
         commission=cost.commission,
         opening_pnl=cost.opening_pnl,
     )
@@ -365,5 +374,7 @@ def _after(cost: Cost, before: Worth | None) -> Worth | None:
         return None
     closed = _after_closing(cost, before)
     return Worth(
-        closed.balance - cost.commission, closed.unrealized_pnl + cost.opening_pnl, closed.margin_used + cost.margin
+        closed.balance - cost.commission,
+        closed.unrealized_pnl + cost.opening_pnl,
+        closed.margin_used + cost.margin - cost.hedged_margin_credit,
     )

@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from trading.accounts import AccountKind
+from trading.accounts import AccountKind, Worth
 
 
 class LevelAction(StrEnum):
@@ -106,7 +106,8 @@ class StopOutPolicy(StrEnum):
 class ExposedPosition:
     """An open position as a stop-out looks at it; amounts are in account currency, `unrealized_pnl` not rounded.
 
-    `closable` says that its market trades now (or the platform trades always) and its quote is fresh.
+    `closable` says that its market trades now (or the platform trades always) and its quote is fresh, `covered` that
+    the other side of its symbol covers it whole and for less margin.
     """
 
     position_id: UUID
@@ -114,6 +115,17 @@ class ExposedPosition:
     margin_used: Decimal
     opened_at: datetime
     closable: bool
+    covered: bool = False
+
+
+def judged_level(worth: Worth, open_positions: int) -> Decimal | None:
+    """The margin level by which an account is judged, in percent; None while it holds nothing that needs margin.
+
+    What is covered whole may need none: then it is 0 once the equity is below zero.
+    """
+    if worth.margin_used or not open_positions or worth.equity >= 0:
+        return worth.margin_level
+    return Decimal(0)
 
 
 def stop_out_due(kind: AccountKind, stop_out_level: Decimal, margin_level: Decimal | None) -> bool:
@@ -126,7 +138,7 @@ def stop_out_due(kind: AccountKind, stop_out_level: Decimal, margin_level: Decim
 
 
 def first_to_close(positions: Iterable[ExposedPosition], policy: StopOutPolicy) -> ExposedPosition | None:
-    """The one of `positions` that a stop-out closes next, of equal ones the oldest.
+    """The one of `positions` that a stop-out closes next, of equal ones the oldest, what is covered behind the rest.
 
     Those that cannot be closed now are passed over; None where none can.
     """
@@ -141,4 +153,4 @@ def first_to_close(positions: Iterable[ExposedPosition], policy: StopOutPolicy) 
                 return position.unrealized_pnl
 
     closable = (position for position in positions if position.closable)
-    return min(closable, key=lambda p: (place(p), p.opened_at, p.position_id), default=None)
+    return min(closable, key=lambda p: (p.covered, place(p), p.opened_at, p.position_id), default=None)

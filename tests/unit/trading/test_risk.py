@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from trading.accounts import Worth
 from trading.risk import (
     EpisodeChange,
     ExposedPosition,
@@ -14,6 +15,7 @@ from trading.risk import (
     StopOutPolicy,
     episode_change,
     first_to_close,
+    judged_level,
     standing_level,
     stop_out_due,
 )
@@ -102,14 +104,32 @@ def test_nothing_is_stopped_out_without_margin_or_on_cash() -> None:
     assert not stop_out_due("cash", Decimal(20), Decimal(-5))
 
 
+@pytest.mark.parametrize(
+    ("equity", "margin", "positions", "level"),
+    [
+        ("10", "40", 1, "25"),
+        ("-10", "40", 1, "-25"),
+        ("10", "0", 2, None),
+        ("0", "0", 2, None),
+        ("-0.01", "0", 2, "0"),
+        ("-0.01", "0", 0, None),
+    ],
+)
+def test_what_needs_no_margin_is_judged_by_its_equity(
+    equity: str, margin: str, positions: int, level: str | None
+) -> None:
+    worth = Worth(Decimal(equity), Decimal(0), Decimal(margin))
+    assert judged_level(worth, positions) == (None if level is None else Decimal(level))
+
+
 def test_a_level_of_zero_stops_out_what_has_no_equity_left() -> None:
     assert stop_out_due("margin", Decimal(0), Decimal(0))
     assert not stop_out_due("margin", Decimal(0), Decimal("0.01"))
 
 
-def exposed(number: int, pnl: str, margin: str = "10", *, minute: int = 0, closable: bool = True) -> ExposedPosition:
+def exposed(number: int, pnl: str, margin: str = "10", *, minute: int = 0, **facts: bool) -> ExposedPosition:
     opened_at = datetime(2026, 11, 26, 12, minute, tzinfo=UTC)
-    return ExposedPosition(UUID(int=number), Decimal(pnl), Decimal(margin), opened_at, closable)
+    return ExposedPosition(UUID(int=number), Decimal(pnl), Decimal(margin), opened_at, **({"closable": True} | facts))
 
 
 @pytest.mark.parametrize("policy", [StopOutPolicy.LARGEST_LOSS_FIRST, StopOutPolicy.SMALLEST_PARTIAL_STEP])
@@ -121,8 +141,20 @@ def exposed(number: int, pnl: str, margin: str = "10", *, minute: int = 0, closa
         ([exposed(1, "-7", minute=2), exposed(2, "-7", minute=1)], 2),
         ([exposed(2, "-7"), exposed(1, "-7")], 1),
         ([exposed(1, "-9", closable=False), exposed(2, "-1")], 2),
+        ([exposed(1, "-9", covered=True), exposed(2, "-1"), exposed(3, "-8", covered=True)], 2),
+        ([exposed(1, "-8", covered=True), exposed(2, "-9", covered=True)], 2),
+        ([exposed(1, "-9", covered=True), exposed(2, "-10", closable=False)], 1),
     ],
-    ids=["largest loss", "smallest gain", "oldest of equals", "first made of equals", "what can be closed"],
+    ids=[
+        "largest loss",
+        "smallest gain",
+        "oldest of equals",
+        "first made of equals",
+        "what can be closed",
+        "what is not covered",
+        "largest loss of what is covered",
+        "what can be closed, though covered",
+    ],
 )
 def test_the_largest_loss_goes_next(policy: StopOutPolicy, positions: list[ExposedPosition], first: int) -> None:
     chosen = first_to_close(positions, policy)

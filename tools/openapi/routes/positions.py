@@ -34,6 +34,7 @@ from trading.edge.position_dialects import TAKEN, closed_by_body, closings_body
 from trading.edge.preview_dialects import closes_body
 from trading.edge.reading_dialects import POSITION_STATUSES, position_body, position_summary_body, positions_body
 from trading.errors import ErrorCode
+from trading.hedges import Sides
 from trading.mass_closing import POSITIONS_MAX, Attempt, MassClosing
 from trading.order_entry import SYMBOL_PATTERN
 from trading.position_changes import VERSION_MAX, PositionChange
@@ -173,7 +174,10 @@ CLOSE_PREVIEW = closed(
         "left": {**COUNT, "description": "How many of the positions meant would not be closed, or not yet."},
         "commission": {**DECIMAL, "description": "Of all that is accepted, as the other sums."},
         "realized_pnl": DECIMAL,
-        "margin_released": DECIMAL,
+        "margin_released": {
+            **DECIMAL,
+            "description": "Less what the covered rest needs more; below zero where a hedge is left open on one side.",
+        },
         "balance_before": DECIMAL,
         "balance_after": DECIMAL,
         "free_margin_before": {**nullable(DECIMAL), "description": "Null while something held has no quote."},
@@ -198,7 +202,8 @@ SCHEMAS: Mapping[str, Schema] = {
             },
             "short_entry_price": nullable(DECIMAL),
             "unrealized_pnl": {**nullable(DECIMAL), "description": "Null while one of them has no usable quote."},
-            "margin_used": DECIMAL,
+            "margin_used": {**DECIMAL, "description": "Less hedged_margin_credit."},
+            "hedged_margin_credit": DECIMAL,
             "currency": CURRENCY,
         }
     ),
@@ -320,6 +325,7 @@ HELD: Mapping[str, Any] = {
     "short_entry_price": "1.16020",
     "unrealized_pnl": "-4.10",
     "margin_used": "463.97",
+    "hedged_margin_credit": "0.00",
     "currency": "USD",
 }
 PAIR_LEFT: Mapping[str, Any] = {
@@ -358,6 +364,7 @@ PREVIEWED = closes_body(
         Account("USD", "margin", Decimal(100)),
         Decimal(10000),
         Worth(Decimal(10000), Decimal("11.20"), Decimal("115.98")),
+        {"EURUSD": Sides(Decimal(100), Decimal("0.1"), Decimal("115.98"), Decimal(0), Decimal(0))},
         [
             PreviewedClose(
                 POSITION_FACTS["id"],

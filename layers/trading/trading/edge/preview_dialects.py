@@ -88,6 +88,7 @@ def preview_body(order: OrderEntry, preview: Preview) -> dict[str, object]:
         "slippage": shortest(preview.fill.slippage),
         "commission": _money(cost.commission, currency),
         "margin": _money(cost.margin, currency),
+        "hedged_margin_credit": _money(cost.hedged_margin_credit, currency),
         "margin_released": _money(cost.released, currency),
         "total_cost": _money(cost.margin + cost.commission, currency),
         "reduces_position": facts.reduces,

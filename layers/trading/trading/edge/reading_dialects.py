@@ -255,6 +255,7 @@ def position_summary_body(held: Sequence[Facts]) -> dict[str, Any]:
         "short_entry_price",
         "unrealized_pnl",
         "margin_used",
+        "hedged_margin_credit",
         "currency",
     )
     return {"data": [{name: fact[name] for name in members} for fact in held], "total": len(held)}
@@ -290,6 +291,7 @@ def account_body(account: Facts) -> dict[str, Any]:
         "unrealized_pnl": account["unrealized_pnl"],
         "equity": account["equity"],
         "margin_used": account["margin_used"],
+        "hedged_margin_credit": account["hedged_margin_credit"],
         "free_margin": account["free_margin"],
         "margin_level": account["margin_level"],
         "open_positions": account["open_positions"],
