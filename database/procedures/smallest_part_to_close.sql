@@ -1,7 +1,7 @@
 -- The smallest part of p_quantity of a position, in steps of its lot, that brings an account of p_equity on
 -- p_margin_used above p_stop_out_level and up to p_release_level when it is closed now, costs included. All of it where
--- no part does. Found by halving: what closing more costs is far less than the margin that it sets free. Of a hedge that
--- holds up to what is not covered; from there on margin rises or falls steadily, so that its two ends say which.
+-- no part does. Found by halving: what closing more costs is far less than the margin that it sets free. Of a hedge
+-- that holds up to what is not covered; from there on margin rises or falls steadily, so that its two ends say which.
 -- The form without p_quantity was of an earlier release.
 DROP FUNCTION IF EXISTS smallest_part_to_close(
     accounts, order_terms, positions, numeric, numeric, numeric, numeric, timestamptz

@@ -81,8 +81,8 @@ BEGIN
 END
 $$;
 
--- Whether an account would stand at or below its stop-out level if what is in flight had closed what it is sent to close.
--- p_level is its row of margin_levels. One without margin is judged when nothing is in flight any more.
+-- Whether an account would stand at or below its stop-out level if what is in flight had closed what it is sent to
+-- close. p_level is its row of margin_levels. One without margin is judged when nothing is in flight any more.
 DROP FUNCTION IF EXISTS needs_closing(numeric, numeric, numeric);
 CREATE OR REPLACE FUNCTION needs_closing(p_level record, p_in_flight numeric) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE AS $$
