@@ -287,7 +287,7 @@ PREVIEWS = (
         body=ref("PreviewCancelAllRequest"),
         body_example={"symbol": "EURUSD", "side": "BUY"},
         may_lack_body=True,
-        errors=frozenset({ErrorCode.NOT_FOUND}),
+        errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_SYMBOL}),
         answers={200: Answer("What would end, and what becomes of the others.", ref("CancelPreview"), CANCELED)},
     ),
     Operation(
