@@ -55,6 +55,10 @@ OPENERS = 16
 STEPS = 8
 CLOSED_ALREADY = frozenset({ErrorCode.CONFLICT})
 WAITING = [operation for operation in OPERATIONS if operation.draw in (order_of_any_type, pair, bracket)]
+WAITERS_OF_ORDERS = """
+    SELECT pid FROM pg_locks JOIN pg_database AS d ON d.oid = database
+    WHERE NOT granted AND relation = 'orders'::regclass AND d.datname = current_database()
+"""
 # What spends margin, each raced against itself.
 SPENDING = {
     "open": Operation("execute_order_atomic", large_order),
@@ -222,9 +226,13 @@ def test_a_mixed_load_makes_no_deadlock(run: FaultRun) -> None:
     run.settle(load, deadlocks=0)
 
 
-def test_an_order_that_loses_a_deadlock_is_repeated_under_its_key(run: FaultRun) -> None:
+def test_an_order_that_loses_a_deadlock_is_repeated_under_its_key(
+    run: FaultRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F6, where somebody locks in the other order: the rival holds the table and then wants the account."""
-    # given an order that holds its account and waits for the rival
+    # given time for another attempt: the server takes a second of the two to find the circle, and more under a load
+    monkeypatch.setattr("trading.store.database.RETRY_SECONDS_MAX", 60.0)
+    # and an order that holds its account and waits for the rival
     user = run.user()
     (client,) = callers(run, user, 1)
     answers: list[Any] = []
@@ -232,7 +240,8 @@ def test_an_order_that_loses_a_deadlock_is_repeated_under_its_key(run: FaultRun)
     with run.database.connect(autocommit=False) as rival:
         rival.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
         order.start()
-        eventually(lambda: run.waiting() == 1, what="an order that waits")
+        # The rival looks itself, which is quick: the order looks for a circle once, a second after it began to wait.
+        eventually(lambda: rival.execute(WAITERS_OF_ORDERS).fetchall(), what="an order that waits")
 
         # when the rival wants the account too: the order has waited longer, so it is the one that the server ends
         rival.execute("SELECT FROM accounts WHERE user_id = %s FOR NO KEY UPDATE", (user.user_id,))

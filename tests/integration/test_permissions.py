@@ -197,22 +197,25 @@ def route() -> str:
     return ""
 
 
-@pytest.fixture(scope="module")
-def shared(migrated: MigratedTemplate) -> Iterator[ScratchDatabase]:
+def own_database(migrated: MigratedTemplate) -> Iterator[ScratchDatabase]:
+    """A clone, until its fixture ends."""
     scratch = migrated.clone()
     yield scratch
     scratch.drop()
+
+
+@pytest.fixture(scope="module")
+def shared(migrated: MigratedTemplate) -> Iterator[ScratchDatabase]:
+    yield from own_database(migrated)
 
 
 @pytest.fixture
 def database(route: str, shared: ScratchDatabase, migrated: MigratedTemplate) -> Iterator[ScratchDatabase]:
     """One for all, but another one where what is done would stay for all."""
-    if route not in PLATFORM_WIDE:
+    if route in PLATFORM_WIDE:
+        yield from own_database(migrated)
+    else:
         yield shared
-        return
-    scratch = migrated.clone()
-    yield scratch
-    scratch.drop()
 
 
 @pytest.fixture(autouse=True)
@@ -306,40 +309,47 @@ def test_what_staff_do_needs_their_role_as_well(route: str, role: str, trader: U
     assert error["details"] == {"field": "role", "value": None, "constraint": " or ".join(roles)}
 
 
-@pytest.mark.parametrize(("parameters", "open_to_traders"), [({}, REDUCING), ({"level": "full"}, set[str]())])
-def test_maintenance_refuses_what_adds_and_only_full_maintenance_the_rest(
-    parameters: dict[str, str],
-    open_to_traders: set[str],
-    trader: User,
-    database: ScratchDatabase,
-    redis_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    asked = {"kind": "maintenance", "parameters": parameters, "seconds": 600, "reason": "a test", "actor": "a test"}
-    with database.connect("function_incidents") as connection:
-        connection.execute("SELECT start_intervention(%s)", (Jsonb({"version": 1} | asked),))
+class TestMaintenance:
+    @pytest.fixture
+    def database(self, migrated: MigratedTemplate) -> Iterator[ScratchDatabase]:
+        """One of its own: maintenance is there for everybody, and stays."""
+        yield from own_database(migrated)
 
-    refused: set[str] = set()
-    for route, folder in ROUTES.items():
-        if route in WITHOUT_TOKEN:
-            continue
-        role, _ = STAFF.get(folder, ("function_trader", ()))
-        with function_environment(monkeypatch, tmp_path, database=database, redis_url=redis_url, role=role):
-            answer = ask(route, trader, permissions=sorted(EVERY_PERMISSION))
-        # A preview is let in, and finds no fresh price.
-        if answer.status == 503 and error_of(answer)["code"] != "MARKET_DATA_UNAVAILABLE":
-            assert (error_of(answer)["code"], "Retry-After" in answer.headers) == ("MAINTENANCE", True)
-            refused.add(route)
+    @pytest.mark.parametrize(("parameters", "open_to_traders"), [({}, REDUCING), ({"level": "full"}, set[str]())])
+    def test_maintenance_refuses_what_adds_and_only_full_maintenance_the_rest(
+        self,
+        parameters: dict[str, str],
+        open_to_traders: set[str],
+        trader: User,
+        database: ScratchDatabase,
+        redis_url: str,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        asked = {"kind": "maintenance", "parameters": parameters, "seconds": 600, "reason": "a test", "actor": "a test"}
+        with database.connect("function_incidents") as connection:
+            connection.execute("SELECT start_intervention(%s)", (Jsonb({"version": 1} | asked),))
 
-    held_up = {
-        route
-        for route, needed in NEEDED.items()
-        if needed in {"orders:write", "accounts:write"}
-        and not route.startswith("GET")
-        and ROUTES[route] not in NEVER_HELD_UP
-    }
-    assert refused == held_up - open_to_traders
+        refused: set[str] = set()
+        for route, folder in ROUTES.items():
+            if route in WITHOUT_TOKEN:
+                continue
+            role, _ = STAFF.get(folder, ("function_trader", ()))
+            with function_environment(monkeypatch, tmp_path, database=database, redis_url=redis_url, role=role):
+                answer = ask(route, trader, permissions=sorted(EVERY_PERMISSION))
+            # A preview is let in, and finds no fresh price.
+            if answer.status == 503 and error_of(answer)["code"] != "MARKET_DATA_UNAVAILABLE":
+                assert (error_of(answer)["code"], "Retry-After" in answer.headers) == ("MAINTENANCE", True)
+                refused.add(route)
+
+        held_up = {
+            route
+            for route, needed in NEEDED.items()
+            if needed in {"orders:write", "accounts:write"}
+            and not route.startswith("GET")
+            and ROUTES[route] not in NEVER_HELD_UP
+        }
+        assert refused == held_up - open_to_traders
 
 
 @pytest.mark.parametrize("route", LOOKED_UP)

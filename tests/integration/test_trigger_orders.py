@@ -76,6 +76,7 @@ def test_what_an_officer_winds_down_goes_before_what_prices_touch(market: Market
         "accounts": 1,
         "orders_canceled": 1,
         "positions_closed": 1,
+        "positions_sent": 0,
         "waiting": 0,
         "failed": 0,
     }
