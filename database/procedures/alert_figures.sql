@@ -263,26 +263,17 @@ BEGIN
 END
 $$;
 
--- security_score, 100 less what the findings that go on weigh (low 1, medium 3, high 10, critical 25), not below 0;
--- active_threats, how many of them are high or critical.
+-- security_score and active_threats, by security_standing.
 CREATE OR REPLACE FUNCTION collect_security_figures(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     PERFORM check_request_version(request);
     RETURN (
-        SELECT jsonb_agg(figure(x.name, '', 0, x.value, 1))
-        FROM (
-            SELECT
-                greatest(100 - coalesce(sum(
-                    CASE f.severity WHEN 'low' THEN 1 WHEN 'medium' THEN 3 WHEN 'high' THEN 10 ELSE 25 END
-                ), 0), 0) AS score,
-                count(*) FILTER (WHERE f.severity IN ('high', 'critical')) AS threats
-            FROM security_findings AS f
-            WHERE f.ended_at IS NULL
-        ) AS s
+        SELECT jsonb_agg(figure(f.name, '', 0, f.value, 1))
+        FROM security_standing() AS s
         CROSS JOIN LATERAL (VALUES
-            ('security_score', s.score::numeric), ('active_threats', s.threats::numeric)
-        ) AS x (name, value)
+            ('security_score', s.score), ('active_threats', s.threats::numeric)
+        ) AS f (name, value)
     );
 END
 $$;

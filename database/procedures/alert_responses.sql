@@ -1,8 +1,8 @@
 -- What automatic responses look up: whom a threat comes from, and which provider the feed is to take.
 
--- Subjects of high and critical findings that go on and that nobody has stopped: addresses to block, or accounts of
--- users whom several rules have found, one of them for something that was refused for what it was. One rule alone
--- suspends nobody, nor do many orders, symbols and requests: their user may be just busy.
+-- Subjects of high and critical findings, haste left out, that go on and that nobody has stopped: addresses to block, or
+-- accounts of users whom several rules have found, one of them for something that was refused for what it was. One rule
+-- alone suspends nobody, nor do many orders, symbols and requests: their user may be just busy.
 -- request {version: 1, kind: ip_block or account_suspension, limit} -> [{finding_id, target}]
 CREATE OR REPLACE FUNCTION list_suspects(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -25,6 +25,7 @@ BEGIN
                 )
             END AS target) AS t
             WHERE f.ended_at IS NULL AND f.intervention_id IS NULL AND f.severity IN ('high', 'critical')
+                AND NOT is_haste(r)
                 AND t.target IS NOT NULL
             ORDER BY f.id
             LIMIT (request ->> 'limit')::integer
@@ -39,7 +40,7 @@ LANGUAGE sql STABLE AS $$
     SELECT EXISTS (
         SELECT FROM security_findings AS f
         INNER JOIN security_rules AS r ON f.rule = r.rule
-        WHERE f.user_id = p_correlation.user_id AND r.measure = 'events' AND r.event_type <> 'rate_limit_exceeded'
+        WHERE f.user_id = p_correlation.user_id AND r.measure <> 'findings' AND NOT is_haste(r)
             AND f.last_seen_at > p_correlation.started_at - p_correlation.window_seconds * interval '1 second'
     )
 $$;

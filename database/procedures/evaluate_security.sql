@@ -65,8 +65,28 @@ LANGUAGE sql STABLE AS $$
     HAVING count(DISTINCT o.symbol) >= r.threshold
 $$;
 
--- Whom several rules have found within a while; one step more severe than the worst of them. How much somebody does
--- (orders, their symbols, requests over a limit) is one kind however many rules see it: a busy day is no attack.
+-- Whether a rule is about how much somebody does: orders, their symbols, requests over a limit. It is one kind however
+-- many rules see it, and by itself no threat: a busy day is no attack.
+CREATE OR REPLACE FUNCTION is_haste(p_rule security_rules) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT p_rule.measure IN ('orders', 'symbols') OR coalesce(p_rule.event_type = 'rate_limit_exceeded', false)
+$$;
+
+-- How the platform stands by the findings that go on, haste left out: score, 100 less what they weigh (low 1, medium 3,
+-- high 10, critical 25), not below 0; threats, how many are high or critical.
+CREATE OR REPLACE FUNCTION security_standing(OUT score numeric, OUT threats bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT
+        greatest(100 - coalesce(sum(
+            CASE f.severity WHEN 'low' THEN 1 WHEN 'medium' THEN 3 WHEN 'high' THEN 10 ELSE 25 END
+        ), 0), 0)::numeric,
+        count(*) FILTER (WHERE f.severity IN ('high', 'critical'))
+    FROM security_findings AS f
+    INNER JOIN security_rules AS r ON f.rule = r.rule
+    WHERE f.ended_at IS NULL AND NOT is_haste(r)
+$$;
+
+-- Whom rules of several kinds have found within a while, not haste alone; one step more severe than the worst of them.
 CREATE OR REPLACE FUNCTION security_correlations(p_at timestamptz)
 RETURNS TABLE (rule text, user_id uuid, ip_address inet, observed bigint, severity text)
 LANGUAGE sql STABLE AS $$
@@ -76,15 +96,11 @@ LANGUAGE sql STABLE AS $$
     FROM security_rules AS r
     INNER JOIN security_findings AS f ON f.last_seen_at > p_at - r.window_seconds * interval '1 second'
     INNER JOIN security_rules AS q ON f.rule = q.rule AND q.measure <> 'findings' AND q.subject = r.subject
-    CROSS JOIN LATERAL (
-        SELECT CASE
-            WHEN q.measure IN ('orders', 'symbols') OR q.event_type = 'rate_limit_exceeded' THEN 'haste' ELSE f.rule
-        END AS kind
-    ) AS k
+    CROSS JOIN LATERAL (SELECT CASE WHEN is_haste(q) THEN 'haste' ELSE f.rule END AS kind) AS k
     LEFT JOIN security_pii AS p ON f.id = p.row_id
     WHERE r.enabled AND r.measure = 'findings' AND coalesce(f.user_id::text, host(p.ip_address)) IS NOT NULL
     GROUP BY r.rule, f.user_id, p.ip_address, r.threshold
-    HAVING count(DISTINCT k.kind) >= r.threshold
+    HAVING count(DISTINCT k.kind) >= r.threshold AND bool_or(k.kind <> 'haste')
 $$;
 
 CREATE OR REPLACE FUNCTION severities() RETURNS text[]
@@ -194,6 +210,8 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'evaluate_security(jsonb)',
+        'is_haste(security_rules)',
+        'security_standing()',
         'security_measures(timestamptz)',
         'security_correlations(timestamptz)',
         'severities()',
@@ -207,5 +225,6 @@ BEGIN
     END LOOP;
 END
 $$;
+GRANT EXECUTE ON FUNCTION security_standing() TO trading_watchers;
 GRANT EXECUTE ON FUNCTION evaluate_security(jsonb) TO function_security;
 GRANT EXECUTE ON FUNCTION note_security_response(jsonb) TO function_security;

@@ -43,6 +43,17 @@ def submitted(market: Market, user: User, orders: int, symbols: int) -> None:
         )
 
 
+def find_by_hand(market: Market, user: User, *rules: str) -> None:
+    """A finding of each of the rules, as though the user had done what it takes."""
+    for rule in rules:
+        market.execute(
+            "INSERT INTO security_findings (rule, user_id, severity, observed, threshold, window_seconds, started_at, "
+            "last_seen_at) SELECT rule, %s, severity, threshold, threshold, window_seconds, clock_timestamp(), "
+            "clock_timestamp() FROM security_rules WHERE rule = %s",
+            (user.user_id, rule),
+        )
+
+
 @pytest.mark.parametrize(
     ("rule", "event", "subject", "threshold", "window", "severity"),
     [
@@ -163,13 +174,7 @@ class TestEpisodes:
         user = watch.market.user()
 
         def correlated(*rules: str) -> list[tuple[Any, ...]]:
-            for rule in rules:
-                watch.market.execute(
-                    "INSERT INTO security_findings (rule, user_id, severity, observed, threshold, window_seconds, "
-                    "started_at, last_seen_at) SELECT rule, %s, severity, threshold, threshold, window_seconds, "
-                    "clock_timestamp(), clock_timestamp() FROM security_rules WHERE rule = %s",
-                    (user.user_id, rule),
-                )
+            find_by_hand(watch.market, user, *rules)
             return watch.market.execute("SELECT rule, observed FROM security_correlations(clock_timestamp())")
 
         with watch.market.owner.transaction(force_rollback=True):
@@ -177,6 +182,30 @@ class TestEpisodes:
             assert correlated("rapid_orders", "symbol_diversity", "rate_limit_of_user") == []
             # when it comes with something else
             assert correlated("enumeration") == [("correlation_of_user", 2)]
+
+    def test_busy_traders_are_no_threat_and_lower_no_score(self, watch: Watch) -> None:
+        market = watch.market
+
+        def standing() -> tuple[Any, ...]:
+            return market.execute("SELECT score, threats FROM security_standing()")[0]
+
+        with market.owner.transaction(force_rollback=True):
+            # given rules by which one kind is enough, and haste is severe
+            market.execute("UPDATE security_rules SET threshold = 1 WHERE measure = 'findings'")
+            market.execute("UPDATE security_rules SET severity = 'critical' WHERE measure = 'orders'")
+            # when four traders are busy, in all ways at once
+            busy = [market.user() for _ in range(4)]
+            for user in busy:
+                submitted(market, user, orders=50, symbols=20)
+                find_by_hand(market, user, "rate_limit_of_user")
+            market.execute("SELECT evaluate_security('{\"version\": 1}')")
+            # then each is found, and nothing follows from it
+            found = market.execute("SELECT rule, count(*) FROM security_findings GROUP BY rule ORDER BY rule")
+            assert found == [("rapid_orders", 4), ("rate_limit_of_user", 4), ("symbol_diversity", 4)]
+            assert standing() == (100, 0)
+            # but of what was refused for what it is, also of one of them
+            find_by_hand(market, busy[0], "privilege_escalation", "enumeration")
+            assert standing() == (87, 1)
 
     def test_kinds_that_lie_apart_are_not_correlated(self, watch: Watch) -> None:
         user = watch.market.user()
