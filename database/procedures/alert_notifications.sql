@@ -105,18 +105,19 @@ LANGUAGE sql AS $$
         -- Go on only past a channel that has failed with this message.
         WHERE l.place < 10 AND EXISTS (
             SELECT FROM alert_notifications AS n
-            WHERE (n.alert_id, n.kind, n.level, n.channel)
-                = (p_failed.alert_id, p_failed.kind, p_failed.level, l.channel)
+            WHERE (n.alert_id, n.kind, n.round, n.level, n.channel)
+                = (p_failed.alert_id, p_failed.kind, p_failed.round, p_failed.level, l.channel)
                 AND n.state <> 'sent' AND n.last_error IS NOT NULL
         )
     )
-    INSERT INTO alert_notifications (alert_id, kind, level, addressee, channel, instead_of, due_at, created_at)
-    SELECT p_failed.alert_id, p_failed.kind, p_failed.level, p_failed.addressee, l.channel, p_failed.id, p_at, p_at
+    INSERT INTO alert_notifications (alert_id, kind, round, level, addressee, channel, instead_of, due_at, created_at)
+    SELECT p_failed.alert_id, p_failed.kind, p_failed.round, p_failed.level, p_failed.addressee, l.channel,
+        p_failed.id, p_at, p_at
     FROM line AS l
     WHERE l.channel IS NOT NULL
     ORDER BY l.place DESC
     LIMIT 1
-    ON CONFLICT (alert_id, kind, level, channel) DO NOTHING
+    ON CONFLICT (alert_id, kind, round, level, channel) DO NOTHING
     RETURNING channel
 $$;
 

@@ -1,37 +1,43 @@
 -- What automatic responses look up: whom a threat comes from, and which provider the feed is to take.
 
--- Subjects of high and critical findings, haste left out, that go on and that nobody has stopped: addresses to block, or
--- accounts of users whom several rules have found, one of them for something that was refused for what it was. One rule
--- alone suspends nobody, nor do many orders, symbols and requests: their user may be just busy.
--- request {version: 1, kind: ip_block or account_suspension, limit} -> [{finding_id, target}]
+-- request {version: 1, alert_id, kind: ip_block or account_suspension} -> [{finding_id, target}], see alert_suspects.
 CREATE OR REPLACE FUNCTION list_suspects(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     PERFORM check_request_version(request);
     RETURN (
-        SELECT coalesce(jsonb_agg(jsonb_build_object('finding_id', s.id, 'target', s.target) ORDER BY s.id), '[]')
-        FROM (
-            SELECT f.id, t.target
-            FROM security_findings AS f
-            INNER JOIN security_rules AS r ON f.rule = r.rule
-            LEFT JOIN security_pii AS p ON f.id = p.row_id
-            CROSS JOIN LATERAL (SELECT CASE request ->> 'kind'
-                WHEN 'ip_block' THEN host(p.ip_address)
-                WHEN 'account_suspension' THEN (
-                    SELECT a.id::text FROM accounts AS a
-                    WHERE a.user_id = f.user_id AND r.measure = 'findings' AND was_refused(f)
-                    ORDER BY a.id
-                    LIMIT 1
-                )
-            END AS target) AS t
-            WHERE f.ended_at IS NULL AND f.intervention_id IS NULL AND f.severity IN ('high', 'critical')
-                AND NOT is_haste(r)
-                AND t.target IS NOT NULL
-            ORDER BY f.id
-            LIMIT (request ->> 'limit')::integer
-        ) AS s
+        SELECT coalesce(jsonb_agg(to_jsonb(s) ORDER BY s.finding_id), '[]')
+        FROM alert_suspects((request ->> 'alert_id')::uuid, request ->> 'kind') AS s
     );
 END
+$$;
+
+-- Subjects of high and critical findings, haste left out, that go on and that nobody has stopped or could not:
+-- addresses to block, or accounts of users whom several rules have found, one of them for something that was refused
+-- for what it was. One rule alone suspends nobody, nor do many orders, symbols and requests: their user may be just
+-- busy. One alert stops at most 20 of a kind while it is open; people decide about more.
+CREATE OR REPLACE FUNCTION alert_suspects(p_alert_id uuid, p_kind text) RETURNS TABLE (finding_id uuid, target text)
+LANGUAGE sql STABLE AS $$
+    SELECT f.id, t.target
+    FROM security_findings AS f
+    INNER JOIN security_rules AS r ON f.rule = r.rule
+    LEFT JOIN security_pii AS p ON f.id = p.row_id
+    CROSS JOIN LATERAL (SELECT CASE p_kind
+        WHEN 'ip_block' THEN host(p.ip_address)
+        WHEN 'account_suspension' THEN (
+            SELECT a.id::text FROM accounts AS a
+            WHERE a.user_id = f.user_id AND r.measure = 'findings' AND was_refused(f)
+            ORDER BY a.id
+            LIMIT 1
+        )
+    END AS target) AS t
+    WHERE f.ended_at IS NULL AND f.intervention_id IS NULL AND f.response_note IS NULL
+        AND f.severity IN ('high', 'critical') AND NOT is_haste(r) AND t.target IS NOT NULL
+    ORDER BY f.id
+    LIMIT greatest(20 - (
+        SELECT count(*) FROM interventions AS i
+        WHERE i.kind = p_kind AND starts_with(i.start_key, format('alert-%s-%s/', p_alert_id, p_kind))
+    ), 0)
 $$;
 
 -- Whether what p_correlation joins holds more than haste.
@@ -74,9 +80,11 @@ END
 $$;
 
 ALTER FUNCTION list_suspects(jsonb) OWNER TO trading_procedures;
+ALTER FUNCTION alert_suspects(uuid, text) OWNER TO trading_procedures;
 ALTER FUNCTION was_refused(security_findings) OWNER TO trading_procedures;
 ALTER FUNCTION get_feed_provider(jsonb) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION list_suspects(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION alert_suspects(uuid, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION was_refused(security_findings) FROM PUBLIC;
 REVOKE ALL ON FUNCTION get_feed_provider(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_suspects(jsonb) TO function_alerts;

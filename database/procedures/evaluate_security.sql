@@ -227,4 +227,4 @@ END
 $$;
 GRANT EXECUTE ON FUNCTION security_standing() TO trading_watchers;
 GRANT EXECUTE ON FUNCTION evaluate_security(jsonb) TO function_security;
-GRANT EXECUTE ON FUNCTION note_security_response(jsonb) TO function_security;
+GRANT EXECUTE ON FUNCTION note_security_response(jsonb) TO function_security, function_alerts;

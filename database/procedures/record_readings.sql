@@ -111,6 +111,14 @@ BEGIN
         END,
         last_breached_at = CASE v_verdict WHEN 'breached' THEN p_at ELSE a.last_breached_at END
     WHERE a.id = v_alert.id;
+    IF v_verdict = 'breached' THEN
+        -- Before the incident is locked, as by report_response.
+        PERFORM renew_responses(v_alert.id);
+        IF v_rule.tells_worsening AND v_value <> v_alert.last_value
+            AND (v_value > v_alert.last_value) = (v_rule.comparison = 'above') THEN
+            PERFORM tell_worsening(v_rule, v_alert.id, p_at);
+        END IF;
+    END IF;
     IF p_at - v_condition.good_since >= v_rule.clear_for_seconds * interval '1 second' THEN
         PERFORM end_alert(v_alert, 'cleared', 'platform', NULL, p_at);
         cleared := v_alert.id;
@@ -143,15 +151,40 @@ BEGIN
 END
 $$;
 
+-- Tells of an open alert that is worse than it was at the run before whom its opening was told, acknowledged or not.
+CREATE OR REPLACE FUNCTION tell_worsening(p_rule alert_rules, p_alert_id uuid, p_at timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_alert alerts;
+BEGIN
+    SELECT * INTO STRICT v_alert FROM alerts AS a WHERE a.id = p_alert_id;
+    PERFORM append_incident_event(v_alert.id, 'worsened', 'platform', alert_fact(v_alert), p_at);
+    PERFORM append_platform_audit('platform', 'ALERT_WORSENED', alert_fact(v_alert), NULL);
+    PERFORM tell_alert(v_alert, 'worsened', 1, first_addressee(p_rule), p_rule.channels, p_at);
+END
+$$;
+
+-- Responses that stop suspects are due again while somebody is suspect whom they have not answered.
+CREATE OR REPLACE FUNCTION renew_responses(p_alert_id uuid) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE alert_responses AS r SET state = 'due', attempts = 0, ended_at = NULL
+    WHERE r.alert_id = p_alert_id AND r.state <> 'due' AND r.kind IN ('ip_block', 'account_suspension')
+        AND EXISTS (SELECT FROM alert_suspects(p_alert_id, r.kind))
+$$;
+
+CREATE OR REPLACE FUNCTION first_addressee(p_rule alert_rules) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce((
+        SELECT e.addressee FROM alert_escalations AS e WHERE e.policy = p_rule.escalation AND e.level = 1
+    ), 'team')
+$$;
+
 -- Opens an alert with all that comes of it: its message to the rule's channels, the responses that are due, the
 -- incident of a critical one, the audit.
 CREATE OR REPLACE FUNCTION open_alert(p_rule alert_rules, p_reading jsonb, p_at timestamptz) RETURNS uuid
 LANGUAGE plpgsql AS $$
 DECLARE
     v_alert alerts;
-    v_addressee text := coalesce((
-        SELECT e.addressee FROM alert_escalations AS e WHERE e.policy = p_rule.escalation AND e.level = 1
-    ), 'team');
 BEGIN
     INSERT INTO alerts (
         rule, subject, severity, threshold, opened_value, last_value, worst_value, samples, opened_at, last_breached_at
@@ -168,7 +201,7 @@ BEGIN
     SELECT v_alert.id, r.kind, p_at FROM unnest(p_rule.responses) AS r (kind);
     PERFORM append_incident_event(v_alert.id, 'opened', 'platform', alert_fact(v_alert), p_at);
     PERFORM append_platform_audit('platform', 'ALERT_OPENED', alert_fact(v_alert), NULL);
-    PERFORM tell_alert(v_alert, 'opened', 1, v_addressee, p_rule.channels, p_at);
+    PERFORM tell_alert(v_alert, 'opened', 1, first_addressee(p_rule), p_rule.channels, p_at);
     RETURN v_alert.id;
 END
 $$;
@@ -252,15 +285,20 @@ BEGIN
 END
 $$;
 
--- Puts a message on each channel into the outbox, once.
+-- Puts a message on each channel into the outbox, once; each time that an alert worsens is a round of its own.
 CREATE OR REPLACE FUNCTION tell_alert(
     p_alert alerts, p_kind text, p_level integer, p_addressee text, p_channels text[], p_at timestamptz
 ) RETURNS void
 LANGUAGE sql AS $$
-    INSERT INTO alert_notifications (alert_id, kind, level, addressee, channel, due_at, created_at)
-    SELECT p_alert.id, p_kind, p_level, p_addressee, c.channel, p_at, p_at
+    INSERT INTO alert_notifications (alert_id, kind, round, level, addressee, channel, due_at, created_at)
+    SELECT p_alert.id, p_kind, r.round, p_level, p_addressee, c.channel, p_at, p_at
     FROM unnest(p_channels) AS c (channel)
-    ON CONFLICT (alert_id, kind, level, channel) DO NOTHING
+    CROSS JOIN (
+        SELECT 1 + coalesce(max(n.round) FILTER (WHERE p_kind = 'worsened'), 0) AS round
+        FROM alert_notifications AS n
+        WHERE n.alert_id = p_alert.id AND n.kind = p_kind
+    ) AS r
+    ON CONFLICT (alert_id, kind, round, level, channel) DO NOTHING
 $$;
 
 -- The next line of an incident's timeline; an alert without an incident has none. Places are given under its lock.
@@ -323,7 +361,7 @@ BEGIN
         kind text, level integer, addressee text, channel text, sent boolean
     )
     WHERE n.sent
-    ON CONFLICT (alert_id, kind, level, channel) DO UPDATE SET state = 'sent', attempts = 1, ended_at = v_at
+    ON CONFLICT (alert_id, kind, round, level, channel) DO UPDATE SET state = 'sent', attempts = 1, ended_at = v_at
     WHERE kept.state = 'pending';
     RETURN jsonb_build_object('alert_id', v_id);
 END
@@ -350,7 +388,8 @@ BEGIN
         'keep_samples(jsonb, timestamptz)', 'apply_reading(jsonb, timestamptz)',
         'note_condition(text, text, text, boolean, timestamptz)', 'open_alert(alert_rules, jsonb, timestamptz)',
         'end_alert(alerts, text, text, text, timestamptz)', 'drop_retries(uuid, timestamptz)',
-        'escalate_alerts(timestamptz)',
+        'escalate_alerts(timestamptz)', 'tell_worsening(alert_rules, uuid, timestamptz)', 'renew_responses(uuid)',
+        'first_addressee(alert_rules)',
         'tell_alert(alerts, text, integer, text, text[], timestamptz)',
         'append_incident_event(uuid, text, text, jsonb, timestamptz)', 'alert_fact(alerts)', 'record_outage(jsonb)'
     ]::regprocedure [] LOOP

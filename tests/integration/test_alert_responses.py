@@ -248,8 +248,7 @@ def test_a_threat_blocks_addresses_and_suspends_only_whom_several_rules_have_fou
         watch.found()
         assert [rule for rule, _ in watch.found()].count("correlation_of_user") == 1, "not of the busy one"
 
-    # when the alert opens, which stops no more at once than it is let
-    assert [len(world.call("list_suspects", kind="ip_block", limit=limit)) for limit in (1, 20)] == [1, 2]
+    # when the alert opens
     world.only("SECURITY_THREAT")
     world.evaluate()
 
@@ -269,6 +268,44 @@ def test_a_threat_blocks_addresses_and_suspends_only_whom_several_rules_have_fou
     # and one call gives the account back
     undo(world, "account_suspension")
     assert dict(market.execute("SELECT id, account_status FROM profiles"))[often.user_id] == "active"
+
+
+def test_each_new_threat_is_told_and_answered_while_the_alert_goes_on(world: AlertWorld) -> None:
+    market = world.market
+    market.execute("UPDATE security_rules SET response = NULL, response_seconds = NULL")
+    world.only("SECURITY_THREAT")
+
+    def attack(*addresses: str) -> tuple[list[str], int, int]:
+        """Who is told, how many are blocked in all, and how often a response was begun, after a run."""
+        for address in addresses:
+            watch.happened("authentication_failure|signature", 10, address=address)
+        watch.found()
+        before = len(world.inbox.notices)
+        world.evaluate()
+        told = [f"{each.kind} {each.channel} {each.value.normalize():f}" for each in world.inbox.notices[before:]]
+        begun = [kind for kind, _ in world.timeline()].count("response_started")
+        return sorted(told), len(interventions(world, "id")), begun
+
+    with (
+        market.database.connect("function_incidents") as officer,
+        market.database.connect("function_security") as guard,
+    ):
+        watch = Watch(market, officer, guard)
+        assert attack(STRANGER) == (["opened management 1", "opened security_team 1"], 1, 2)
+        # when it just goes on, then nothing is told or begun again
+        assert attack() == ([], 1, 2)
+        # when there is another, then it is blocked, and told once
+        assert attack("198.51.100.20") == (["worsened management 2", "worsened security_team 2"], 2, 3)
+        assert attack() == ([], 2, 3)
+        assert world.inbox.notices[-1].headline == "[WORSE, CRITICAL] A threat is active"
+        # when one is ours, then people decide about it, and it is not tried again
+        market.execute("INSERT INTO never_blocked VALUES ('198.51.100.21/32', 'an office', 'a test')")
+        assert attack("198.51.100.21") == (["worsened management 3", "worsened security_team 3"], 2, 4)
+        assert attack() == ([], 2, 4)
+        # when there are very many, then no more are blocked than one alert may
+        told, blocked, _ = attack(*(f"198.51.100.{number}" for number in range(30, 52)))
+        assert (told, blocked) == (["worsened management 25", "worsened security_team 25"], 20)
+        assert attack()[:2] == ([], 20)
 
 
 @mock_aws

@@ -171,6 +171,7 @@ EXECUTE_GRANTS = {
         "list_interventions(jsonb)",
         "list_suspects(jsonb)",
         "note_intervention(jsonb)",
+        "note_security_response(jsonb)",
         "read_edge_guard()",
         "record_outage(jsonb)",
         "record_readings(jsonb)",

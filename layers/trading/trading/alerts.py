@@ -9,7 +9,7 @@ from uuid import UUID
 
 type Verdict = Literal["breached", "good", "between", "unknown"]
 type Comparison = Literal["above", "below"]
-type NoticeKind = Literal["opened", "escalated", "cleared", "resolved"]
+type NoticeKind = Literal["opened", "escalated", "worsened", "cleared", "resolved"]
 
 DATABASE_RULE = "DATABASE_FAILURE"
 COLLECTOR_FIGURE = "collector_failed"
@@ -140,7 +140,8 @@ class Notice:
     @property
     def headline(self) -> str:
         """One line, for a subject or a short message."""
-        words = {"opened": self.severity.upper(), "escalated": f"STILL {self.severity.upper()}"}
+        severity = self.severity.upper()
+        words = {"opened": severity, "escalated": f"STILL {severity}", "worsened": f"WORSE, {severity}"}
         about = f" ({self.subject})" if self.subject else ""
         return f"[{words.get(self.kind, self.kind.upper())}] {self.title}{about}"
 
@@ -153,7 +154,7 @@ class Notice:
             f"Open since {self.opened_at:%Y-%m-%d %H:%M:%S} UTC. For {self.addressee.replace('_', ' ')}.",
             f"Alert {self.alert_id}" + (f", incident {self.incident_id}." if self.incident_id else "."),
         ]
-        if self.kind in {"opened", "escalated"} and self.runbook:
+        if self.kind in {"opened", "escalated", "worsened"} and self.runbook:
             said.append(f"Runbook: docs/runbooks/{self.runbook}.md")
         if self.ended_by or self.note:
             said.append(f"{self.ended_by or 'Note'}: {self.note or 'no note'}")

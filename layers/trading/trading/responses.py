@@ -16,8 +16,6 @@ CONCURRENCY_SECONDS = 7_200
 PROVIDER_SECONDS = 7_200
 BLOCK_SECONDS = 3_600
 SUSPENSION_SECONDS = 86_400
-# Of the addresses or accounts that one alert may stop; people decide about more.
-SUSPECTS_MAX = 20
 FEED = "quotes"
 
 
@@ -72,11 +70,12 @@ class Responses:
     def _stop_suspects(self, due: DueResponse, seconds: int) -> Mapping[str, object]:
         """Stop each subject of an open finding that nobody has stopped yet.
 
-        One that may not be stopped (it is ours, or stopped by hand meanwhile) does not keep the others from it.
+        One that may not be stopped (it is ours, or stopped by hand meanwhile) does not keep the others from it, and is
+        left to people.
         """
         begun: list[str] = []
         refused: list[str] = []
-        for suspect in self._store.suspects(due.kind, limit=SUSPECTS_MAX):
+        for suspect in self._store.suspects(due.kind, due.alert_id):
             try:
                 started = self._store.start(
                     due.kind,
@@ -94,6 +93,7 @@ class Responses:
             except TradingError as error:
                 if error.code is ErrorCode.DATABASE_UNAVAILABLE:
                     raise
+                self._store.note_not_stopped(suspect.finding_id, f"{error.code}: {error.message}")
                 refused.append(str(error.code))
         return {"intervention_ids": begun, "refused": refused}
 

@@ -32,6 +32,7 @@ NOTE: Schema = {
 EVENTS = (
     "opened",
     "escalated",
+    "worsened",
     "acknowledged",
     "response_started",
     "response_failed",

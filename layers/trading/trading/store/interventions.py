@@ -87,10 +87,14 @@ class InterventionStore:
         """Note what came of one."""
         self._call("note_intervention", id=intervention_id, outcome=outcome, carried_out=carried_out, reverted=reverted)
 
-    def suspects(self, kind: str, *, limit: int) -> list[Suspect]:
-        """Subjects of open findings that `kind` would stop and that nobody has stopped."""
-        rows = self._call("list_suspects", kind=kind, limit=limit)
+    def suspects(self, kind: str, alert_id: UUID) -> list[Suspect]:
+        """Subjects of open findings that `kind` would stop, nobody has stopped, and the alert may stop yet."""
+        rows = self._call("list_suspects", kind=kind, alert_id=alert_id)
         return [Suspect(UUID(row["finding_id"]), row["target"]) for row in rows]
+
+    def note_not_stopped(self, finding_id: UUID, why: str) -> None:
+        """Say why the subject of a finding was not stopped; it is not suspect again for the same one."""
+        self._call("note_security_response", finding_id=finding_id, note=why)
 
     def _list(self, kind: str, state: str) -> list[Intervention]:
         rows = self._call("list_interventions", filter=state, kind=kind)["interventions"]
