@@ -41,8 +41,8 @@ $$;
 -- intervention_seconds_max.
 -- -> {outcome: 'started' or 'already_active', replayed, intervention: see intervention_view}; already_active is the one
 -- that is in force for the same kind and target, unchanged.
--- Raises TR001 no such account, TR003 key reused, TR006 a value, TR010 an account that is not active, TR011 the actor's
--- own account or address.
+-- Raises TR001 no such account, TR003 key reused, TR006 a value, TR010 an account that is not active, or another one in
+-- force that does something else, TR011 the actor's own account or address.
 CREATE OR REPLACE FUNCTION start_intervention(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -64,6 +64,7 @@ BEGIN
     v_over := end_expired_intervention(request, v_kind, v_target);
     v_known := intervention_in_force(v_kind, v_target);
     IF v_known.id IS NOT NULL THEN
+        PERFORM check_alike(request, v_known);
         PERFORM note_finding(request, v_known.id);
         RETURN intervention_answer('already_active', v_known, false);
     END IF;
@@ -222,6 +223,24 @@ BEGIN
         )::text;
     END IF;
     RETURN host(v_address);
+END
+$$;
+
+-- Whoever asks for other parameters than those in force is not told that they have them. A rule takes what a person has
+-- begun.
+CREATE OR REPLACE FUNCTION check_alike(request jsonb, p_known interventions) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    c_unless_given CONSTANT jsonb := CASE p_known.kind WHEN 'maintenance' THEN '{"level": "reducing"}' ELSE '{}' END;
+BEGIN
+    IF request ->> 'rule' IS NULL AND c_unless_given || coalesce(request -> 'parameters', '{}')
+        <> c_unless_given || p_known.parameters THEN
+        RAISE EXCEPTION 'Another one is in force with %. End it first: DELETE /api/v1/risk/interventions/%.',
+            left(p_known.parameters::text, 100), p_known.id
+        USING ERRCODE = 'TR010', DETAIL = jsonb_build_object(
+            'field', 'parameters', 'value', NULL, 'constraint', 'what is in force, or none in force'
+        )::text;
+    END IF;
 END
 $$;
 
@@ -466,6 +485,7 @@ BEGIN
         'note_intervention(jsonb)',
         'check_intervention(jsonb)',
         'check_blocked_address(jsonb)',
+        'check_alike(jsonb, interventions)',
         'lock_interventions()',
         'find_intervention(jsonb)',
         'replayed_intervention(jsonb)',

@@ -11,6 +11,7 @@ from trading.channels.registry import channel
 from trading.collectors.from_database import database_collectors
 from trading.collectors.protocol import Collectors
 from trading.guarding.guard_copy import GuardCopy
+from trading.intervention_means import ORDERS_FUNCTION
 from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
 from trading.outage import outage_memory
 from trading.queue import notify_relay
@@ -20,9 +21,6 @@ from trading.store.alerts import AlertStore
 from trading.store.connection import database
 from trading.store.interventions import InterventionStore
 from trading.store.security import read_guard
-
-# Whose concurrency may be raised.
-ORDERS_FUNCTION = "execute_order"
 
 
 def evaluate(_event: dict[str, Any], context: Any) -> dict[str, object]:

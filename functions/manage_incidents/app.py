@@ -28,6 +28,7 @@ from trading.edge.reading_dialects import parse_id, read_page
 from trading.edge.watch_dialects import network_request, networks_body, reports_body, rule_change, rules_body
 from trading.execution import hash_of_request
 from trading.guarding.guard_copy import GuardCopy
+from trading.intervention_means import check_means
 from trading.settings import settings
 from trading.store.alerts import AlertDesk
 from trading.store.connection import database
@@ -43,6 +44,7 @@ def start_intervention(request: Request) -> Response:
     caller = _admit(request, "interventions:write", state_changing=True)
     body = request.json()
     asked = intervention_request(request, body)
+    check_means(asked.kind, asked.target, asked.parameters, settings())
     answer = _store().start(
         asked.model_dump() | _actor(request, caller) | {"request_hash": hash_of_request(request.route_key, body)}
     )

@@ -65,8 +65,8 @@ class Caller:
             "cursor": self.ids["orders"],
             "email": [self.trader.email],
             # One that changes nothing for the tests beside these.
-            "kind": ["reserved_concurrency"],
-            "target": ["no-function"],
+            "kind": ["ip_block"],
+            "target": ["203.0.113.9"],
             "tier": self.ids["tiers"],
             # One that finds nobody, and a network that nobody comes from.
             "rule": self.ids["rules"],
@@ -108,7 +108,8 @@ def new_caller(traders: Traders, tier: str) -> Caller:
         "wind-downs": [str(uuid.uuid4())],
     }
     caller = Caller(trader, token_of(trader), ids)
-    kept = {"kind": "reserved_concurrency", "target": f"of-{trader.user_id}", "seconds": 3600, "reason": "a test"}
+    nobody = f"2001:db8:{trader.user_id.hex[-8:-4]}:{trader.user_id.hex[-4:]}::"
+    kept = {"kind": "ip_block", "target": nobody, "seconds": 3600, "reason": "a test"}
     started = caller.send(Sent("POST", "/api/v1/risk/interventions", (), {}, json.dumps(kept).encode()))
     ids["interventions"] = [exact(started)["id"]]
     return caller

@@ -164,6 +164,47 @@ def test_a_suspension(api: Api) -> None:
         assert (refused.status, refused.body["error"]) == (status, code)
 
 
+def test_what_could_do_nothing_is_refused_and_says_what_to_do(api: Api) -> None:
+    def start(body: Mapping[str, object], **configured: str) -> tuple[int, str, str]:
+        for name in ("ALERT_CONCURRENCY_MAX", "QUOTE_STANDBY_PROVIDER", "QUOTE_REPLAY_FILE"):
+            api.monkeypatch.setenv(name, configured.get(name, ""))
+        answer = api.ask(f"POST {INTERVENTIONS}", {"seconds": 60, "reason": "a test", **body})
+        return answer.status, answer.body.get("error", ""), answer.body.get("message", "")
+
+    def provider(name: object, **configured: str) -> tuple[int, str, str]:
+        body = {"kind": "price_provider", "target": "quotes", "parameters": {"provider": name}}
+        return start(body, **configured)
+
+    def copies(number: object, target: str = "execute_order", most: str = "60") -> tuple[int, str, str]:
+        body = {"kind": "reserved_concurrency", "target": target, "parameters": {"concurrency": number}}
+        return start(body, ALERT_CONCURRENCY_MAX=most)
+
+    replay = {"QUOTE_STANDBY_PROVIDER": "replay", "QUOTE_REPLAY_FILE": "ticks.csv"}
+    for refused, status, said in (
+        (copies(50, "execute-order"), 400, "execute_order"),
+        (copies(61), 400, "1 to 60"),
+        (copies("many"), 400, "1 to 60"),
+        (copies(50, most=""), 409, "AlertConcurrencyMax"),
+        (provider("replay"), 409, "QuoteStandbyProvider"),
+        (provider("replay", QUOTE_STANDBY_PROVIDER="simulated"), 409, "QuoteStandbyProvider"),
+        (provider("replay", QUOTE_STANDBY_PROVIDER="replay"), 409, "QuoteReplayFile"),
+        (provider("simulated", **replay), 409, "DELETE"),
+        (provider("another", **replay), 400, "provider: replay"),
+        (start({"kind": "price_provider", "target": "quotes"}, **replay), 400, "provider: replay"),
+        (start({"kind": "price_provider", "target": "prices", "parameters": {}}, **replay), 400, "quotes"),
+    ):
+        assert refused[:2] == (status, {400: "VALIDATION_FAILED", 409: "CONFLICT"}[status]), refused
+        assert said in refused[2]
+    assert api.watch.ask("list_interventions")["interventions"] == []
+    # what can be carried out is begun, and one that would do something else is not taken for it
+    assert (copies(50)[0], copies(50)[0], provider("replay", **replay)[0]) == (201, 200, 201)
+    assert copies(40)[:2] == (409, "CONFLICT")
+    assert "DELETE /api/v1/risk/interventions/" in copies(40)[2]
+    quiet = {"kind": "maintenance"}
+    assert (start(quiet)[0], start(quiet | {"parameters": {"level": "reducing"}})[0]) == (201, 200)
+    assert start(quiet | {"parameters": {"level": "full"}})[:2] == (409, "CONFLICT")
+
+
 def test_a_key_is_answered_once(api: Api) -> None:
     keyed = BLOCK | {"idempotency_key": str(uuid.uuid4())}
     first = api.ask(f"POST {INTERVENTIONS}", keyed)

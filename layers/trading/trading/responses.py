@@ -6,6 +6,7 @@ from uuid import UUID
 
 from trading.capacity import Capacity
 from trading.errors import ErrorCode, TradingError
+from trading.intervention_means import FEED
 from trading.observability import logger
 from trading.store.alerts import DueResponse
 from trading.store.interventions import Intervention, InterventionStore
@@ -16,7 +17,6 @@ CONCURRENCY_SECONDS = 7_200
 PROVIDER_SECONDS = 7_200
 BLOCK_SECONDS = 3_600
 SUSPENSION_SECONDS = 86_400
-FEED = "quotes"
 
 
 @dataclass(frozen=True, slots=True)

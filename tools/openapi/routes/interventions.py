@@ -30,8 +30,8 @@ REASON: Schema = {
     "description": f"Send {TAKEN['reason']}, not only spaces, and nobody's personal data: it is kept for ever.",
 }
 TARGET = (
-    "The address of ip_block, the account's id of account_suspension, the function of reserved_concurrency, the feed "
-    "of price_provider; maintenance has none."
+    "The address of ip_block, the account's id of account_suspension, of reserved_concurrency execute_order, of "
+    "price_provider quotes; maintenance has none."
 )
 SCHEMAS: Mapping[str, Schema] = {
     "InterventionRequest": {
@@ -49,8 +49,8 @@ SCHEMAS: Mapping[str, Schema] = {
                 "maxProperties": PARAMETERS_MAX,
                 "description": (
                     "Of maintenance {level}: reducing, unless told otherwise, in which orders can be canceled and "
-                    "positions closed and protected, or full. Of reserved_concurrency {concurrency}, of price_provider "
-                    "{provider}."
+                    "positions closed and protected, or full. Of reserved_concurrency {concurrency}, as far as "
+                    "AlertConcurrencyMax; of price_provider {provider}, the one that stands by (QuoteStandbyProvider)."
                 ),
             },
             "seconds": {
@@ -146,8 +146,9 @@ INTERVENTIONS = (
         summary="Start a step that can be taken back",
         description=(
             f"{ROLE} It ends by itself after `seconds`, or by DELETE. Of one kind and target one is in force at a "
-            "time: the answer to a second is the first, with 200. It works during maintenance too. An account of one's "
-            "own and the address that one asks from are FORBIDDEN, an account that is not active is CONFLICT."
+            "time: the answer to a second is the first, with 200, unless it has other parameters: CONFLICT. It works "
+            "during maintenance too. An account of one's own and the address that one asks from are FORBIDDEN; an "
+            "account that is not active, and what nothing is configured to carry out, is CONFLICT."
         ),
         permission="interventions:write",
         state_changing=True,
@@ -156,7 +157,7 @@ INTERVENTIONS = (
         body_example={
             "kind": "reserved_concurrency",
             "target": "execute_order",
-            "parameters": {"concurrency": 80},
+            "parameters": {"concurrency": 60},
             "seconds": 3600,
             "reason": "orders wait for a free copy",
             "idempotency_key": "ticket-4713",
