@@ -14,6 +14,9 @@ from trading.store.connection import database
 from trading.store.kill_switch import KillSwitchStore
 from trading.store.risk_settings import RiskSettingsStore
 
+# Its own rate limit: a script that changes limits must not keep its officer from stopping trade.
+KILL_SWITCH = "kill_switch"
+
 
 def get_settings(request: Request) -> Response:
     """GET /api/v1/risk/settings/{id}: the limits of anybody's account, and who changed them."""
@@ -62,7 +65,7 @@ def post_trading_state(request: Request) -> Response:
     from trading.edge.kill_switch_dialects import state_body, state_change
     from trading.kill_switch import set_trading_state
 
-    caller = _admit(request, state_changing=True)
+    caller = _admit(request, state_changing=True, route_group=KILL_SWITCH)
     body = request.json()
     change = set_trading_state(
         _kill_switch(),
@@ -80,7 +83,7 @@ def post_wind_down(request: Request) -> Response:
     from trading.edge.kill_switch_dialects import wind_down_asked, wind_down_body, without_confirmation
     from trading.kill_switch import wind_down
 
-    caller = _admit(request, state_changing=True)
+    caller = _admit(request, state_changing=True, route_group=KILL_SWITCH)
     body = request.json()
     act = wind_down(
         _kill_switch(),
@@ -113,12 +116,12 @@ def list_margin_calls(request: Request) -> Response:
     return Response(body=margin_calls_body(_store().margin_calls(asked), page))
 
 
-def _admit(request: Request, *, state_changing: bool) -> Caller:
+def _admit(request: Request, *, state_changing: bool, route_group: str = "risk") -> Caller:
     # The permission alone does not do: it takes the role that the database's own role is for. Trading is stopped in
     # maintenance too.
     return admit(
         request,
-        route_group="risk",
+        route_group=route_group,
         state_changing=state_changing,
         permission="risk:write",
         roles=("risk_officer",),

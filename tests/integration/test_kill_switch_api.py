@@ -131,6 +131,19 @@ class TestTradingState:
         assert again.headers["Idempotency-Replayed"] == "true"
         assert api.set_state("halted", idempotency_key=key, **of(user)).status == 422
 
+    def test_nothing_else_that_an_officer_does_uses_up_its_rate(self, api: Api, user: User) -> None:
+        officer: dict[str, Any] = {"officer": uuid.uuid4(), "tier": "bronze"}
+        # given an officer whose script has sent as many requests as a minute takes
+        assert [api.ask(f"GET {STATE}", **officer).status for _ in range(11)] == [200] * 10 + [429]
+
+        # when they throw the kill switch, and ask for a winding down
+        stopped = api.ask(f"POST {STATE}", {"trading_state": "halted", "reason": "x"} | of(user), **officer)
+        counted = api.ask(f"POST {WIND_DOWNS}", {"action": "flatten", "reason": "x"} | of(user), **officer)
+
+        # then both pass, by a rate of their own
+        assert (stopped.status, counted.status) == (200, 200)
+        assert (stopped.headers["X-RateLimit-Remaining"], counted.headers["X-RateLimit-Remaining"]) == ("9", "8")
+
     @pytest.mark.parametrize("claims", [{"role": "operator"}, {"role": "trader"}, {"permissions": ["accounts:write"]}])
     @pytest.mark.parametrize("route", [f"GET {STATE}", f"POST {STATE}", f"POST {WIND_DOWNS}"])
     def test_it_is_for_risk_officers_alone(self, api: Api, route: str, claims: dict[str, Any]) -> None:
