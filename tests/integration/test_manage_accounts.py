@@ -238,6 +238,7 @@ class TestLedgerEntries:
             ({"reason": ""}, "reason"),
             ({"reason": "  "}, "reason"),
             ({"reason": "x" * 501}, "reason"),
+            ({"reason": "cleared \x1b[2J"}, "reason"),
             ({"reason": 7}, "reason"),
             ({"idempotency_key": ""}, "idempotency_key"),
             ({"idempotency_key": "with space"}, "idempotency_key"),

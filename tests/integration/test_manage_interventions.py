@@ -247,7 +247,8 @@ def test_what_does_not_fit_is_named(api: Api) -> None:
         assert api.ask(f"GET {INTERVENTIONS}", query=query).status == 400
     for query in ({"event_type": "x"}, {"severity": "x"}, {"user_id": "x"}, {"address": "x"}):
         assert api.ask("GET /api/v1/risk/security-events", query=query).status == 400
-    assert api.ask(f"DELETE {INTERVENTIONS}/{{id}}", {"reason": 7}, intervention=uuid.uuid4()).status == 400
+    for reason in (7, "\x07"):
+        assert api.ask(f"DELETE {INTERVENTIONS}/{{id}}", {"reason": reason}, intervention=uuid.uuid4()).status == 400
     assert api.ask(f"DELETE {INTERVENTIONS}/{{id}}", intervention=uuid.uuid4()).status == 404
     assert api.ask(f"DELETE {INTERVENTIONS}/{{id}}", intervention="x").status == 400
     assert api.ask(f"GET {INTERVENTIONS}").body == {"data": [], "next_cursor": None}

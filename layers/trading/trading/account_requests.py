@@ -3,23 +3,19 @@
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from trading.order_entry import DIGITS_MAX, Key, Number, lower_case
+from trading.staff_text import SAID, text_taken
 
 REASON_CHARACTERS_MAX = 500
+REASON_TAKEN = text_taken(REASON_CHARACTERS_MAX)
 PROFILE_CHARACTERS_MAX = 32
 LIMITS_MAX = 50
 
 
-def _said(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must say something")
-    return value
-
-
 type Amount = Annotated[Number, Field(gt=-(Decimal(10) ** DIGITS_MAX), lt=Decimal(10) ** DIGITS_MAX)]
-type Reason = Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX), AfterValidator(_said)]
+type Reason = Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX), SAID]
 type ProfileName = Annotated[str, Field(min_length=1, max_length=PROFILE_CHARACTERS_MAX)]
 type EntryType = Literal["deposit", "withdrawal", "adjustment"]
 

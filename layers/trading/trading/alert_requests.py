@@ -5,11 +5,12 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from trading.order_entry import Key
+from trading.staff_text import SAID
 
 NOTE_CHARACTERS_MAX = 1_000
 
 type Note = Annotated[
-    str, StringConstraints(strip_whitespace=True), Field(min_length=1, max_length=NOTE_CHARACTERS_MAX)
+    str, StringConstraints(strip_whitespace=True), Field(min_length=1, max_length=NOTE_CHARACTERS_MAX), SAID
 ]
 
 

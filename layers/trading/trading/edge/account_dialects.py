@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from trading.account_requests import REASON_CHARACTERS_MAX, AccountChange, MoneyMovement
+from trading.account_requests import REASON_TAKEN, AccountChange, MoneyMovement
 from trading.accounts import round_money
 from trading.edge.envelope import timestamp
 from trading.edge.http import Request
@@ -28,7 +28,7 @@ TAKEN: Mapping[str, str] = {
     "leverage": "a number from 1 to 1000",
     "position_mode": "hedging or netting",
     "margin_profile": "the name of a margin profile",
-    "reason": f"text of 1 to {REASON_CHARACTERS_MAX} characters",
+    "reason": REASON_TAKEN,
     "idempotency_key": TAKEN_BY_ORDERS["idempotency_key"],
 }
 

@@ -11,6 +11,7 @@ from trading.edge.members import read_members
 from trading.edge.order_faults import TAKEN as TAKEN_BY_ORDERS
 from trading.edge.reading_dialects import Facts, Page, read_page
 from trading.errors import ErrorCode, TradingError, validation_failed
+from trading.staff_text import text_taken
 
 STATES = ("open", "acknowledged", "cleared", "resolved")
 SEVERITIES = ("critical", "warning", "info")
@@ -18,7 +19,7 @@ TIMES = ("opened_at", "last_breached_at", "acknowledged_at", "ended_at")
 
 # What each field takes. Whatever of another kind, form or size came, the answer is "Send <field> as <this>".
 TAKEN: Mapping[str, str] = {
-    "note": f"text of 1 to {NOTE_CHARACTERS_MAX} characters",
+    "note": text_taken(NOTE_CHARACTERS_MAX),
     "idempotency_key": TAKEN_BY_ORDERS["idempotency_key"],
 }
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, get_args
 
-from trading.account_requests import REASON_CHARACTERS_MAX
+from pydantic import TypeAdapter, ValidationError
+
+from trading.account_requests import REASON_TAKEN, Reason
 from trading.edge.envelope import timestamp
 from trading.edge.http import Request
 from trading.edge.members import read_members
@@ -21,6 +23,7 @@ from trading.intervention_requests import (
     Kind,
 )
 
+_REASON: TypeAdapter[str] = TypeAdapter(Reason)
 KINDS: tuple[str, ...] = get_args(Kind.__value__)
 STATES = ("active", "over")
 EVENT_TYPES = (
@@ -39,7 +42,7 @@ TAKEN: Mapping[str, str] = {
     "target": f"text of 1 to {TARGET_CHARACTERS_MAX} characters",
     "parameters": f"an object of at most {PARAMETERS_MAX} members",
     "seconds": f"a whole number from 1 to {SECONDS_MAX}",
-    "reason": f"text of 1 to {REASON_CHARACTERS_MAX} characters",
+    "reason": REASON_TAKEN,
     "idempotency_key": TAKEN_BY_ORDERS["idempotency_key"],
 }
 
@@ -64,11 +67,12 @@ def intervention_request(request: Request, body: Mapping[str, Any]) -> Intervent
 def undo_reason(body: Mapping[str, Any]) -> str | None:
     """Why one is taken back, where that is said; VALIDATION_FAILED for anything but text."""
     reason = body.get("reason")
-    if reason is not None and not (isinstance(reason, str) and 0 < len(reason.strip()) <= REASON_CHARACTERS_MAX):
+    try:
+        return None if reason is None else _REASON.validate_python(reason)
+    except ValidationError:
         raise validation_failed(
             "reason", reason, TAKEN["reason"], f"Send reason as {TAKEN['reason']}, or leave it out."
-        )
-    return reason
+        ) from None
 
 
 def interventions_query(query: Mapping[str, str]) -> ListQuery:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, get_args
 
-from trading.account_requests import REASON_CHARACTERS_MAX
+from trading.account_requests import REASON_TAKEN
 from trading.edge.envelope import timestamp
 from trading.edge.members import read_unkeyed
 from trading.edge.reading_dialects import Facts
@@ -23,7 +23,7 @@ TAKEN: Mapping[str, str] = {
     "response": " or ".join(RESPONSES) + ", or null for none",
     "response_seconds": "a whole number from 1 to 86400",
     "network": f"a network as 192.0.2.0/24, in at most {NETWORK_CHARACTERS_MAX} characters",
-    "reason": f"text of 1 to {REASON_CHARACTERS_MAX} characters",
+    "reason": REASON_TAKEN,
 }
 
 
