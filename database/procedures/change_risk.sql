@@ -134,13 +134,20 @@ BEGIN
 END
 $$;
 
--- What p_limits sets, in the form of its columns: a lifted limit has no value of its own, and a number none of the
--- places that it does not need.
+-- What p_limits sets, in the form of its columns: a lifted limit has no value of its own, a number none of the places
+-- that it does not need, and a list each symbol once, where it came first.
 CREATE OR REPLACE FUNCTION typed_limits(p_limits jsonb) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_object_agg(l.key, CASE
         WHEN l.value = '"unlimited"' THEN 'null'
         WHEN k.kind IN ('number', 'count') AND l.value <> 'null' THEN to_jsonb(trim_scale((l.value #>> '{}')::numeric))
+        WHEN k.kind = 'symbols' AND l.value <> 'null' THEN (
+            SELECT coalesce(jsonb_agg(s.symbol ORDER BY s.place), '[]') FROM (
+                SELECT e.symbol, min(e.place) AS place
+                FROM jsonb_array_elements_text(l.value) WITH ORDINALITY AS e (symbol, place)
+                GROUP BY e.symbol
+            ) AS s
+        )
         ELSE l.value
     END)
     FROM jsonb_each(p_limits) AS l

@@ -61,7 +61,9 @@ BEGIN
         LEFT JOIN limit_kinds() AS k ON l.key = k.name
     LOOP
         IF v_limit.name IS NULL THEN
-            PERFORM refuse_value('limits', left(v_limit.key, 100), 'a limit that there is');
+            PERFORM refuse_value('limits', left(v_limit.key, 100), (
+                SELECT 'one of ' || string_agg(k.name, ', ') FROM limit_kinds() AS k
+            ));
         END IF;
         IF v_limit.value = 'null' AND (p_of_account OR v_limit.kind <> 'zone' AND v_limit.name <> 'day_start_hour')
             OR v_limit.value = '"unlimited"' AND p_of_account AND v_limit.liftable THEN

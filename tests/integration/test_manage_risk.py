@@ -228,6 +228,19 @@ class TestAnAccount:
         assert answer.body["details"]["field"] == field
         assert api.settings_row(user) == before
 
+    def test_a_limit_that_there_is_not_is_answered_with_those_that_there_are(self, api: Api, user: User) -> None:
+        answer = api.change(user, {"max_pain": 1})
+
+        assert [name for name in EACH if name not in answer.body["message"]] == []
+
+    def test_a_symbol_is_restricted_once(self, api: Api, user: User) -> None:
+        answer = api.change(user, {"restricted_symbols": ["EURUSD", "BTCUSD", "EURUSD"]})
+
+        assert answer.body["after"] == {"restricted_symbols": ["EURUSD", "BTCUSD"]}
+        # what is set already is no change
+        assert api.change(user, {"restricted_symbols": ["EURUSD", "EURUSD", "BTCUSD"]}).status == 400
+        assert api.change(user, {"restricted_symbols": []}).body["after"] == {"restricted_symbols": []}
+
     def test_without_a_reason_nothing_changes(self, api: Api, user: User) -> None:
         assert api.change(user, {"max_positions": 2}, reason=" ").body["details"]["field"] == "reason"
 
