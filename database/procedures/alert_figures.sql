@@ -23,13 +23,15 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- Orders that came to an outcome in each window, by the audit, which finds them by time: how many there were, how many
--- were filled, failed by the platform or a venue, refused for what they asked; of those filled how many were good
--- (market orders within 400 ms) and, of market orders, how many were timed and took over a second, and what they took
--- in milliseconds: average, and 50th, 95th and 99th percentile, from the account's lock to the last fill.
-CREATE OR REPLACE FUNCTION count_orders(p_at timestamptz, p_windows integer[])
+-- were filled, failed by the platform or a venue, refused for what they asked, and of those refused how many because
+-- trading was halted; of those filled how many were good (market orders within 400 ms) and, of market orders, how many
+-- were timed and took over a second, and what they took in milliseconds: average, and 50th, 95th and 99th percentile,
+-- from the account's lock to the last fill.
+DROP FUNCTION IF EXISTS count_orders(timestamptz, integer[]);
+CREATE FUNCTION count_orders(p_at timestamptz, p_windows integer[])
 RETURNS TABLE (
-    seconds integer, ended bigint, filled bigint, failed bigint, refused bigint, good bigint, timed bigint,
-    slow bigint, average_ms numeric, percentiles_ms double precision[]
+    seconds integer, ended bigint, filled bigint, failed bigint, refused bigint, halted bigint, good bigint,
+    timed bigint, slow bigint, average_ms numeric, percentiles_ms double precision[]
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH steps AS MATERIALIZED (
@@ -37,13 +39,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
             l.action = 'FILLED' AS is_fill,
             l.action = 'REJECTED' AND l.status = 'rejected'
             AND NOT order_was_refused(l.details ->> 'code') AS is_failure,
+            l.action = 'REJECTED' AND coalesce(l.details ->> 'code', '') = 'TRADING_HALTED' AS is_halted,
             greatest(l.created_at, uuid_extract_timestamp(l.id)) AS written_at
         FROM order_audit_log AS l
         WHERE l.created_at > p_at - (SELECT max(w) FROM unnest(p_windows) AS w) * interval '1 second'
             AND l.created_at <= p_at AND l.action IN ('FILLED', 'REJECTED')
     ), outcomes AS (
         SELECT s.user_id, s.order_id, w.seconds, bool_or(s.is_fill) AS filled, bool_or(s.is_failure) AS failed,
-            max(s.written_at) FILTER (WHERE s.is_fill) AS filled_at
+            bool_or(s.is_halted) AS halted, max(s.written_at) FILTER (WHERE s.is_fill) AS filled_at
         FROM steps AS s
         INNER JOIN unnest(p_windows) AS w (seconds) ON s.created_at > p_at - w.seconds * interval '1 second'
         GROUP BY s.user_id, s.order_id, w.seconds
@@ -65,6 +68,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         count(*) FILTER (WHERE t.filled),
         count(*) FILTER (WHERE t.failed AND NOT t.filled),
         count(*) FILTER (WHERE NOT t.filled AND NOT t.failed),
+        count(*) FILTER (WHERE t.halted AND NOT t.filled AND NOT t.failed),
         count(*) FILTER (WHERE t.filled AND coalesce(t.took_ms, 0) <= 400),
         count(t.took_ms),
         count(*) FILTER (WHERE t.took_ms > 1000),
@@ -77,7 +81,7 @@ $$;
 
 -- Of the orders that came to an outcome in each window:
 --   order_failure_percent   of those that passed our checks, how many the platform or a venue failed
---   order_refusal_percent   of all, how many were refused for what they asked
+--   order_refusal_percent   of all but those that met halted trading, how many were refused for what they asked
 --   order_latency_*_ms      average, p50, p95, p99 of market orders
 --   slow_order_percent      of those, how many took over a second
 --   performance_score       percent that were filled, market orders within 400 ms
@@ -94,7 +98,10 @@ BEGIN
         ) AS c
         CROSS JOIN LATERAL (VALUES
             ('order_failure_percent', 100.0 * c.failed / nullif(c.filled + c.failed, 0), c.filled + c.failed),
-            ('order_refusal_percent', 100.0 * c.refused / nullif(c.ended, 0), c.ended),
+            (
+                'order_refusal_percent', 100.0 * (c.refused - c.halted) / nullif(c.ended - c.halted, 0),
+                c.ended - c.halted
+            ),
             ('performance_score', 100.0 * c.good / nullif(c.filled + c.failed, 0), c.filled + c.failed),
             ('orders_executed', c.filled::numeric, 1),
             ('slow_order_percent', 100.0 * c.slow / nullif(c.timed, 0), c.timed),

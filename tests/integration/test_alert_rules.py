@@ -107,6 +107,26 @@ def test_orders(world: AlertWorld) -> None:
         assert {state for _, _, state in world.alerts()} == {"cleared"}
 
 
+def test_what_our_own_halt_refuses_is_no_news(world: AlertWorld) -> None:
+    market = world.market
+    world.only("REJECTIONS")
+    market.execute("UPDATE alert_rules SET samples_min = 1 WHERE name = 'REJECTIONS'")
+    trader, poor = market.user(risk=UNBOUND), market.user(balance=1, risk=UNBOUND)
+    # given orders that meet a kill switch, and none or few others
+    with Officer.opened(market) as officer:
+        officer.set_state("symbol", "halted", symbol="EURUSD")
+        assert [market.trade(trader)["code"] for _ in range(5)] == ["TRADING_HALTED"] * 5
+        world.evaluate()
+        officer.set_state("symbol", "active", symbol="EURUSD")
+    fill_some(world, trader, 2)
+    world.evaluate()
+    assert open_rules(world) == set()
+    # when one of the three others is refused for what it asks
+    assert market.trade(poor)["outcome"] == "denied"
+    world.evaluate()
+    assert world.alerts("rule", "samples", "round(last_value)") == [("REJECTIONS", 3, 33)]
+
+
 def fill_some(world: AlertWorld, trader: User, orders: int) -> None:
     for place in range(orders):
         side = "buy" if place % 2 else "sell"
