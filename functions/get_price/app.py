@@ -7,8 +7,9 @@ from trading.edge.envelope import timestamp
 from trading.edge.gate import admit
 from trading.edge.http import Request, Response, http_handler
 from trading.errors import validation_failed
-from trading.prices import Price, Prices, current_prices, read_symbols
+from trading.prices import Price, Prices, current_prices
 from trading.store.connection import database
+from trading.symbols import read_symbols
 
 ROUTE_GROUP = "prices"
 

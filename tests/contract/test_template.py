@@ -363,6 +363,7 @@ READ_BY = {
         "ALERT_EMAIL_TO",
         "ALERT_TOPICS",
     },
+    "check_means": {"ALERT_CONCURRENCY_MAX", "QUOTE_PROVIDER", "QUOTE_STANDBY_PROVIDER", "QUOTE_REPLAY_FILE"},
     "outage_memory": REDIS,
     "make_provider": {
         "QUOTE_PROVIDER",

@@ -38,7 +38,7 @@ def test_a_feed_that_dies_is_told_of_and_so_is_the_next_one(local_system: LocalS
 
     assert stale["data"]["state"] == told_late["data"]["state"] == "entered"
     assert stale["data"]["symbols"] == told_late["data"]["symbols"] == back["data"]["symbols"] == [SYMBOL]
-    assert (refused.status_code, error_of(refused)["code"]) == (503, "MARKET_DATA_UNAVAILABLE")
+    assert (refused.status_code, error_of(refused)["code"]) == (503, "MARKET_DATA_UNAVAILABLE"), refused.text
     assert [message["data"]["state"] for message in stream.messages() if message["type"] == "prices_stale"] == [
         "entered",
         "left",

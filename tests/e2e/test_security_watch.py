@@ -26,7 +26,7 @@ def test_a_brute_force_is_blocked_while_the_others_trade_on(local_system: LocalS
         assert local_system.invoke("SecurityWatchFunction")["failed"] == []
         blocks = (
             "SELECT i.id, host(p.ip_address) AS address FROM interventions AS i "
-            "JOIN security_pii AS p ON p.row_id = i.id WHERE i.kind = 'ip_block' AND i.undone_at IS NULL"
+            "JOIN security_pii AS p ON p.row_id = i.id WHERE i.rule = 'brute_force' AND i.undone_at IS NULL"
         )
         found = execute(local_system, blocks)
         # then that address is blocked, whatever it says it is and whatever token it has

@@ -1,24 +1,20 @@
 """Prices for display: from the cache while it has them, else from the database. Never traded on."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Literal, cast
+from typing import Literal
 
 from trading.cache import Cache, CacheUnavailableError
-from trading.errors import ErrorCode, TradingError, validation_failed
+from trading.errors import ErrorCode, TradingError
 from trading.quotes.provider import Quote
 from trading.quotes.quote_cache import read_quotes, write_quotes
 from trading.quotes.single_flight import SingleFlight
 from trading.store.database import Database
 from trading.store.quotes import StoredQuote, list_quotes
 
-SYMBOLS_MAX = 100
 RETRY_SECONDS = 1
-
-_SYMBOL = re.compile(r"[A-Z0-9_]{1,20}", re.ASCII)
 
 type CacheStatus = Literal["hit", "miss", "stale"]
 
@@ -44,21 +40,6 @@ class Prices:
     status: CacheStatus
 
 
-def read_symbols(given: object, field: str) -> list[str]:
-    """The symbols in `given`, text with commas or a list of texts; capitals, in order, without repeats.
-
-    VALIDATION_FAILED on `field` for none, more than SYMBOLS_MAX, or what no symbol looks like.
-    """
-    constraint = f"1 to {SYMBOLS_MAX} symbols of letters, digits and underscores"
-    names = given.split(",") if isinstance(given, str) else given
-    if not isinstance(names, list):
-        raise validation_failed(field, given, constraint, f"Name {constraint} in {field}.")
-    symbols = list(dict.fromkeys(_symbol(name, field) for name in cast("list[object]", names)))
-    if not 1 <= len(symbols) <= SYMBOLS_MAX:
-        raise validation_failed(field, len(symbols), constraint, f"Name {constraint} in {field}.")
-    return symbols
-
-
 def current_prices(symbols: Sequence[str], now: datetime, *, cache: Cache, database: Database) -> Prices:
     """The newest prices of `symbols` at `now`.
 
@@ -78,14 +59,6 @@ def current_prices(symbols: Sequence[str], now: datetime, *, cache: Cache, datab
     found = [prices[symbol] for symbol in symbols if symbol in prices]
     unavailable = [symbol for symbol in symbols if symbol not in prices]
     return Prices(found, unavailable, _status(missing, stale=bool(unavailable) or any(each.stale for each in found)))
-
-
-def _symbol(name: object, field: str) -> str:
-    symbol = name.strip().upper() if isinstance(name, str) else ""
-    if not _SYMBOL.fullmatch(symbol):
-        constraint = "1 to 20 letters, digits and underscores"
-        raise validation_failed(field, name, constraint, f"A symbol has {constraint}, like EURUSD.")
-    return symbol
 
 
 def _cached(cache: Cache, symbols: Sequence[str]) -> dict[str, Quote]:

@@ -15,8 +15,8 @@ from trading.errors import validation_failed
 from trading.moments import read_moment
 from trading.order_entry import LABEL_CHARACTERS_MAX
 from trading.orders import CLOSED_STATUSES, OrderType
-from trading.prices import read_symbols
 from trading.store.reading import OrderFilters
+from trading.symbols import read_symbols
 
 PAGE_ROWS_MAX = 100
 PAGE_ROWS_DEFAULT = 50

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from trading.errors import ErrorCode, TradingError
-from trading.prices import SYMBOLS_MAX, read_symbols
+from trading.symbols import SYMBOLS_MAX, read_symbols
 
 
 @pytest.mark.parametrize(
