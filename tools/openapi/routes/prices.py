@@ -6,7 +6,7 @@ from tools.openapi.forms import DECIMAL, TEXT, TIMESTAMP, Schema, closed, list_o
 from tools.openapi.operation import Answer, Operation, Parameter
 from trading.errors import ErrorCode
 from trading.order_entry import SYMBOL_PATTERN
-from trading.prices import SYMBOLS_MAX
+from trading.symbols import SYMBOLS_MAX
 
 # Spaces around a symbol are taken away, small letters are taken for capitals.
 SYMBOL: Schema = {"type": "string", "pattern": SYMBOL_PATTERN.replace("A-Z", "A-Za-z")}
