@@ -241,8 +241,9 @@ def test_a_cash_account_is_told_what_it_has(local_system: LocalSystem, traders: 
 
 @contextmanager
 def market_hours(system: LocalSystem) -> Iterator[None]:
-    """Markets keep their hours inside."""
+    """Markets keep their hours inside, and breakers are armed; prices that tests have played with trip none."""
     with psycopg.connect(system.database_url, autocommit=True) as connection:
+        connection.execute("UPDATE symbol_breakers SET armed_at = clock_timestamp()")
         set_trade_always(connection, wanted=False)
         try:
             yield
