@@ -1,4 +1,4 @@
--- Closing a position where it is held: here, or at the venue of its instrument, by an order that goes there like any
+-- Closing a position where it is held: here, or at a venue, by an order that goes there like any
 -- other and is booked by what the venue reports. Until it has reported, the position is open and its rest is not sent
 -- again.
 
@@ -8,11 +8,28 @@ CREATE OR REPLACE FUNCTION close_or_send(
     request jsonb, p_account accounts, p_terms order_terms, p_fill order_fill, p_position positions, p_at timestamptz
 ) RETURNS jsonb
 LANGUAGE plpgsql AS $$
+DECLARE
+    v_venue CONSTANT text := holding_venue(p_account, p_terms, p_position);
 BEGIN
-    IF p_terms.venue = 'internal' THEN
+    IF v_venue = 'internal' THEN
         RETURN book_filled_order(request, p_account, p_terms, p_fill, p_position, NULL, p_at);
     END IF;
-    RETURN book_accepted_order(request, p_account, p_terms, p_terms.venue, p_fill, 0, NULL, p_position.id, p_at);
+    RETURN book_accepted_order(request, p_account, p_terms, v_venue, p_fill, 0, NULL, p_position.id, p_at);
+END
+$$;
+
+-- Where a position is held: where the order that opened it was filled, whatever venue its instrument has by now. Orders
+-- of a netting account mix in one position; it goes by its instrument, as they do.
+CREATE OR REPLACE FUNCTION holding_venue(p_account accounts, p_terms order_terms, p_position positions) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF p_account.position_mode = 'netting' THEN
+        RETURN p_terms.venue;
+    END IF;
+    RETURN coalesce((
+        SELECT r.venue FROM venue_routes AS r
+        WHERE r.user_id = p_position.user_id AND r.order_id = p_position.order_id
+    ), 'internal');
 END
 $$;
 
@@ -75,6 +92,7 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'close_or_send(jsonb, accounts, order_terms, order_fill, positions, timestamptz)',
+        'holding_venue(accounts, order_terms, positions)',
         'lots_in_flight(accounts, positions)',
         'lots_to_close(accounts, positions, timestamptz)',
         'margin_in_flight(accounts)'

@@ -171,7 +171,7 @@ BEGIN
             p_level.stop_out_level, p_level.stop_out_release_level, p_at
         );
     END IF;
-    IF v_terms.venue <> 'internal' THEN
+    IF holding_venue(p_account, v_terms, p_position) <> 'internal' THEN
         p_notice := jsonb_set(p_notice || '{"event_type": "stop_out.routed"}', '{risk,state}', '"routed"');
     END IF;
     v_fill := stop_out_fill(p_account, v_terms, p_position, v_quantity, p_at);

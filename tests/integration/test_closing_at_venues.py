@@ -258,6 +258,36 @@ class TestOwner:
         assert (open_quantities(world, user), len(world.market.rows("positions", user))) == ({}, 1)
 
 
+class TestHeldElsewhere:
+    """Of a hedging account: an instrument may be sent to another venue while positions in it are open."""
+
+    def test_what_was_filled_here_is_closed_here(
+        self, world: VenueWorld, step: Callable[[User], dict[str, Any]]
+    ) -> None:
+        # given ten shares that an order at rest has bought, which is filled here
+        user = world.market.user(balance="100")
+        world.market.place(user, symbol=STOCK, quantity="10", limit_price="149.00")
+        with Ticker.opened(world.market) as ticker:
+            assert ticker.tick(STOCK, "148.98", "149.00") == ["filled"]
+        # when they are stopped out
+        world.market.quote(STOCK, "139.98", "140.00")
+        done = step(user)
+        # then nothing goes to the venue, which has none
+        assert (done["state"], done["venue"], open_quantities(world, user)) == ("done", None, {})
+
+    def test_what_a_venue_has_filled_is_closed_there(self, world: VenueWorld) -> None:
+        user = shareholder(world)
+        (position,) = open_quantities(world, user)
+        world.market.execute("UPDATE instruments SET venue = 'internal' WHERE symbol = %s", (STOCK,))
+
+        closed = world.market.close_out(user, position)
+
+        world.market.execute("UPDATE instruments SET venue = 'mock' WHERE symbol = %s", (STOCK,))
+        assert (closed["outcome"], closed["venue"]) == ("pending_new", "mock")
+        world.fill(world.leased(user, closed["order_id"]), "10", "149.00")
+        assert open_quantities(world, user) == {}
+
+
 class TestExits:
     @pytest.mark.parametrize(("level", "bid"), [("stop_loss", "144.00"), ("take_profit", "156.00")])
     def test_a_level_that_is_touched_closes_at_the_venue_once(self, world: VenueWorld, level: str, bid: str) -> None:
