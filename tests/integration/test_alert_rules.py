@@ -274,19 +274,25 @@ def test_server(world: AlertWorld) -> None:
 
 
 def test_trading(world: AlertWorld) -> None:
-    """A symbol's breaker trips by its price; the alert ends when an officer arms it again."""
+    """Breakers of symbols trip by their prices; the alert ends when an officer has armed them again."""
     market = world.market
     world.only(*TRADING_RULES)
-    market.execute("UPDATE symbol_breakers SET move_percent = 2 WHERE symbol = 'EURUSD'")
+    market.execute("UPDATE symbol_breakers SET move_percent = 2 WHERE symbol IN ('EURUSD', 'GBPUSD')")
     with Ticker.opened(market) as ticker, Officer.opened(market) as officer:
         # given
         for bid, ask in (("1.1000", "1.1002"), ("1.1500", "1.1502")):
             ticker.touch("EURUSD", bid, ask)
         world.evaluate()
         assert open_rules(world) == TRADING_RULES
+        # and another, which is told as well
+        for bid, ask in (("1.3000", "1.3002"), ("1.3500", "1.3502")):
+            ticker.touch("GBPUSD", bid, ask)
+        world.evaluate()
+        assert {(each.kind, each.value) for each in world.inbox.notices} == {("opened", 1), ("worsened", 2)}
 
         # when
-        officer.set_state("symbol", "active", symbol="EURUSD")
+        for symbol in ("EURUSD", "GBPUSD"):
+            officer.set_state("symbol", "active", symbol=symbol)
 
     # then
     world.evaluate(1 * SECONDS)
