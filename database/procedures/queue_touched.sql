@@ -6,8 +6,23 @@ CREATE OR REPLACE FUNCTION queue_touched(p_symbols text[], p_at timestamptz) RET
 LANGUAGE plpgsql AS $$
 DECLARE
     c_expired_max CONSTANT integer := 1000;
+    v_users uuid [];
+    v_orders uuid [];
+    v_accounts uuid [];
+    v_times timestamptz [];
     v_queued bigint;
 BEGIN
+    -- Read by itself: in one statement with what is touched, 100,000 orders at rest made a batch four times as dear.
+    SELECT array_agg(e.user_id), array_agg(e.id), array_agg(e.account_id), array_agg(e.expires_at)
+    INTO v_users, v_orders, v_accounts, v_times
+    FROM (
+        SELECT o.user_id, o.id, o.account_id, o.expires_at
+        FROM orders AS o
+        WHERE o.expires_at <= p_at AND o.status IN ('new', 'triggered', 'partially_filled')
+            AND NOT EXISTS (SELECT FROM trigger_queue AS w WHERE w.user_id = o.user_id AND w.subject_id = o.id)
+        ORDER BY o.user_id, o.id
+        LIMIT c_expired_max
+    ) AS e;
     -- First, so that a quote that is the best so far is tested against the level that it makes.
     PERFORM move_trailing_levels(p_symbols, p_at);
     WITH touched AS (
@@ -70,14 +85,7 @@ BEGIN
         WHERE q.symbol = ANY (p_symbols)
             AND least(q.quoted_at, q.received_at) >= p_at - i.quote_age_ms_max * interval '1 ms'
             AND ((SELECT s.trade_always FROM platform_settings AS s) OR market_is_open(i.calendar, p_at))
-    ),
-    expired AS (
-        SELECT o.user_id, o.id, o.account_id, 'expiry' AS kind, o.expires_at AS quoted_at
-        FROM orders AS o
-        WHERE o.expires_at <= p_at AND o.status IN ('new', 'triggered', 'partially_filled')
-            AND NOT EXISTS (SELECT FROM trigger_queue AS w WHERE w.user_id = o.user_id AND w.subject_id = o.id)
-        ORDER BY o.user_id, o.id
-        LIMIT c_expired_max
+            AND NOT EXISTS (SELECT FROM trigger_queue AS w WHERE w.user_id = t.user_id AND w.subject_id = t.id)
     )
     INSERT INTO trigger_queue (user_id, subject_id, account_id, kind, bid, ask, quoted_at, source, touched_at)
     SELECT DISTINCT ON (t.user_id, t.id)
@@ -85,9 +93,9 @@ BEGIN
     FROM (
         SELECT * FROM touched
         UNION ALL
-        SELECT e.user_id, e.id, e.account_id, e.kind, NULL, NULL, e.quoted_at, NULL FROM expired AS e
+        SELECT e.user_id, e.id, e.account_id, 'expiry', NULL, NULL, e.expires_at, NULL
+        FROM unnest(v_users, v_orders, v_accounts, v_times) AS e (user_id, id, account_id, expires_at)
     ) AS t
-    WHERE NOT EXISTS (SELECT FROM trigger_queue AS w WHERE w.user_id = t.user_id AND w.subject_id = t.id)
     -- One row a subject: of a position its stops first, of an order what touches it. All of a batch in the order of the
     -- key, what has expired too, so that two batches cannot wait for each other.
     ORDER BY t.user_id, t.id, array_position(ARRAY['stop_loss', 'trailing_stop', 'order'], t.kind)
