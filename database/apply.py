@@ -51,7 +51,7 @@ def migrate(url: str, revision: str) -> None:
 def apply_procedures(url: str) -> list[str]:
     """Create or replace the views and procedures whose files changed since they were last applied; those names."""
     # Views first: functions take their rows as arguments.
-    files = sorted((HERE / "views").glob("*.sql")) + sorted((HERE / "procedures").glob("*.sql"))
+    files = sorted((HERE / "views").glob("*.sql")) + procedure_files()
     with psycopg.connect(url) as connection:
         connection.execute(
             "CREATE TABLE IF NOT EXISTS applied_procedures (name text PRIMARY KEY, sha256 text NOT NULL)"
@@ -75,6 +75,11 @@ def apply_procedures(url: str) -> list[str]:
             changed.append(file.name)
         connection.execute(sql.SQL("REVOKE CREATE ON SCHEMA public FROM {}").format(FUNCTION_OWNERS))
     return changed
+
+
+def procedure_files() -> list[Path]:
+    """The files of the procedures, a folder each subject; a file is known by its name, whatever its folder."""
+    return sorted((HERE / "procedures").glob("*/*.sql"), key=lambda file: file.name)
 
 
 def drop_procedures(url: str) -> None:

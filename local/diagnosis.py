@@ -1,4 +1,4 @@
-"""A diagnosis of a user's margin as text for a person; see database/procedures/diagnose_margin.sql."""
+"""A diagnosis of a user's margin as text for a person; see database/procedures/operations/diagnose_margin.sql."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""An order's life as text for a person; see database/procedures/replay_order.sql."""
+"""An order's life as text for a person; see database/procedures/audit/replay_order.sql."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -141,16 +141,19 @@ def test_a_frame_above_32_kb_closes_the_connection(gateway: RunningGateway, size
     assert closed.value.rcvd.code == 1009
 
 
+def send_and_receive(socket: ClientConnection, frames: list[str]) -> str | bytes:
+    """What answers a message in frames; the gateway may close already while they are sent."""
+    socket.send(frames)
+    return socket.recv(timeout=20)
+
+
 def test_a_message_in_frames_may_be_128_kb_and_no_more(gateway: RunningGateway) -> None:
     fits = ["x" * 32 * 1024] * 4
     with connected(gateway.websocket_url) as socket:
-        socket.send(fits)
         # it arrives whole, too large though to be pushed back with its envelope
-        assert json.loads(socket.recv(timeout=20))["message"] == "Internal server error"
-        # the gateway may close before the last frame is sent
+        assert json.loads(send_and_receive(socket, fits))["message"] == "Internal server error"
         with pytest.raises(ConnectionClosed) as closed:
-            socket.send([*fits, "x"])
-            socket.recv(timeout=20)
+            send_and_receive(socket, [*fits, "x"])
 
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1009

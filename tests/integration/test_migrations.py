@@ -144,12 +144,13 @@ def test_a_second_apply_changes_nothing(database: ScratchDatabase) -> None:
 
 def test_only_procedures_that_changed_are_applied(database: ScratchDatabase) -> None:
     # given that one file differs from what was applied
-    files = {file.name for file in (DATABASE_FOLDER / "procedures").glob("*.sql")}
+    names = [file.name for file in (DATABASE_FOLDER / "procedures").rglob("*.sql")]
     with database.connect() as connection:
         applied = {name for (name,) in connection.execute("SELECT name FROM applied_procedures").fetchall()}
         connection.execute("UPDATE applied_procedures SET sha256 = 'of before' WHERE name = 'deposit.sql'")
 
-    assert files <= applied
+    assert len(names) == len(set(names)), "a file is known by its name, whatever its folder"
+    assert set(names) <= applied
     assert apply_procedures(database.url) == ["deposit.sql"]
     assert apply_procedures(database.url) == []
 
@@ -159,11 +160,10 @@ def test_a_procedure_that_does_not_load_leaves_all_as_it_was(
 ) -> None:
     # given a release with one good and one broken file
     (tmp_path / "views").mkdir()
-    (tmp_path / "procedures").mkdir()
-    (tmp_path / "procedures" / "a_good.sql").write_text(
-        "CREATE FUNCTION good() RETURNS int LANGUAGE sql AS 'SELECT 1';"
-    )
-    (tmp_path / "procedures" / "b_broken.sql").write_text("CREATE FUNCTION broken() RETURNS int LANGUAGE sql AS;")
+    subject = tmp_path / "procedures" / "subject"
+    subject.mkdir(parents=True)
+    (subject / "a_good.sql").write_text("CREATE FUNCTION good() RETURNS int LANGUAGE sql AS 'SELECT 1';")
+    (subject / "b_broken.sql").write_text("CREATE FUNCTION broken() RETURNS int LANGUAGE sql AS;")
     monkeypatch.setattr("database.apply.HERE", tmp_path)
     before = schema(database)
 

@@ -64,7 +64,7 @@ def test_other_words_differ_in_case_alone() -> None:
 
 def test_the_audit_has_a_word_for_every_action_that_procedures_write_about_an_order() -> None:
     written = set[str]()
-    for file in (Path(__file__).parents[4] / "database" / "procedures").glob("*order*.sql"):
+    for file in (Path(__file__).parents[4] / "database" / "procedures").rglob("*order*.sql"):
         written |= set(re.findall(r"ROW\('([A-Z_]+)', ", file.read_text()))
 
     assert written
