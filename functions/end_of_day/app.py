@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from trading.day_opening import DaysReport, open_days
+from trading.equity_snapshots import SnapshotReport, take_snapshots
 from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
 from trading.queue import notify_relay
 from trading.rollover import RolloverReport, roll_positions
-from trading.snapshots import SnapshotReport, take_snapshots
 from trading.store.connection import database
 from trading.store.equity import EquityStore
 from trading.store.financing import FinancingStore

@@ -4,18 +4,18 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from trading.alert_responses import Limits, Responses, carry_out
 from trading.alerting import AlertReport, Evaluation
 from trading.cache import cache
-from trading.capacity import LambdaCapacity
 from trading.channels.registry import channel
 from trading.collectors.from_database import database_collectors
 from trading.collectors.protocol import Collectors
+from trading.database_silence import outage_memory
 from trading.guarding.guard_copy import GuardCopy
 from trading.intervention_means import ORDERS_FUNCTION
 from trading.observability import MetricUnit, instrumented, logger, metrics, set_correlation_id
-from trading.outage import outage_memory
 from trading.queue import notify_relay
-from trading.responses import Limits, Responses, carry_out
+from trading.reserved_concurrency import LambdaCapacity
 from trading.settings import settings
 from trading.store.alerts import AlertStore
 from trading.store.connection import database

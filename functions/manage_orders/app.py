@@ -50,8 +50,8 @@ from trading.store.connection import database
 from trading.store.reading import ReadingStore
 
 if TYPE_CHECKING:
-    from trading.closing_preview import ClosePreview
     from trading.linked_orders import LinkKind
+    from trading.previews.closes import ClosePreview
 
 
 def list_orders(request: Request) -> Response:
@@ -67,9 +67,9 @@ def list_closed_orders(request: Request) -> Response:
 def preview_order(request: Request) -> Response:
     """POST /api/v1/orders/preview: what an order, or another one in the place of one, would come to, without it."""
     # What no other route of this function needs.
-    from trading import preview
     from trading.edge.order_dialects import faults_as_sent
     from trading.edge.preview_dialects import REPLACED, order_of, preview_body, preview_entry, replacement_preview
+    from trading.previews import orders as order_previews
     from trading.store.instruments import instrument_catalogue
 
     caller = admit(request, route_group="preview", state_changing=False, permission="orders:read")
@@ -78,7 +78,7 @@ def preview_order(request: Request) -> Response:
         with states_as_spoken(), limit_as_sent(body):
             replaces, change = replacement_preview(body)
             order = order_of(_store().preview_replacement(caller.user_id, change.asked(replaces)))
-            found = preview.preview_order(
+            found = order_previews.preview_order(
                 order,
                 caller.user_id,
                 instruments=instrument_catalogue(),
@@ -88,7 +88,7 @@ def preview_order(request: Request) -> Response:
         return Response(body=preview_body(order, found))
     with faults_as_sent(body):
         order = preview_entry(request, body)
-        found = preview.preview_order(
+        found = order_previews.preview_order(
             order, caller.user_id, instruments=instrument_catalogue(), read_facts=_store().preview_facts
         )
     return Response(body=preview_body(order, found))
@@ -96,7 +96,7 @@ def preview_order(request: Request) -> Response:
 
 def preview_close(request: Request) -> Response:
     """POST /api/v1/positions/{id}/close/preview: what a close would come to, without it."""
-    from trading.closing_preview import preview_close
+    from trading.previews.closes import preview_close
 
     caller, body = _previewer(request)
     with states_as_spoken():
@@ -108,8 +108,8 @@ def preview_close(request: Request) -> Response:
 
 def preview_close_by(request: Request) -> Response:
     """POST /api/v1/positions/{id}/close-by/preview: what closing by an opposite position would come to."""
-    from trading.closing_preview import preview_close
     from trading.edge.position_dialects import close_by_entry
+    from trading.previews.closes import preview_close
 
     caller, body = _previewer(request)
     with states_as_spoken():
@@ -121,9 +121,9 @@ def preview_close_by(request: Request) -> Response:
 
 def preview_close_all(request: Request) -> Response:
     """POST /api/v1/positions/close-all/preview: what closing many positions would come to."""
-    from trading.closing_preview import preview_many
     from trading.edge.position_dialects import close_all_entry
     from trading.mass_closing import POSITIONS_MAX
+    from trading.previews.closes import preview_many
 
     caller, body = _previewer(request)
     asked = close_all_entry(request, body).asked() | {"positions_max": POSITIONS_MAX}
@@ -134,7 +134,7 @@ def preview_linked(kind: "LinkKind", request: Request) -> Response:
     """POST /api/v1/orders/oco/preview, /oto/preview and /bracket/preview: how a group would be judged."""
     from trading.edge.linked_dialects import linked_entry, linked_faults_as_sent
     from trading.edge.preview_dialects import group_preview_body
-    from trading.linked_preview import preview_linked
+    from trading.previews.groups import preview_linked
     from trading.store.instruments import instrument_catalogue
 
     caller, body = _previewer(request)
@@ -150,8 +150,8 @@ def preview_linked(kind: "LinkKind", request: Request) -> Response:
 
 def preview_cancel(request: Request) -> Response:
     """POST /api/v1/orders/{id}/cancel/preview: what a cancellation would end, without it."""
-    from trading.cancellation_preview import preview_cancellation
     from trading.edge.preview_dialects import cancel_preview_body
+    from trading.previews.cancellations import preview_cancellation
 
     caller, body = _previewer(request)
     cancel_entry(request, body)
@@ -163,8 +163,8 @@ def preview_cancel(request: Request) -> Response:
 
 def preview_cancel_all(request: Request) -> Response:
     """POST /api/v1/orders/cancel-all/preview: what canceling many orders would end."""
-    from trading.cancellation_preview import preview_cancellation
     from trading.edge.preview_dialects import cancel_preview_body
+    from trading.previews.cancellations import preview_cancellation
 
     caller, body = _previewer(request)
     asked = cancel_all_entry(request, body).asked()
@@ -176,7 +176,7 @@ def preview_position_change(request: Request) -> Response:
     """POST /api/v1/positions/{id}/change/preview: where a change would leave its levels, and what is made there."""
     from trading.edge.position_dialects import position_as_spoken, position_change
     from trading.edge.preview_dialects import change_preview_body
-    from trading.position_change_preview import preview_change
+    from trading.previews.position_changes import preview_change
 
     caller, body = _previewer(request)
     with states_as_spoken(), position_as_spoken():

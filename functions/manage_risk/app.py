@@ -7,8 +7,8 @@ from trading.edge.gate import Caller, admit
 from trading.edge.http import Request, Response, http_handler
 from trading.edge.reading_dialects import parse_id
 from trading.edge.risk_dialects import changed_body, risk_change, settings_body, tiers_body
+from trading.limit_keeping import CHANGES_SHOWN_MAX, change_limits, change_limits_of_tier, read_limits
 from trading.queue import start_triggers
-from trading.risk_keeping import CHANGES_SHOWN_MAX, change_limits, change_limits_of_tier, read_limits
 from trading.secrets import csrf_secret
 from trading.store.connection import database
 from trading.store.kill_switch import KillSwitchStore

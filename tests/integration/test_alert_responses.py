@@ -17,10 +17,10 @@ from tests.kit import MigratedTemplate, TestServers
 from tests.kit.alerts import ROLE, AlertWorld, NoResponder
 from tests.kit.functions import Context, function_environment, load_function
 from tests.kit.security import OFFICER_ID, STRANGER, Watch
+from trading.alert_responses import Limits, Responses, carry_out
 from trading.alerts import Figure
-from trading.capacity import LambdaCapacity
 from trading.errors import ErrorCode, TradingError
-from trading.responses import Limits, Responses, carry_out
+from trading.reserved_concurrency import LambdaCapacity
 from trading.store.alerts import AlertStore
 from trading.store.database import Database
 from trading.store.interventions import InterventionStore

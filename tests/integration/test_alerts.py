@@ -16,7 +16,7 @@ from tests.kit.orders import raises_sqlstate
 from trading.alerting import AlertReport
 from trading.alerts import Figure
 from trading.cache import Cache
-from trading.outage import OutageMemory
+from trading.database_silence import OutageMemory
 from trading.store.database import Database
 
 MINUTES = timedelta(minutes=1)

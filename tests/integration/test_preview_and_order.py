@@ -14,7 +14,7 @@ from tests.kit.orders import Market, send
 from tests.kit.venues import PAIR, make_venue_instrument
 from trading.errors import CODE_BY_SQLSTATE, ErrorCode, TradingError
 from trading.order_entry import OrderEntry
-from trading.preview import preview_order
+from trading.previews.orders import preview_order
 from trading.pricing import depth
 from trading.store.database import Database
 from trading.store.instruments import InstrumentCatalogue

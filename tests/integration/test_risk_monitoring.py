@@ -21,8 +21,8 @@ from tests.kit.risk import ENOUGH_TIME_MS, LongContext, run_monitoring
 from tests.kit.servers import ScratchDatabase
 from trading import monitoring
 from trading.errors import ErrorCode, TradingError
+from trading.margin_levels import LevelAction, MarginLevel, episode_change, standing_level
 from trading.monitoring import MarginReport, monitor_holders
-from trading.risk import LevelAction, MarginLevel, episode_change, standing_level
 from trading.store.database import Database
 from trading.store.risk import DueAccount, RiskStore
 

@@ -14,7 +14,7 @@ from tests.kit.reference import worked_case
 from tests.kit.risk import make_profile, stop_out_step, watch_by
 from tests.kit.ticks import Ticker
 from trading.accounts import Worth
-from trading.risk import stop_out_due
+from trading.margin_levels import stop_out_due
 
 ANY_LEVERAGE = 1_000_000
 

@@ -18,7 +18,7 @@ from trading.cache import Cache
 from trading.channels.protocol import Channel, ChannelError
 from trading.collectors.from_database import database_collectors
 from trading.collectors.protocol import Collector
-from trading.outage import OutageMemory
+from trading.database_silence import OutageMemory
 from trading.store.alerts import AlertStore, DueResponse
 from trading.store.database import Database
 

@@ -104,7 +104,7 @@ def function_variables(folder: Path, database_url: str | None, redis_url: str | 
 
 def forget() -> None:
     """Close and drop what the layer keeps for an execution environment, as a new one would start."""
-    from trading import cache, observability, outage, secrets, settings
+    from trading import cache, database_silence, observability, secrets, settings
     from trading.edge import gate, visitors
     from trading.store import connection, instruments
 
@@ -118,7 +118,7 @@ def forget() -> None:
         gate.authenticator,
         gate.limiter,
         visitors.guard,
-        outage.outage_memory,
+        database_silence.outage_memory,
         instruments.instrument_catalogue,
         settings.settings,
         observability.logger,

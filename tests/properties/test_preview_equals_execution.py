@@ -14,15 +14,15 @@ from tests.kit import MigratedTemplate, User
 from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market, keyed_request, send
 from trading.accounts import round_money
-from trading.closing_preview import preview_close
 from trading.edge.preview_dialects import change_preview_body, closes_body, group_preview_body, preview_body
 from trading.errors import TradingError
 from trading.instruments import Instrument
 from trading.linked_orders import LinkedEntry, LinkKind, StopLoss, TakeProfit, asked_of
-from trading.linked_preview import preview_linked
 from trading.order_entry import OrderEntry
-from trading.position_change_preview import preview_change
-from trading.preview import preview_order
+from trading.previews.closes import preview_close
+from trading.previews.groups import preview_linked
+from trading.previews.orders import preview_order
+from trading.previews.position_changes import preview_change
 from trading.store.database import Database
 from trading.store.instruments import InstrumentCatalogue
 from trading.store.orders import place_linked_orders

@@ -19,9 +19,9 @@ from trading.accounts import Worth, round_money
 from trading.conversion import Rates
 from trading.hedges import Sides
 from trading.instruments import Instrument
+from trading.margin_levels import ExposedPosition, StopOutPolicy, first_to_close, judged_level, stop_out_due
 from trading.positions import Position, realized_pnl, unrealized_pnl
 from trading.pricing import MarketPrice, commission, fill_price
-from trading.risk import ExposedPosition, StopOutPolicy, first_to_close, judged_level, stop_out_due
 from trading.store.database import Database
 from trading.store.risk import RiskStore
 

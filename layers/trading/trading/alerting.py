@@ -23,9 +23,9 @@ from trading.alerts import (
 from trading.channels.protocol import ChannelError
 from trading.channels.registry import FindChannel
 from trading.collectors.protocol import Collectors
+from trading.database_silence import OutageMemory
 from trading.errors import ErrorCode, TradingError
 from trading.observability import logger
-from trading.outage import OutageMemory
 from trading.store.alerts import AlertStore, DueResponse, Outcome, Told
 
 # What is compared with the past is kept of each minute.

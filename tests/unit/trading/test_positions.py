@@ -7,8 +7,8 @@ import pytest
 from tests.kit.instruments import EURUSD, forex, instrument, price, rates
 from tests.kit.reference import worked_case
 from trading.accounts import Worth, round_money
+from trading.margin_levels import stop_out_due
 from trading.positions import Position, PositionSide, margin_after_reducing, mark, pnl, realized_pnl, unrealized_pnl
-from trading.risk import stop_out_due
 
 
 def position(side: PositionSide = "long", quantity: str = "1", entry: str = "1.1", margin: str = "1100") -> Position:

@@ -27,7 +27,6 @@ from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT
 from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id
 from tools.openapi.routes.orders import CREATED_MEMBERS, EXECUTION, TRADER_ID
 from trading.accounts import Account, Worth
-from trading.closing_preview import CloseOutcome, ClosePreview, PreviewedClose
 from trading.edge.change_dialects import closed_body
 from trading.edge.dialects import spoken
 from trading.edge.position_dialects import TAKEN, closed_by_body, closings_body
@@ -39,6 +38,7 @@ from trading.mass_closing import POSITIONS_MAX, Attempt, MassClosing
 from trading.order_entry import SYMBOL_PATTERN
 from trading.position_changes import VERSION_MAX, PositionChange
 from trading.positions import Position
+from trading.previews.closes import CloseOutcome, ClosePreview, PreviewedClose
 from trading.pricing import FillPrice
 
 VERSION: Schema = {

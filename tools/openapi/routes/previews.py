@@ -28,14 +28,14 @@ from tools.openapi.routes.orders import LINKED, OTHER_ORDER_ID, POSITION_ID, spo
 from tools.openapi.routes.orders import SCHEMAS as GROUP_SCHEMAS
 from tools.openapi.routes.positions import CHANGE, CHANGE_ERRORS, VERSION
 from trading.accounts import Account, Worth
-from trading.cancellation_preview import CancelPreview, EndingOrder
 from trading.edge.dialects import order_state, spoken
 from trading.edge.preview_dialects import cancel_preview_body, change_preview_body, group_preview_body
 from trading.errors import ErrorCode
-from trading.linked_preview import GroupPreview, Judgement, PreviewedOrder
 from trading.orders import Contingency, OrderType, Side
-from trading.position_change_preview import ChangePreview, Level, Levels
 from trading.positions import Position
+from trading.previews.cancellations import CancelPreview, EndingOrder
+from trading.previews.groups import GroupPreview, Judgement, PreviewedOrder
+from trading.previews.position_changes import ChangePreview, Level, Levels
 
 
 def refusal(codes: Iterable[ErrorCode]) -> Schema:

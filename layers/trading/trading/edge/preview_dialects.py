@@ -8,8 +8,6 @@ from uuid import UUID, uuid4
 from pydantic import ValidationError
 
 from trading.accounts import Worth, round_money
-from trading.cancellation_preview import CancelPreview, EndingOrder
-from trading.closing_preview import ClosePreview, PreviewedClose
 from trading.edge.change_dialects import change_of, changed_members
 from trading.edge.dialects import order_state, spoken
 from trading.edge.envelope import error_facts, timestamp
@@ -19,10 +17,12 @@ from trading.edge.order_faults import first_fault
 from trading.edge.reading_dialects import parse_id
 from trading.errors import validation_failed
 from trading.json_text import shortest
-from trading.linked_preview import GroupPreview, PreviewedOrder
 from trading.order_entry import OrderEntry
-from trading.position_change_preview import ChangePreview, Level, Levels
-from trading.preview import Preview
+from trading.previews.cancellations import CancelPreview, EndingOrder
+from trading.previews.closes import ClosePreview, PreviewedClose
+from trading.previews.groups import GroupPreview, PreviewedOrder
+from trading.previews.orders import Preview
+from trading.previews.position_changes import ChangePreview, Level, Levels
 from trading.refusals import level_text
 from trading.replacement import OrderChange
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from trading.accounts import Worth
-from trading.risk import (
+from trading.margin_levels import (
     EpisodeChange,
     ExposedPosition,
     LevelAction,

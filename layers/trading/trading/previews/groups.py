@@ -13,7 +13,16 @@ from trading.execution import Instruments
 from trading.instruments import Instrument
 from trading.linked_orders import LinkedEntry, asked_of, check_linked
 from trading.positions import Position, realized_pnl
-from trading.preview import Preview, account_of, check_exits, judge_order, rates_of, read_facts_of, refusal_of, worth_of
+from trading.previews.orders import (
+    Preview,
+    account_of,
+    check_exits,
+    judge_order,
+    rates_of,
+    read_facts_of,
+    refusal_of,
+    worth_of,
+)
 
 type Facts = Mapping[str, Any]
 type ReadGroup = Callable[[UUID, Mapping[str, object]], Facts]

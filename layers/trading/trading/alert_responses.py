@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from trading.capacity import Capacity
 from trading.errors import ErrorCode, TradingError
 from trading.intervention_means import FEED
 from trading.observability import logger
+from trading.reserved_concurrency import Capacity
 from trading.store.alerts import DueResponse
 from trading.store.interventions import Intervention, InterventionStore
 

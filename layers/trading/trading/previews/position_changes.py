@@ -10,7 +10,7 @@ from trading.conversion import NoRateError, Rates
 from trading.errors import TradingError
 from trading.instruments import Instrument
 from trading.positions import Position, realized_pnl
-from trading.preview import rates_of
+from trading.previews.orders import rates_of
 
 type Facts = Mapping[str, Any]
 

@@ -12,7 +12,7 @@ from trading.errors import ErrorCode, TradingError
 from trading.hedges import Sides
 from trading.instruments import Instrument
 from trading.positions import Position, margin_after_reducing, realized_pnl, unrealized_pnl
-from trading.preview import account_of, market_price_of, no_fresh_price, rates_of, refusal_of, worth_of
+from trading.previews.orders import account_of, market_price_of, no_fresh_price, rates_of, refusal_of, worth_of
 from trading.pricing import FillPrice, commission, fill_price
 from trading.refusals import slippage_refusal
 
