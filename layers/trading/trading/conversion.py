@@ -12,6 +12,10 @@ CROSS_CURRENCY = "USD"
 class NoRateError(LookupError):
     """Neither a pair nor a cross through USD is quoted."""
 
+    def __init__(self, source: str, target: str) -> None:
+        super().__init__(f"no rate from {source} to {target}")
+        self.target = target
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -38,7 +42,7 @@ class Rates:
         first = self._pair(source, CROSS_CURRENCY, positive=positive)
         second = self._pair(CROSS_CURRENCY, target, positive=positive)
         if first is None or second is None:
-            raise NoRateError(f"no rate from {source} to {target}")
+            raise NoRateError(source, target)
         with localcontext(EXACT):
             return first[0] * second[0], first[1] * second[1]
 

@@ -10,7 +10,7 @@ from trading.conversion import NoRateError, Rates
 from trading.errors import TradingError
 from trading.instruments import Instrument
 from trading.margin import required_margin
-from trading.previews.orders import account_of, rates_of
+from trading.previews.facts import account_of, rates_of
 
 type Facts = Mapping[str, Any]
 

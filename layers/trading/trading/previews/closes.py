@@ -6,14 +6,23 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from trading.accounts import Account, Worth, round_money
+from trading.accounts import Account, Worth
 from trading.conversion import NoRateError, Rates
 from trading.errors import ErrorCode, TradingError
 from trading.hedges import Sides
 from trading.instruments import Instrument
 from trading.positions import Position, margin_after_reducing, realized_pnl, unrealized_pnl
-from trading.previews.orders import account_of, market_price_of, no_fresh_price, rates_of, refusal_of, worth_of
-from trading.pricing import FillPrice, commission, fill_price
+from trading.previews.facts import (
+    account_of,
+    charged_commission,
+    market_price_of,
+    no_fresh_price,
+    position_of,
+    rates_of,
+    refusal_of,
+    worth_of,
+)
+from trading.pricing import FillPrice, fill_price
 from trading.refusals import slippage_refusal
 
 type Facts = Mapping[str, Any]
@@ -132,28 +141,22 @@ def _preview(answer: Facts, max_slippage: Decimal | None) -> ClosePreview:
     facts, worth = answer["account"], answer["worth"]
     account = account_of(facts)
     rates = rates_of(answer)
-    closes = [_close(fact, first, account, rates, max_slippage) for first, fact in _numbered(answer["closings"])]
+    closes = [_close(fact, place == 0, account, rates, max_slippage) for place, fact in enumerate(answer["closings"])]
     before = worth_of(worth)
     sides = {symbol: Sides.from_fact(fact) for symbol, fact in answer["sides"].items()}
     left = answer["matched"] - sum(close.refusal is None for close in closes)
     return ClosePreview(facts["id"], account, Decimal(worth["balance"]), before, sides, closes, left)
 
 
-def _numbered(closings: Sequence[Facts]) -> list[tuple[bool, Facts]]:
-    return [(place == 0, fact) for place, fact in enumerate(closings)]
-
-
 def _close(fact: Facts, first: bool, account: Account, rates: Rates, max_slippage: Decimal | None) -> PreviewedClose:
-    held, terms = fact["position"], fact["terms"]
-    position = Position(held["side"], *(Decimal(held[name]) for name in ("quantity", "entry_price", "margin_used")))
-    quantity = Decimal(fact["quantity"])
+    terms, position, quantity = fact["terms"], position_of(fact["position"]), Decimal(fact["quantity"])
     outcome, refusal = None, refusal_of(fact["refusal"])
     if refusal is None:
         try:
             outcome = _outcome(fact, first, position, quantity, account, rates)
             refusal = slippage_refusal(outcome.fill.slippage, max_slippage)
         except NoRateError as error:
-            refusal = no_fresh_price(str(error).rpartition(" ")[2])
+            refusal = no_fresh_price(error.target)
         except TradingError as error:
             refusal = error
     quoted_at = terms and terms["quoted_at"] and datetime.fromisoformat(terms["quoted_at"])
@@ -174,9 +177,7 @@ def _outcome(
         side = "sell" if position.side == "long" else "buy"
         market = market_price_of(fact["terms"])
         fill = fill_price(instrument, market, side, quantity, seed=None, after_hours=not fact["market_open"])
-        # Converted as what it is, an amount that goes out.
-        due = commission(instrument, quantity, fact["terms"]["account_tier"])
-        charged = -round_money(rates.convert(-due, instrument.quote_currency, currency), currency)
+        charged = charged_commission(instrument, quantity, fact["terms"]["account_tier"], currency, rates)
     if fact["price"] is None or first:
         realized = realized_pnl(position, quantity, fill.price, instrument, currency, rates)
     return CloseOutcome(

@@ -7,22 +7,13 @@ from typing import Any, Literal
 from uuid import UUID
 
 from trading.accounts import Account, Worth
-from trading.conversion import NoRateError
 from trading.errors import TradingError
 from trading.execution import Instruments
 from trading.instruments import Instrument
 from trading.linked_orders import LinkedEntry, asked_of, check_linked
-from trading.positions import Position, realized_pnl
-from trading.previews.orders import (
-    Preview,
-    account_of,
-    check_exits,
-    judge_order,
-    rates_of,
-    read_facts_of,
-    refusal_of,
-    worth_of,
-)
+from trading.positions import Position
+from trading.previews.facts import account_of, rates_of, realized_if_known, refusal_of, worth_of
+from trading.previews.orders import Preview, check_exits, judge_order, read_facts_of
 
 type Facts = Mapping[str, Any]
 type ReadGroup = Callable[[UUID, Mapping[str, object]], Facts]
@@ -171,8 +162,4 @@ def _made_at(price: Decimal, entry_price: Decimal | None, answer: Facts, account
         return None
     side = "long" if answer["orders"][0]["side"] == "buy" else "short"
     entered = Position(side, opened, entry_price, Decimal(0))
-    instrument = Instrument.from_row(answer["terms"])
-    try:
-        return realized_pnl(entered, opened, price, instrument, account.currency, rates_of(answer))
-    except (NoRateError, TradingError):
-        return None
+    return realized_if_known(entered, price, Instrument.from_row(answer["terms"]), account.currency, rates_of(answer))

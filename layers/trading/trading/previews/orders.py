@@ -1,15 +1,15 @@
 """What an order would come to now, computed by the formulas that book one; nothing is written."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 from uuid import UUID
 
-from trading.accounts import Account, Worth, round_money
+from trading.accounts import Account, Worth
 from trading.conversion import NoRateError, Rates
-from trading.errors import ErrorCode, TradingError, validation_failed
+from trading.errors import TradingError, validation_failed
 from trading.execution import Instruments, check_against_instrument, check_conditions
 from trading.hedges import Sides
 from trading.instruments import Instrument
@@ -17,11 +17,20 @@ from trading.margin import required_margin
 from trading.order_entry import TIMED, TRAILING_TYPES, OrderEntry
 from trading.orders import Side
 from trading.positions import Position, PositionSide, margin_after_reducing, realized_pnl, unrealized_pnl
-from trading.pricing import FillPrice, MarketPrice, commission, depth, fill_price, round_to_tick
+from trading.previews.facts import (
+    account_of,
+    charged_commission,
+    market_price_of,
+    no_fresh_price,
+    position_of,
+    rates_of,
+    refusal_of,
+    worth_of,
+)
+from trading.pricing import FillPrice, MarketPrice, depth, fill_price, round_to_tick
 from trading.refusals import margin_refusal, slippage_refusal
 from trading.trailing import Trail, price_of_trailing
 
-RETRY_SECONDS = 1
 # These wait for a better price, and the present one may be it.
 TOUCHED_FROM_BEYOND = frozenset({"limit", "market_if_touched", "limit_if_touched"})
 
@@ -132,7 +141,7 @@ def judge_order(order: OrderEntry, facts: Facts) -> Preview:
             refusal = refusal or facts.limit_refusal or _margin_refusal(cost, _sure_worth(facts), facts)
             refusal = refusal or _refusal_at_touch(order, facts)
     except NoRateError as error:
-        raise no_fresh_price(str(error).rpartition(" ")[2]) from None
+        raise no_fresh_price(error.target) from None
     return Preview(facts, fill, cost, facts.worth, _after(cost, facts.worth), refusal)
 
 
@@ -151,10 +160,7 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         market=market_price_of(terms),
         quoted_at=datetime.fromisoformat(terms["quoted_at"]),
         market_open=answer["market_open"],
-        position=position
-        and Position(
-            position["side"], *(Decimal(position[name]) for name in ("quantity", "entry_price", "margin_used"))
-        ),
+        position=position and position_of(position),
         sides=answer["sides"] and Sides.from_fact(answer["sides"]),
         quantity=Decimal(answer["quantity"]),
         reduces=answer["reduces"],
@@ -163,52 +169,6 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         position_currencies=tuple(answer["position_currencies"]),
         refusal=refusal_of(answer["refusal"]),
         limit_refusal=refusal_of(answer["limit_refusal"]),
-    )
-
-
-class FreshQuotes(Mapping[str, MarketPrice]):
-    """Quotes by symbol that refuse to be read while they are stale, as conversions in the database do."""
-
-    def __init__(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        self._rows = rows
-
-    def __getitem__(self, symbol: str) -> MarketPrice:
-        row = self._rows[symbol]
-        if not row["fresh"]:
-            raise no_fresh_price(symbol)
-        return market_price_of(row)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-
-def account_of(fact: Mapping[str, Any]) -> Account:
-    """The terms of the account among facts."""
-    return Account(fact["currency"], fact["kind"], Decimal(fact["leverage"]))
-
-
-def worth_of(worth: Mapping[str, Any]) -> Worth | None:
-    """The worth among facts; None while something held has no quote."""
-    if worth["unrealized_pnl"] is None:
-        return None
-    return Worth(*(Decimal(worth[name]) for name in ("balance", "unrealized_pnl", "margin_used")))
-
-
-def rates_of(answer: Mapping[str, Any]) -> Rates:
-    """The rates among facts; one that is stale is MARKET_DATA_UNAVAILABLE when it is asked for."""
-    return Rates(FreshQuotes({quote["symbol"]: quote for quote in answer["quotes"]}))
-
-
-def no_fresh_price(symbol: str) -> TradingError:
-    """MARKET_DATA_UNAVAILABLE for want of a fresh quote of `symbol`."""
-    return TradingError(
-        ErrorCode.MARKET_DATA_UNAVAILABLE,
-        f"There is no fresh price of {symbol} now. Send the same request again shortly.",
-        {"field": "symbol", "value": symbol, "constraint": "a fresh quote"},
-        retry_after=RETRY_SECONDS,
     )
 
 
@@ -237,18 +197,6 @@ def _asked(order: OrderEntry) -> dict[str, object]:
         "conditions",
     }
     return order.model_dump(mode="python", include=names, exclude_none=True)
-
-
-def market_price_of(row: Mapping[str, Any]) -> MarketPrice:
-    """The quote in a row of facts."""
-    return MarketPrice(*(Decimal(row[name]) for name in ("bid", "ask", "volatility")))
-
-
-def refusal_of(found: Mapping[str, Any] | None) -> TradingError | None:
-    """The refusal among facts, if there is one."""
-    if found is None:
-        return None
-    return TradingError(ErrorCode(found["code"]), found["message"], found["details"])
 
 
 def _fill(order: OrderEntry, facts: Facts) -> FillPrice:
@@ -330,14 +278,8 @@ def _cost(order: OrderEntry, fill: FillPrice, facts: Facts, *, marked: bool) -> 
         if marked:
             part = Position(side, opened, fill.price, margin)
             opening_pnl = unrealized_pnl(part, facts.instrument, facts.market, account.currency, rates)
-    return Cost(_commission(facts), released, realized, closing_change, margin, credit, opening_pnl)
-
-
-def _commission(facts: Facts) -> Decimal:
-    """In account currency, rounded once; converted as what it is, an amount that goes out."""
-    charged = commission(facts.instrument, facts.quantity, facts.tier)
-    currency = facts.account.currency
-    return -round_money(facts.rates.convert(-charged, facts.instrument.quote_currency, currency), currency)
+    charged = charged_commission(facts.instrument, facts.quantity, facts.tier, account.currency, rates)
+    return Cost(charged, released, realized, closing_change, margin, credit, opening_pnl)
 
 
 def _sure_worth(facts: Facts) -> Worth:

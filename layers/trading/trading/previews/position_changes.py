@@ -6,11 +6,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from trading.conversion import NoRateError, Rates
-from trading.errors import TradingError
 from trading.instruments import Instrument
-from trading.positions import Position, realized_pnl
-from trading.previews.orders import rates_of
+from trading.positions import Position
+from trading.previews.facts import rates_of, realized_if_known
 
 type Facts = Mapping[str, Any]
 
@@ -63,7 +61,9 @@ def preview_change(answer: Facts) -> ChangePreview:
         if text is None:
             return None
         price = Decimal(text)
-        return Level(price, _made_at(price, position, instrument, account["currency"], rates))
+        # What is not traded now has no terms to count by.
+        made = realized_if_known(position, price, instrument, account["currency"], rates) if instrument else None
+        return Level(price, made)
 
     def levels(fact: Facts) -> Levels:
         trail = fact["trailing_distance"]
@@ -81,15 +81,3 @@ def preview_change(answer: Facts) -> ChangePreview:
         levels(answer["before"]),
         levels(answer["after"]),
     )
-
-
-def _made_at(
-    price: Decimal, position: Position, instrument: Instrument | None, currency: str, rates: Rates
-) -> Decimal | None:
-    """None also of what is not traded now."""
-    if instrument is None:
-        return None
-    try:
-        return realized_pnl(position, position.quantity, price, instrument, currency, rates)
-    except (NoRateError, TradingError):
-        return None
