@@ -160,7 +160,7 @@ def _security(operation: Operation) -> list[dict[str, list[str]]]:
     needed = operation.permission
     choices = needed if isinstance(needed, tuple) else (needed,)
     bearers: list[dict[str, list[str]]] = [{"bearer": [each] if each else []} for each in choices]
-    return [*bearers, *({**each, "csrf": []} for each in bearers if operation.state_changing)]
+    return [*bearers, *({**each, "csrf": []} for each in bearers if operation.needs_csrf_token)]
 
 
 def _parameters(operation: Operation) -> Iterable[Mapping[str, object]]:
@@ -208,11 +208,13 @@ def _answer_response(operation: Operation, status: int, answer: Answer) -> dict[
     """A success, or what else is no error of ours although the gateway may say the same status."""
     schemas = [_wrapped(operation.dialect, answer)]
     limits = LIMITS if operation.needs_token else ()
+    replayed = ("Idempotency-Replayed",) if operation.keyed and answer.kept else ()
+    always = () if status in GATEWAY_STATUSES else ALWAYS
     if status in GATEWAY_STATUSES:
         schemas.append(ref("GatewayFault"))
     return {
         "description": answer.description,
-        "headers": _headers([*limits, *answer.headers, *(() if status in GATEWAY_STATUSES else ALWAYS)]),
+        "headers": _headers([*limits, *replayed, *answer.headers, *always]),
         "content": {
             "application/json": {
                 "schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas},

@@ -38,6 +38,14 @@ DENIALS = frozenset(
         ErrorCode.INSUFFICIENT_POSITION,
     }
 )
+ORDER_ERRORS = DENIALS | {
+    ErrorCode.NOT_FOUND,
+    ErrorCode.UNKNOWN_SYMBOL,
+    ErrorCode.CONFLICT,
+    ErrorCode.MARKET_DATA_UNAVAILABLE,
+    ErrorCode.VENUE_UNAVAILABLE,
+}
+
 DETAILS: Mapping[str, Schema] = {
     "field": {"type": ["string", "null"], "description": "Which part of the request, by the name it was sent under."},
     "value": {

@@ -56,6 +56,16 @@ def list_of(schema: Schema) -> Schema:
     return {"type": "array", "items": schema}
 
 
+def page_of(schema: Schema) -> Schema:
+    """A page of a list; next_cursor is null on the last one."""
+    return closed({"data": list_of(schema), "next_cursor": nullable(IDENTIFIER)})
+
+
+def whole_list_of(schema: Schema) -> Schema:
+    """A list that comes whole, and how many there are."""
+    return closed({"data": list_of(schema), "total": COUNT})
+
+
 def word(words: Iterable[str]) -> Schema:
     """One of `words`."""
     return {"type": "string", "enum": list(words)}

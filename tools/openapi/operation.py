@@ -23,7 +23,8 @@ class Parameter:
 class Answer:
     """A success: its data, unwrapped as a handler returns it, and a real one of these.
 
-    `headers` are names of components.headers. `bare` data is not wrapped whatever the dialect.
+    `headers` are names of components.headers. `bare` data is not wrapped whatever the dialect. What is answered to a
+    key is `kept` under it, unless it says that nothing was done.
     """
 
     description: str
@@ -31,6 +32,7 @@ class Answer:
     example: object
     headers: tuple[str, ...] = ()
     bare: bool = False
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Operation:
 
     `route` is its key; `operation_id` the name that clients are generated with. `answers` are the successes by status.
     `errors` are the codes beyond those that follow from the rest: see `codes`. `body` is the request's; a change whose
-    path says it all `may_lack_body`. What is `keyed` takes an idempotency key, in the body too when that has a member
-    for it.
+    path says it all `may_lack_body`. What is `keyed` changes something, and takes an idempotency key, in the body too
+    when that has a member for it; other changes are `state_changing`.
     """
 
     route: str
@@ -71,6 +73,11 @@ class Operation:
         return self.route.split(" ", 1)[1]
 
     @property
+    def needs_csrf_token(self) -> bool:
+        """Of a browser session."""
+        return self.state_changing or self.keyed
+
+    @property
     def dialect(self) -> Dialect:
         """Whose envelope its answers have."""
         return dialect_of(self.path)
@@ -83,7 +90,7 @@ class Operation:
             found |= {ErrorCode.UNAUTHENTICATED, ErrorCode.DATABASE_UNAVAILABLE, ErrorCode.MAINTENANCE}
         if self.permission is not None:
             found.add(ErrorCode.FORBIDDEN)
-        if self.state_changing:
+        if self.needs_csrf_token:
             found.add(ErrorCode.CSRF_FAILED)
         if self.keyed:
             found |= {ErrorCode.VALIDATION_FAILED, ErrorCode.IDEMPOTENCY_KEY_REUSED}

@@ -8,6 +8,7 @@ from tools.openapi.routes import (
     account,
     account_risk,
     alerts,
+    groups,
     health,
     interventions,
     kill_switch,
@@ -22,37 +23,25 @@ from tools.openapi.routes import (
     watch,
 )
 
-OPERATIONS: tuple[Operation, ...] = (
-    *orders.ORDERS,
-    *positions.POSITIONS,
-    *previews.PREVIEWS,
-    *account.ACCOUNT,
-    *operators.OPERATORS,
-    *interventions.INTERVENTIONS,
-    *alerts.ALERTS,
-    *watch.WATCH,
-    *account_risk.RISK,
-    *risk.RISK,
-    *margin_calls.MARGIN_CALLS,
-    *kill_switch.KILL_SWITCH,
-    *prices.PRICES,
-    *sessions.SESSIONS,
-    *health.HEALTH,
+# In the order of the document.
+SUBJECTS = (
+    orders,
+    groups,
+    positions,
+    previews,
+    account,
+    operators,
+    interventions,
+    alerts,
+    watch,
+    account_risk,
+    risk,
+    margin_calls,
+    kill_switch,
+    prices,
+    sessions,
+    health,
 )
+OPERATIONS: tuple[Operation, ...] = tuple(operation for subject in SUBJECTS for operation in subject.OPERATIONS)
 # What several operations refer to by name.
-SCHEMAS: Mapping[str, Schema] = {
-    **orders.SCHEMAS,
-    **positions.SCHEMAS,
-    **previews.SCHEMAS,
-    **account.SCHEMAS,
-    **operators.SCHEMAS,
-    **interventions.SCHEMAS,
-    **alerts.SCHEMAS,
-    **watch.SCHEMAS,
-    **account_risk.SCHEMAS,
-    **risk.SCHEMAS,
-    **margin_calls.SCHEMAS,
-    **kill_switch.SCHEMAS,
-    **prices.SCHEMAS,
-    **health.SCHEMAS,
-}
+SCHEMAS: Mapping[str, Schema] = {name: schema for subject in SUBJECTS for name, schema in subject.SCHEMAS.items()}

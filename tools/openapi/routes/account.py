@@ -144,7 +144,7 @@ ACCOUNT_FACTS: Mapping[str, Any] = {
     "created_at": "2026-11-21T04:20:02.114080Z",
 }
 
-ACCOUNT = (
+OPERATIONS = (
     Operation(
         route="GET /api/v1/account",
         operation_id="getAccount",

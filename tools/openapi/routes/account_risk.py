@@ -111,7 +111,7 @@ RISK_FACTS: Mapping[str, Any] = {
 }
 READ = Answer("The account's risk.", ref("AccountRisk"), RISK_FACTS)
 
-RISK = (
+OPERATIONS = (
     Operation(
         route="GET /api/v1/account/risk",
         operation_id="getAccountRisk",

@@ -13,6 +13,7 @@ from tools.openapi.forms import (
     closed,
     list_of,
     nullable,
+    page_of,
     ref,
     word,
 )
@@ -166,7 +167,7 @@ INCIDENT: Mapping[str, Any] = {
 }
 ROLE = "For the roles risk_officer, operator and on_call; another is FORBIDDEN whatever its permissions."
 
-ALERTS = (
+OPERATIONS = (
     Operation(
         route="GET /api/v1/risk/alerts",
         operation_id="listAlerts",
@@ -181,11 +182,7 @@ ALERTS = (
             CURSOR,
         ),
         answers={
-            200: Answer(
-                "A page of alerts.",
-                closed({"data": list_of(ref("Alert")), "next_cursor": nullable(IDENTIFIER)}),
-                alerts_body({"alerts": [OPEN], "next": None}),
-            )
+            200: Answer("A page of alerts.", page_of(ref("Alert")), alerts_body({"alerts": [OPEN], "next": None}))
         },
     ),
     Operation(
@@ -198,16 +195,13 @@ ALERTS = (
             "that has ended is CONFLICT. It works during maintenance too."
         ),
         permission="alerts:write",
-        state_changing=True,
         keyed=True,
         parameters=(path_id("an alert"),),
         body=ref("AcknowledgementRequest"),
         body_example={"note": "looking"},
         may_lack_body=True,
         errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.CONFLICT}),
-        answers={
-            200: Answer("It is taken on.", ref("Alert"), alert_body(ACKNOWLEDGED), ("Idempotency-Replayed",)),
-        },
+        answers={200: Answer("It is taken on.", ref("Alert"), alert_body(ACKNOWLEDGED))},
     ),
     Operation(
         route="POST /api/v1/risk/alerts/{id}/resolve",
@@ -219,15 +213,12 @@ ALERTS = (
             "during maintenance too; what the alert began is undone by DELETE /api/v1/risk/interventions/{id}."
         ),
         permission="alerts:write",
-        state_changing=True,
         keyed=True,
         parameters=(path_id("an alert"),),
         body=ref("ResolutionRequest"),
         body_example={"note": "the venue is back", "idempotency_key": "ticket-4714"},
         errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.CONFLICT}),
-        answers={
-            200: Answer("It has ended.", ref("Alert"), alert_body(RESOLVED), ("Idempotency-Replayed",)),
-        },
+        answers={200: Answer("It has ended.", ref("Alert"), alert_body(RESOLVED))},
     ),
     Operation(
         route="GET /api/v1/risk/incidents/{id}",

@@ -48,7 +48,7 @@ def _health(status: str, redis: Check) -> dict[str, object]:
     }
 
 
-HEALTH = (
+OPERATIONS = (
     Operation(
         route="GET /health",
         operation_id="getHealth",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tools.openapi.errors import ACCOUNT_ID
-from tools.openapi.forms import IDENTIFIER, TEXT, TIMESTAMP, Schema, closed, list_of, nullable, ref, word
+from tools.openapi.forms import IDENTIFIER, TEXT, TIMESTAMP, Schema, closed, nullable, page_of, ref, word
 from tools.openapi.operation import Answer, Operation, Parameter
 from tools.openapi.order_body import keyed_body
 from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id
@@ -138,7 +138,7 @@ PAGE = Page(None, 50)
 PAGED = (PAGE_LIMIT, CURSOR)
 ROLE = "For the roles risk_officer and operator; another is FORBIDDEN whatever its permissions."
 
-INTERVENTIONS = (
+OPERATIONS = (
     Operation(
         route="POST /api/v1/risk/interventions",
         operation_id="startIntervention",
@@ -151,7 +151,6 @@ INTERVENTIONS = (
             "account that is not active, and what nothing is configured to carry out, is CONFLICT."
         ),
         permission="interventions:write",
-        state_changing=True,
         keyed=True,
         body=ref("InterventionRequest"),
         body_example={
@@ -164,8 +163,8 @@ INTERVENTIONS = (
         },
         errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.CONFLICT}),
         answers={
-            200: Answer("One that is in force already.", ref("Intervention"), intervention_body(ACTIVE)),
-            201: Answer("It is in force.", ref("Intervention"), intervention_body(ACTIVE), ("Idempotency-Replayed",)),
+            200: Answer("One that is in force already.", ref("Intervention"), intervention_body(ACTIVE), kept=False),
+            201: Answer("It is in force.", ref("Intervention"), intervention_body(ACTIVE)),
         },
     ),
     Operation(
@@ -177,11 +176,7 @@ INTERVENTIONS = (
         permission="interventions:write",
         parameters=(one_of("state", STATES, "In force, or not."), one_of("kind", KINDS, "Of that kind."), *PAGED),
         answers={
-            200: Answer(
-                "A page of interventions.",
-                closed({"data": list_of(ref("Intervention")), "next_cursor": nullable(IDENTIFIER)}),
-                interventions_body([ACTIVE], PAGE),
-            )
+            200: Answer("A page of interventions.", page_of(ref("Intervention")), interventions_body([ACTIVE], PAGE))
         },
     ),
     Operation(
@@ -216,12 +211,6 @@ INTERVENTIONS = (
             Parameter("address", TEXT, "Of that IP address."),
             *PAGED,
         ),
-        answers={
-            200: Answer(
-                "A page of events.",
-                closed({"data": list_of(ref("SecurityEvent")), "next_cursor": nullable(IDENTIFIER)}),
-                events_body([EVENT], PAGE),
-            )
-        },
+        answers={200: Answer("A page of events.", page_of(ref("SecurityEvent")), events_body([EVENT], PAGE))},
     ),
 )

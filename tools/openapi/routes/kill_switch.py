@@ -142,7 +142,7 @@ PROGRESS = {
 CONFIRMATION = Confirmation("v1.1795235323." + "0" * 64, datetime(2026, 11, 21, 4, 30, 43, tzinfo=UTC))
 FOUND = frozenset({ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_SYMBOL})
 
-KILL_SWITCH = (
+OPERATIONS = (
     Operation(
         route="GET /api/v1/risk/trading-state",
         operation_id="getTradingStates",
@@ -177,7 +177,6 @@ KILL_SWITCH = (
             "waits for them, and `settled` says that none is left."
         ),
         permission="risk:write",
-        state_changing=True,
         keyed=True,
         body=ref("TradingStateRequest"),
         body_example={"scope": "account", "account_id": ACCOUNT_ID, "trading_state": "halted", "reason": SAID},
@@ -187,7 +186,6 @@ KILL_SWITCH = (
                 "It holds.",
                 ref("TradingStateChange"),
                 state_body(StateChange(HALTED, replayed=False, settled=True)),
-                ("Idempotency-Replayed",),
             )
         },
     ),
@@ -203,7 +201,6 @@ KILL_SWITCH = (
             "tried again each minute."
         ),
         permission="risk:write",
-        state_changing=True,
         keyed=True,
         body=ref("WindDownRequest"),
         body_example={"scope": "account", "account_id": ACCOUNT_ID, "action": "flatten", "reason": SAID},
@@ -215,13 +212,9 @@ KILL_SWITCH = (
                 wind_down_body(
                     WindDownAct({"accounts": 1, "working_orders": 2, "open_positions": 3}, False, CONFIRMATION)
                 ),
+                kept=False,
             ),
-            202: Answer(
-                "It has begun.",
-                ref("WindDown"),
-                wind_down_body(WindDownAct(WIND_DOWN, False, None)),
-                ("Idempotency-Replayed",),
-            ),
+            202: Answer("It has begun.", ref("WindDown"), wind_down_body(WindDownAct(WIND_DOWN, False, None))),
         },
     ),
     Operation(

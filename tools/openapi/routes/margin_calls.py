@@ -4,7 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from tools.openapi.errors import ACCOUNT_ID
-from tools.openapi.forms import DECIMAL, IDENTIFIER, TEXT, TIMESTAMP, Schema, closed, list_of, nullable, ref, word
+from tools.openapi.forms import (
+    DECIMAL,
+    IDENTIFIER,
+    TEXT,
+    TIMESTAMP,
+    Schema,
+    closed,
+    nullable,
+    page_of,
+    ref,
+    word,
+)
 from tools.openapi.operation import Answer, Operation
 from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of
 from tools.openapi.routes.risk import ROLE
@@ -49,7 +60,7 @@ EPISODE: Mapping[str, Any] = {
     "margin_level": "48.53",
 }
 
-MARGIN_CALLS = (
+OPERATIONS = (
     Operation(
         route="GET /api/v1/risk/margin-calls",
         operation_id="listMarginCalls",
@@ -61,7 +72,7 @@ MARGIN_CALLS = (
         answers={
             200: Answer(
                 "A page of episodes.",
-                closed({"data": list_of(ref("MarginCall")), "next_cursor": nullable(IDENTIFIER)}),
+                page_of(ref("MarginCall")),
                 margin_calls_body([EPISODE], Page(None, 50)),
             )
         },

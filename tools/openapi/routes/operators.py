@@ -17,6 +17,7 @@ from tools.openapi.forms import (
     list_of,
     nullable,
     ref,
+    whole_list_of,
     word,
     words_of,
 )
@@ -211,7 +212,7 @@ READERS_ROLE = (
 )
 NOT_ONES_OWN = f"{ROLE} So is an account of one's own: another operator has to act on it."
 
-OPERATORS = (
+OPERATIONS = (
     Operation(
         route="GET /api/v1/account/ledger-entries",
         operation_id="listLedgerEntries",
@@ -233,7 +234,7 @@ OPERATORS = (
         answers={
             200: Answer(
                 "The user's accounts, oldest first.",
-                closed({"data": list_of(ref("FoundAccount")), "total": COUNT}),
+                whole_list_of(ref("FoundAccount")),
                 accounts_body([FOUND]),
             )
         },
@@ -259,15 +260,12 @@ OPERATORS = (
             "MARKET_DATA_UNAVAILABLE. Without an idempotency key, a repeat is another movement."
         ),
         permission="accounts:write",
-        state_changing=True,
         keyed=True,
         parameters=(path_id("an account"),),
         body=ref("MoneyMovementRequest"),
         body_example={"entry_type": "deposit", "amount": "250.50", "reason": SAID, "idempotency_key": "wire-4711"},
         errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.INSUFFICIENT_FUNDS, ErrorCode.MARKET_DATA_UNAVAILABLE}),
-        answers={
-            201: Answer("The money is moved.", ref("MoneyMovement"), movement_body(MOVED), ("Idempotency-Replayed",))
-        },
+        answers={201: Answer("The money is moved.", ref("MoneyMovement"), movement_body(MOVED))},
     ),
     Operation(
         route="PATCH /api/v1/accounts/{id}",
@@ -280,14 +278,11 @@ OPERATORS = (
             "the account has no open position and no working order, else it is CONFLICT."
         ),
         permission="accounts:write",
-        state_changing=True,
         keyed=True,
         parameters=(path_id("an account"),),
         body=ref("AccountChangeRequest"),
         body_example={"leverage": 30, "reason": "asked for less risk", "idempotency_key": "ticket-4712"},
         errors=frozenset({ErrorCode.NOT_FOUND, ErrorCode.CONFLICT}),
-        answers={
-            200: Answer("What holds now.", ref("ChangedAccount"), change_body(CHANGED), ("Idempotency-Replayed",))
-        },
+        answers={200: Answer("What holds now.", ref("ChangedAccount"), change_body(CHANGED))},
     ),
 )

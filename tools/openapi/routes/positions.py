@@ -18,14 +18,17 @@ from tools.openapi.forms import (
     constant,
     list_of,
     nullable,
+    page_of,
     ref,
+    whole_list_of,
     word,
 )
 from tools.openapi.operation import Answer, Operation
+from tools.openapi.order_answers import CREATED_MEMBERS
 from tools.openapi.order_body import keyed_body, without_key
+from tools.openapi.order_examples import EXECUTION, TRADER_ID
 from tools.openapi.parameters import ACCOUNT_ID as ACCOUNT
 from tools.openapi.parameters import CURSOR, PAGE_LIMIT, one_of, path_id
-from tools.openapi.routes.orders import CREATED_MEMBERS, EXECUTION, TRADER_ID
 from trading.accounts import Account, Worth
 from trading.edge.change_dialects import closed_body
 from trading.edge.dialects import spoken
@@ -389,8 +392,8 @@ LIST = Answer(
     "Open positions, whole and oldest first; of closed ones or all a page, newest first.",
     {
         "anyOf": [
-            closed({"data": list_of(ref("Position")), "total": COUNT}),
-            closed({"data": list_of(ref("Position")), "next_cursor": nullable(IDENTIFIER)}),
+            whole_list_of(ref("Position")),
+            page_of(ref("Position")),
         ]
     },
     positions_body([POSITION_FACTS]),
@@ -402,7 +405,7 @@ LIST_PARAMETERS = (
     CURSOR,
 )
 
-POSITIONS = (
+OPERATIONS = (
     Operation(
         route="GET /api/v1/positions",
         operation_id="listPositions",
@@ -431,7 +434,7 @@ POSITIONS = (
         answers={
             200: Answer(
                 "One entry a symbol and account.",
-                closed({"data": list_of(ref("HeldSymbol")), "total": COUNT}),
+                whole_list_of(ref("HeldSymbol")),
                 position_summary_body([HELD]),
             )
         },
@@ -447,17 +450,12 @@ POSITIONS = (
             "client may do it, too."
         ),
         permission="orders:write",
-        state_changing=True,
         keyed=True,
         parameters=(path_id("a position of yours"),),
         body=ref("PositionChangeRequest"),
         body_example={"stop_loss": None},
         errors=CHANGE_ERRORS,
-        answers={
-            200: Answer(
-                "The position as it is now.", ref("Position"), position_body(POSITION_FACTS), ("Idempotency-Replayed",)
-            )
-        },
+        answers={200: Answer("The position as it is now.", ref("Position"), position_body(POSITION_FACTS))},
     ),
     Operation(
         route="POST /api/v1/positions/{id}/close",
@@ -465,7 +463,6 @@ POSITIONS = (
         tag="positions",
         summary="Close a position at the market, whole or in part",
         permission="orders:write",
-        state_changing=True,
         keyed=True,
         parameters=(path_id("a position of yours"),),
         body=ref("CloseRequest"),
@@ -486,7 +483,6 @@ POSITIONS = (
                 "The order that closed, and the position as it left it; or the order, on its way to its venue.",
                 {"anyOf": [ref("ClosingOrder"), ref("UnfilledOrder")]},
                 closed_body(CLOSED, TRADER_ID),
-                ("Idempotency-Replayed",),
             )
         },
     ),
@@ -501,7 +497,6 @@ POSITIONS = (
             "slippage and commission. One order with two fills, so that its quantity is twice the closed one."
         ),
         permission="orders:write",
-        state_changing=True,
         keyed=True,
         parameters=(path_id("a position of yours"),),
         body=ref("CloseByRequest"),
@@ -512,7 +507,6 @@ POSITIONS = (
                 "The order that closed, and both positions as it left them.",
                 ref("ClosedPair"),
                 closed_by_body(CLOSED_PAIR, TRADER_ID),
-                ("Idempotency-Replayed",),
             )
         },
     ),
@@ -527,7 +521,6 @@ POSITIONS = (
             "the same key goes on where the first request ended, closes nothing twice and is told the same."
         ),
         permission="orders:write",
-        state_changing=True,
         keyed=True,
         body=ref("CloseAllRequest"),
         body_example={"which": "losers", "symbol": "AAPL"},
@@ -538,7 +531,6 @@ POSITIONS = (
                 "What became of each, and how many are left.",
                 ref("CloseAllAnswer"),
                 closings_body(CLOSINGS, TRADER_ID),
-                ("Idempotency-Replayed",),
             )
         },
     ),

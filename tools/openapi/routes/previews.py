@@ -22,10 +22,12 @@ from tools.openapi.forms import (
     words_of,
 )
 from tools.openapi.operation import Answer, Operation
+from tools.openapi.order_answers import spoken_word
 from tools.openapi.order_body import filter_body, keyed_body, without_key
+from tools.openapi.order_examples import OTHER_ORDER_ID, POSITION_ID
 from tools.openapi.parameters import path_id
-from tools.openapi.routes.orders import LINKED, OTHER_ORDER_ID, POSITION_ID, spoken_word
-from tools.openapi.routes.orders import SCHEMAS as GROUP_SCHEMAS
+from tools.openapi.routes.groups import OPERATIONS as LINKED
+from tools.openapi.routes.groups import SCHEMAS as GROUP_SCHEMAS
 from tools.openapi.routes.positions import CHANGE, CHANGE_ERRORS, VERSION
 from trading.accounts import Account, Worth
 from trading.edge.dialects import order_state, spoken
@@ -241,7 +243,7 @@ CHANGED = change_preview_body(
     )
 )
 
-PREVIEWS = (
+OPERATIONS = (
     *(
         Operation(
             route=f"{linked.route}/preview",

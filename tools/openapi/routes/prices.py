@@ -63,7 +63,7 @@ def _one_or_several(description: str) -> Answer:
     return Answer(description, {"anyOf": [ref("Price"), ref("Prices")]}, PRICE_EXAMPLE, ("X-Cache",))
 
 
-PRICES = (
+OPERATIONS = (
     Operation(
         route="GET /functions/v1/get-stock-price",
         operation_id="getStockPrice",

@@ -16,6 +16,7 @@ from tools.openapi.forms import (
     list_of,
     nullable,
     ref,
+    whole_list_of,
     word,
 )
 from tools.openapi.operation import Answer, Operation, Parameter
@@ -165,7 +166,7 @@ ROLE = "For the role risk_officer alone; another is FORBIDDEN whatever its permi
 BODY_EXAMPLE = {"limits": {"max_positions": 5, "max_exposure": "500000"}, "reason": SAID, "idempotency_key": "risk-7"}
 TIER = Parameter("tier", word(TIERS), "A tier.", required=True, in_path=True)
 
-RISK = (
+OPERATIONS = (
     Operation(
         route="GET /api/v1/risk/settings",
         operation_id="getOwnRiskSettings",
@@ -203,7 +204,6 @@ RISK = (
             "from the next order on; a changed day from the next day on."
         ),
         permission="risk:write",
-        state_changing=True,
         keyed=True,
         parameters=(path_id("an account"),),
         body=ref("RiskChangeRequest"),
@@ -214,7 +214,6 @@ RISK = (
                 "What has changed.",
                 ref("RiskChange"),
                 changed_body({**CHANGED, "account_id": ACCOUNT_ID, "sequence": 3, "transact_time": MOMENT}),
-                ("Idempotency-Replayed",),
             )
         },
     ),
@@ -228,7 +227,7 @@ RISK = (
         answers={
             200: Answer(
                 "The tiers, lowest first, each with its last 50 changes.",
-                closed({"data": list_of(ref("TierLimits")), "total": COUNT}),
+                whole_list_of(ref("TierLimits")),
                 tiers_body([{"tier": "gold", "limits": TIER_FACTS, "updated_at": MOMENT, "changes": CHANGES}]),
             )
         },
@@ -240,7 +239,6 @@ RISK = (
         summary="Change the limits of a tier",
         description=f"{ROLE} They hold at once for every account of the tier that has none of its own.",
         permission="risk:write",
-        state_changing=True,
         keyed=True,
         parameters=(TIER,),
         body=ref("RiskChangeRequest"),
@@ -251,7 +249,6 @@ RISK = (
                 "What has changed.",
                 ref("TierChange"),
                 changed_body({**CHANGED, "tier": "gold", "transact_time": MOMENT}),
-                ("Idempotency-Replayed",),
             )
         },
     ),

@@ -1,5 +1,7 @@
 """What a browser session needs."""
 
+from collections.abc import Mapping
+
 from tools.openapi.forms import TIMESTAMP, Schema, closed
 from tools.openapi.operation import Answer, Operation
 from trading.errors import ErrorCode
@@ -10,7 +12,9 @@ EXAMPLE = {
     "expires_at": "2026-11-21T04:43:43.000Z",
 }
 
-SESSIONS = (
+SCHEMAS: Mapping[str, Schema] = {}
+
+OPERATIONS = (
     Operation(
         route="GET /functions/v1/csrf-token",
         operation_id="getCsrfToken",

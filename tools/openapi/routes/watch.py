@@ -13,7 +13,9 @@ from tools.openapi.forms import (
     closed,
     list_of,
     nullable,
+    page_of,
     ref,
+    whole_list_of,
     word,
 )
 from tools.openapi.operation import Answer, Operation, Parameter
@@ -137,7 +139,7 @@ NETWORK_EXAMPLE = {"network": "192.0.2.0/24", "reason": "our office"}
 NAME = Parameter("rule", TEXT, "The name of a rule.", required=True, in_path=True)
 REPEATED = "It sets what is to be, so that a repeat changes nothing and takes no key. It works during maintenance too."
 
-WATCH = (
+OPERATIONS = (
     Operation(
         route="GET /api/v1/risk/security-rules",
         operation_id="listSecurityRules",
@@ -145,13 +147,7 @@ WATCH = (
         summary="List whom the watch over security finds",
         description=ROLE,
         permission="security:read",
-        answers={
-            200: Answer(
-                "The rules by name.",
-                closed({"data": list_of(ref("SecurityRule")), "total": COUNT}),
-                rules_body([RULE]),
-            )
-        },
+        answers={200: Answer("The rules by name.", whole_list_of(ref("SecurityRule")), rules_body([RULE]))},
     ),
     Operation(
         route="PATCH /api/v1/risk/security-rules/{rule}",
@@ -214,7 +210,7 @@ WATCH = (
         answers={
             200: Answer(
                 "A page of reports.",
-                closed({"data": list_of(ref("PerformanceReport")), "next_cursor": nullable(IDENTIFIER)}),
+                page_of(ref("PerformanceReport")),
                 reports_body({"reports": [REPORT], "next": None}),
             )
         },
