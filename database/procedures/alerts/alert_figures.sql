@@ -16,6 +16,15 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     )
 $$;
 
+-- The moment that a collector is asked about, by a request of a version that it knows.
+CREATE OR REPLACE FUNCTION collected_at(request jsonb) RETURNS timestamptz
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    PERFORM check_request_version(request);
+    RETURN coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+END
+$$;
+
 -- How long something has waited, in seconds; 0 for nothing, and for what is not due yet.
 CREATE OR REPLACE FUNCTION waiting_seconds(p_since timestamptz, p_at timestamptz) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -89,11 +98,10 @@ $$;
 CREATE OR REPLACE FUNCTION collect_order_figures(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-    PERFORM check_request_version(request);
     RETURN (
         SELECT jsonb_agg(figure(f.name, '', c.seconds, f.value, f.samples))
         FROM count_orders(
-            coalesce((request ->> 'at')::timestamptz, clock_timestamp()),
+            collected_at(request),
             ARRAY(SELECT jsonb_array_elements_text(request -> 'windows')::integer)
         ) AS c
         CROSS JOIN LATERAL (VALUES
@@ -129,9 +137,8 @@ $$;
 CREATE OR REPLACE FUNCTION collect_queue_figures(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+    v_at CONSTANT timestamptz := collected_at(request);
 BEGIN
-    PERFORM check_request_version(request);
     RETURN (
         SELECT jsonb_agg(figure(f.name, f.subject, 0, waiting_seconds(f.since, v_at), 1))
         FROM (
@@ -169,9 +176,8 @@ $$;
 CREATE OR REPLACE FUNCTION collect_price_figures(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+    v_at CONSTANT timestamptz := collected_at(request);
 BEGIN
-    PERFORM check_request_version(request);
     RETURN (
         SELECT jsonb_build_array(figure('price_stale_percent', '', 0, 100.0 * count(*) FILTER (
             WHERE q.symbol IS NULL
@@ -192,9 +198,8 @@ $$;
 CREATE OR REPLACE FUNCTION collect_server_figures(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+    v_at CONSTANT timestamptz := collected_at(request);
 BEGIN
-    PERFORM check_request_version(request);
     RETURN (
         SELECT jsonb_agg(figure(f.name, '', 0, f.value, 1))
         FROM (
@@ -221,9 +226,8 @@ $$;
 CREATE OR REPLACE FUNCTION collect_duty_figures(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+    v_at CONSTANT timestamptz := collected_at(request);
 BEGIN
-    PERFORM check_request_version(request);
     RETURN (
         SELECT jsonb_agg(figure(f.name, '', 0, f.value, 1))
         FROM (VALUES
@@ -241,9 +245,8 @@ $$;
 CREATE OR REPLACE FUNCTION collect_history_figures(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    v_at timestamptz := coalesce((request ->> 'at')::timestamptz, clock_timestamp());
+    v_at CONSTANT timestamptz := collected_at(request);
 BEGIN
-    PERFORM check_request_version(request);
     RETURN (
         WITH days AS (
             SELECT s.observed_at > v_at - interval '1 day' AS is_last,
@@ -290,8 +293,8 @@ DECLARE
     v_function regprocedure;
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
-        'figure(text, text, integer, numeric, bigint)', 'waiting_seconds(timestamptz, timestamptz)',
-        'count_orders(timestamptz, integer[])', 'order_was_refused(text)',
+        'figure(text, text, integer, numeric, bigint)', 'collected_at(jsonb)',
+        'waiting_seconds(timestamptz, timestamptz)', 'count_orders(timestamptz, integer[])', 'order_was_refused(text)',
         'collect_order_figures(jsonb)', 'collect_queue_figures(jsonb)', 'collect_price_figures(jsonb)',
         'collect_server_figures(jsonb)', 'collect_duty_figures(jsonb)', 'collect_history_figures(jsonb)',
         'collect_security_figures(jsonb)'

@@ -3,35 +3,6 @@
 -- Each is one transaction. It locks the account where there is one, then the row of edge_guard, under which
 -- interventions start and end one after the other, then the head of the platform's audit, last.
 
--- What a kind may last at most, in seconds; NULL for no kind of ours.
-CREATE OR REPLACE FUNCTION intervention_seconds_max(p_kind text) RETURNS integer
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE p_kind
-        WHEN 'maintenance' THEN 14400
-        WHEN 'reserved_concurrency' THEN 86400
-        WHEN 'price_provider' THEN 86400
-        WHEN 'ip_block' THEN 2592000
-        WHEN 'account_suspension' THEN 2592000
-    END
-$$;
-
--- The address that is counted and blocked for p_ip, as the edge makes it too: a host with IPv6 usually has a whole /64.
--- NULL for what is no address.
-CREATE OR REPLACE FUNCTION blockable_address(p_ip text) RETURNS inet
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
-DECLARE
-    v_ip inet := CASE WHEN pg_input_is_valid(p_ip, 'inet') THEN p_ip END;
-BEGIN
-    IF v_ip << '::ffff:0:0/96' THEN
-        v_ip := replace(host(v_ip), '::ffff:', '')::inet;
-    END IF;
-    IF v_ip IS NULL OR (masklen(v_ip) < 32 AND family(v_ip) = 4) OR (masklen(v_ip) < 64 AND family(v_ip) = 6) THEN
-        RETURN NULL;
-    END IF;
-    RETURN CASE family(v_ip) WHEN 4 THEN host(v_ip)::inet ELSE host(network(set_masklen(v_ip, 64)))::inet END;
-END
-$$;
-
 -- Starts one. request {version: 1, kind, target?, parameters? {}, reason, seconds, actor, actor_id?, rule?,
 --   finding_id?, idempotency_key?, request_hash?, request_id?, ip_address?, user_agent?, email?}
 -- target: of ip_block the address, of account_suspension the account's id, of reserved_concurrency the function's name
@@ -158,89 +129,6 @@ BEGIN
     WHERE i.id = v_found.id
     RETURNING i.* INTO v_found;
     RETURN jsonb_build_object('intervention', intervention_view(v_found, v_at));
-END
-$$;
-
--- The target of a request whose parts are right, as it is kept.
-CREATE OR REPLACE FUNCTION check_intervention(request jsonb) RETURNS text
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_kind text := request ->> 'kind';
-    v_target text := request ->> 'target';
-    v_seconds_max integer := intervention_seconds_max(v_kind);
-    v_seconds numeric := CASE WHEN jsonb_typeof(request -> 'seconds') = 'number' THEN request -> 'seconds' END;
-BEGIN
-    PERFORM check_request_version(request);
-    PERFORM check_reason(request, true);
-    IF v_seconds_max IS NULL THEN
-        PERFORM refuse_value('kind', left(v_kind, 100), 'one of maintenance, ip_block, account_suspension, '
-            'reserved_concurrency, price_provider');
-    END IF;
-    IF v_seconds IS NULL OR v_seconds <> trunc(v_seconds) OR NOT v_seconds BETWEEN 1 AND v_seconds_max THEN
-        PERFORM refuse_value('seconds', left(request ->> 'seconds', 100), format('1 to %s whole seconds', v_seconds_max));
-    END IF;
-    CASE v_kind
-        WHEN 'maintenance' THEN
-            v_target := 'platform';
-            IF coalesce(request #>> '{parameters,level}', 'reducing') NOT IN ('reducing', 'full') THEN
-                PERFORM refuse_value('parameters', left(request #>> '{parameters,level}', 100), 'level: reducing or full');
-            END IF;
-        WHEN 'ip_block' THEN
-            v_target := check_blocked_address(request);
-        WHEN 'account_suspension' THEN
-            IF NOT coalesce(pg_input_is_valid(v_target, 'uuid'), false) THEN
-                PERFORM refuse_value('target', left(v_target, 100), 'the id of an account');
-            END IF;
-            IF get_account_owner(v_target::uuid) IS NULL THEN
-                RAISE EXCEPTION 'There is no account with this id.' USING ERRCODE = 'TR001',
-                DETAIL = jsonb_build_object('field', 'target', 'value', v_target, 'constraint', 'an account')::text;
-            END IF;
-        ELSE
-            IF NOT coalesce(v_target ~ '^[a-z][a-z0-9_-]{0,63}$', false) THEN
-                PERFORM refuse_value('target', left(v_target, 100), 'a name of small letters, digits, - and _');
-            END IF;
-    END CASE;
-    RETURN v_target;
-END
-$$;
-
--- The address that a block is asked for: none that is never blocked, and not the one that asks.
-CREATE OR REPLACE FUNCTION check_blocked_address(request jsonb) RETURNS text
-LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    v_address inet := blockable_address(request ->> 'target');
-BEGIN
-    IF v_address IS NULL THEN
-        PERFORM refuse_value('target', left(request ->> 'target', 100), 'one IP address');
-    END IF;
-    IF EXISTS (SELECT FROM never_blocked AS n WHERE n.network >>= v_address) THEN
-        PERFORM refuse_value('target', request ->> 'target', 'an address outside the networks that are never blocked');
-    END IF;
-    IF v_address = blockable_address(request ->> 'ip_address') THEN
-        RAISE EXCEPTION 'This is the address that you ask from: a block would lock you out.'
-        USING ERRCODE = 'TR011', DETAIL = jsonb_build_object(
-            'field', 'target', 'value', request ->> 'target', 'constraint', 'an address of somebody else'
-        )::text;
-    END IF;
-    RETURN host(v_address);
-END
-$$;
-
--- Whoever asks for other parameters than those in force is not told that they have them. A rule takes what a person has
--- begun.
-CREATE OR REPLACE FUNCTION check_alike(request jsonb, p_known interventions) RETURNS void
-LANGUAGE plpgsql AS $$
-DECLARE
-    c_unless_given CONSTANT jsonb := CASE p_known.kind WHEN 'maintenance' THEN '{"level": "reducing"}' ELSE '{}' END;
-BEGIN
-    IF request ->> 'rule' IS NULL AND c_unless_given || coalesce(request -> 'parameters', '{}')
-        <> c_unless_given || p_known.parameters THEN
-        RAISE EXCEPTION 'Another one is in force with %. End it first: DELETE /api/v1/risk/interventions/%.',
-            left(p_known.parameters::text, 100), p_known.id
-        USING ERRCODE = 'TR010', DETAIL = jsonb_build_object(
-            'field', 'parameters', 'value', NULL, 'constraint', 'what is in force, or none in force'
-        )::text;
-    END IF;
 END
 $$;
 
@@ -383,60 +271,6 @@ BEGIN
 END
 $$;
 
--- Suspends the account's user by what operators do it with; the account is locked. -> {before: its status}
-CREATE OR REPLACE FUNCTION suspend_account(request jsonb, p_account accounts, p_id uuid) RETURNS jsonb
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_status text := (SELECT account_status FROM profiles WHERE id = p_account.user_id);
-BEGIN
-    IF v_status <> 'active' THEN
-        RAISE EXCEPTION 'This account is % already: there is nothing to suspend.', v_status
-        USING ERRCODE = 'TR010', DETAIL = jsonb_build_object(
-            'field', 'target', 'value', p_account.id, 'constraint', 'an active account'
-        )::text;
-    END IF;
-    PERFORM change_account(account_request(request, p_account.user_id, p_account.id) || jsonb_build_object(
-        'account_status', 'suspended', 'reason', request ->> 'reason', 'idempotency_key', 'intervention-' || p_id
-    ));
-    RETURN jsonb_build_object('before', v_status);
-END
-$$;
-
--- Gives the account's user the status back that it had. -> {} or {left: the status that somebody gave it meanwhile}.
--- By the audit, because who ends a suspension and begins one of their own leaves the same status behind.
-CREATE OR REPLACE FUNCTION restore_account(request jsonb, p_open interventions) RETURNS jsonb
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_status text := (SELECT account_status FROM profiles WHERE id = p_open.user_id);
-BEGIN
-    IF v_status <> 'suspended' OR status_changes_since(p_open.user_id, p_open.started_at) > 1 THEN
-        RETURN jsonb_build_object('left', v_status);
-    END IF;
-    PERFORM change_account(account_request(request, p_open.user_id, p_open.target::uuid) || jsonb_build_object(
-        'account_status', p_open.outcome ->> 'before', 'idempotency_key', 'intervention-' || p_open.id || '-undone',
-        'reason', coalesce(request ->> 'reason', 'the suspension is over')
-    ));
-    RETURN '{}';
-END
-$$;
-
--- How often the user's status was changed from p_since on, over whichever of their accounts.
-CREATE OR REPLACE FUNCTION status_changes_since(p_user_id uuid, p_since timestamptz) RETURNS bigint
-LANGUAGE sql STABLE AS $$
-    SELECT count(*) FROM order_audit_log AS l
-    WHERE l.user_id = p_user_id AND l.id >= uuidv7_floor(p_since) AND l.created_at >= p_since
-        AND l.action = 'ACCOUNT_CHANGED' AND l.details -> 'after' ? 'account_status'
-$$;
-
-CREATE OR REPLACE FUNCTION account_request(request jsonb, p_user_id uuid, p_account_id uuid) RETURNS jsonb
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT jsonb_strip_nulls(jsonb_build_object(
-        'version', 1, 'user_id', p_user_id, 'account_id', p_account_id, 'actor', request ->> 'actor',
-        'actor_id', request ->> 'actor_id', 'request_id', request ->> 'request_id',
-        'ip_address', request ->> 'ip_address', 'user_agent', request ->> 'user_agent', 'email', request ->> 'email'
-    ))
-$$;
-
 CREATE OR REPLACE FUNCTION note_finding(request jsonb, p_intervention_id uuid) RETURNS void
 LANGUAGE sql AS $$
     UPDATE security_findings SET intervention_id = p_intervention_id WHERE id = (request ->> 'finding_id')::uuid
@@ -477,15 +311,10 @@ DECLARE
     v_function regprocedure;
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
-        'intervention_seconds_max(text)',
-        'blockable_address(text)',
         'start_intervention(jsonb)',
         'undo_intervention(jsonb)',
         'list_interventions(jsonb)',
         'note_intervention(jsonb)',
-        'check_intervention(jsonb)',
-        'check_blocked_address(jsonb)',
-        'check_alike(jsonb, interventions)',
         'lock_interventions()',
         'find_intervention(jsonb)',
         'replayed_intervention(jsonb)',
@@ -495,10 +324,6 @@ BEGIN
         'insert_intervention(jsonb, accounts, text)',
         'close_intervention(interventions, text, text, jsonb)',
         'tell_intervention(text, interventions, text, text)',
-        'suspend_account(jsonb, accounts, uuid)',
-        'restore_account(jsonb, interventions)',
-        'status_changes_since(uuid, timestamptz)',
-        'account_request(jsonb, uuid, uuid)',
         'note_finding(jsonb, uuid)',
         'intervention_answer(text, interventions, boolean)',
         'intervention_view(interventions, timestamptz)'
