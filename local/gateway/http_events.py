@@ -89,15 +89,9 @@ def build_event(
 ) -> dict[str, Any]:
     """The event of one request. `scope` is ASGI's, `headers` come from `joined_headers`."""
     now = time.time()
-    own = dict(headers)
-    own.pop("cookie", None)
-    host = own.get("host", "")
     source = scope["client"][0] if scope["client"] else ""
-    forwarded = own.get("x-forwarded-for")
-    own["x-forwarded-for"] = f"{forwarded}, {source}" if forwarded else source
-    own["x-forwarded-proto"] = "http"
-    own["x-forwarded-port"] = host.rpartition(":")[2] if ":" in host else "80"
-    own["x-amzn-trace-id"] = trace
+    own = _forwarded(headers, source, trace)
+    host = own.get("host", "")
     query = scope["query_string"].decode("latin-1")
     event: dict[str, Any] = {
         "version": "2.0",
@@ -135,6 +129,17 @@ def build_event(
     if body:
         _add_body(event, own.get("content-type", ""), body)
     return event
+
+
+def _forwarded(headers: Mapping[str, str], source: str, trace: str) -> dict[str, str]:
+    """The headers as API Gateway hands them on: with where they came from, and without cookies."""
+    own = {name: value for name, value in headers.items() if name != "cookie"}
+    forwarded, host = own.get("x-forwarded-for"), own.get("host", "")
+    own["x-forwarded-for"] = f"{forwarded}, {source}" if forwarded else source
+    own["x-forwarded-proto"] = "http"
+    own["x-forwarded-port"] = host.rpartition(":")[2] if ":" in host else "80"
+    own["x-amzn-trace-id"] = trace
+    return own
 
 
 def joined_query(query: str) -> dict[str, str]:

@@ -93,10 +93,7 @@ def preview_body(order: OrderEntry, preview: Preview) -> dict[str, object]:
         "total_cost": _money(cost.margin + cost.commission, currency),
         "reduces_position": facts.reduces,
         "realized_pnl": _money(cost.realized_pnl, currency),
-        "free_margin_before": _free_margin(preview.before, currency),
-        "free_margin_after": _free_margin(preview.after, currency),
-        "margin_level_before": preview.before and level_text(preview.before),
-        "margin_level_after": preview.after and level_text(preview.after),
+        **_margin_members(preview.before, preview.after, currency),
         "accepted": preview.refusal is None,
         "refusal": preview.refusal and error_facts(preview.refusal),
         "quoted_at": timestamp(facts.quoted_at),
@@ -116,10 +113,7 @@ def closes_body(preview: ClosePreview) -> dict[str, object]:
         "margin_released": _money(preview.released, currency),
         "balance_before": _money(preview.balance, currency),
         "balance_after": _money(preview.balance + preview.realized_pnl - preview.commission, currency),
-        "free_margin_before": _free_margin(preview.before, currency),
-        "free_margin_after": _free_margin(preview.after, currency),
-        "margin_level_before": preview.before and level_text(preview.before),
-        "margin_level_after": preview.after and level_text(preview.after),
+        **_margin_members(preview.before, preview.after, currency),
     }
 
 
@@ -132,10 +126,7 @@ def group_preview_body(preview: GroupPreview) -> dict[str, object]:
         "orders": [_of_group(order, currency) for order in preview.orders],
         "margin": _money_if_any(preview.margin, currency),
         "commission": _money_if_any(preview.commission, currency),
-        "free_margin_before": _free_margin(preview.before, currency),
-        "free_margin_after": _free_margin(preview.after, currency),
-        "margin_level_before": preview.before and level_text(preview.before),
-        "margin_level_after": preview.after and level_text(preview.after),
+        **_margin_members(preview.before, preview.after, currency),
         "accepted": preview.refusal is None,
         "refusal": preview.refusal and error_facts(preview.refusal),
     }
@@ -258,5 +249,11 @@ def _money_if_any(amount: Decimal | None, currency: str) -> str | None:
     return None if amount is None else _money(amount, currency)
 
 
-def _free_margin(worth: Worth | None, currency: str) -> str | None:
-    return worth and _money(worth.free_margin, currency)
+def _margin_members(before: Worth | None, after: Worth | None, currency: str) -> dict[str, object]:
+    """Free margin and margin level before and after; null where they are not known, the level also without margin."""
+    return {
+        "free_margin_before": before and _money(before.free_margin, currency),
+        "free_margin_after": after and _money(after.free_margin, currency),
+        "margin_level_before": before and level_text(before),
+        "margin_level_after": after and level_text(after),
+    }
