@@ -1,6 +1,7 @@
 """What template.yaml promises about every function, so that the next one cannot forget it."""
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from local.gateway.template import load_template, merge
 from tests.kit.functions import deployed_handler
+from trading.collectors.from_cloudwatch import ORDER_ROUTES
 from trading.quotes.feed import REMAINING_MS_MIN
 from trading.quotes.single_flight import WAIT_SECONDS
 from trading.settings import Settings
@@ -22,6 +24,15 @@ PARAMETERS: Mapping[str, Any] = TEMPLATE["Parameters"]
 STAGES: Mapping[str, Any] = tomllib.loads((ROOT / "samconfig.toml").read_text())
 
 GATEWAY_SECONDS_MAX = 29
+# Lambda's limits on what names a function's variables, and on who may invoke it.
+ENVIRONMENT_BYTES_MAX = 4096
+POLICY_BYTES_MAX = 20_480
+# What a route's permission comes to besides its path.
+PERMISSION_BYTES = 500
+# What stands before the name in the ARN of a topic or in the URL of a queue; and a secret's ARN.
+ADDRESSED = {"AWS::SNS::Topic", "AWS::SQS::Queue"}
+ADDRESS_BYTES = 60
+SECRET_BYTES = 120
 CONCURRENCY_SUFFIX = "Concurrency"
 # AWS knows no narrower resource for the actions of these statements.
 UNBOUND_STATEMENTS = {"RuntimePolicy": {"Traces", "NetworkInterfaces"}, "MetricsPolicy": {"Metrics"}}
@@ -145,6 +156,8 @@ class TestFunctions:
         logging = FUNCTIONS[name]["LoggingConfig"]
         group = RESOURCES[logging["LogGroup"]["Ref"]]
         assert logging["LogFormat"] == "JSON"
+        # Metrics are lines of INFO: Lambda may keep none of them back.
+        assert logging["ApplicationLogLevel"] == {"Fn::If": ["LogsDebug", "DEBUG", "INFO"]}
         assert group["Type"] == "AWS::Logs::LogGroup"
         assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
         users = [other for other in FUNCTIONS if FUNCTIONS[other]["LoggingConfig"]["LogGroup"] == logging["LogGroup"]]
@@ -447,16 +460,28 @@ class TestEnvironment:
         # When / then
         settings = Settings.from_environment(variables)
         assert settings.service == folder_of(FUNCTIONS[name]).replace("_", "-")
-        assert settings.metrics_namespace == "Trading"
+
+    def test_stages_of_one_account_measure_apart(self) -> None:
+        shared = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+        assert shared["POWERTOOLS_METRICS_NAMESPACE"] == {"Ref": "AWS::StackName"}
 
     def test_every_parameter_is_used(self) -> None:
         used = set(references_in([RESOURCES, TEMPLATE["Globals"], TEMPLATE["Conditions"], TEMPLATE["Outputs"]]))
         assert set(PARAMETERS) <= used
 
-    def test_secrets_are_references(self) -> None:
+    def test_secrets_are_references_in_full(self) -> None:
+        # A role that names the ARN without the six characters at its end may read nothing.
+        whole = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:trading-dev/function_trader"
         secrets = {name: value for name, value in PARAMETERS.items() if name.endswith("Secret")}
         assert len(secrets) == 17
-        assert all("secretsmanager" in value["AllowedPattern"] for value in secrets.values())
+        for value in secrets.values():
+            assert re.match(value["AllowedPattern"], f"{whole}-AbC123")
+            assert not re.match(value["AllowedPattern"], whole)
+
+    @every_function
+    def test_its_environment_fits_lambda(self, name: str) -> None:
+        written = {variable: deployed_text(value) for variable, value in environment_of(name).items()}
+        assert sum(len(variable) + len(text) for variable, text in written.items()) < ENVIRONMENT_BYTES_MAX
 
 
 class TestHttpApi:
@@ -486,6 +511,20 @@ class TestHttpApi:
             for event in events_of(function, "HttpApi")
         ]
         assert len(routes) == len(set(routes)) > 0
+
+    @every_function
+    def test_its_policy_has_room_for_all_its_routes(self, name: str) -> None:
+        # A route is a statement of the function's own policy.
+        paths = [event["Path"] for event in events_of(FUNCTIONS[name], "HttpApi")]
+        assert sum(PERMISSION_BYTES + len(path) for path in paths) < POLICY_BYTES_MAX
+
+    def test_alerts_count_the_requests_of_all_routes_that_take_orders(self) -> None:
+        taken = events_of(FUNCTIONS["ExecuteOrderFunction"], "HttpApi")
+        assert sorted(ORDER_ROUTES) == sorted(f"{event['Method']} {event['Path']}" for event in taken)
+
+    def test_a_warning_of_its_import_stops_no_deployment(self) -> None:
+        # SAM declares path parameters without a schema, which the import warns of.
+        assert "FailOnWarnings" not in RESOURCES["HttpApi"]["Properties"]
 
     def test_every_route_belongs_to_the_api_and_sends_payload_two(self) -> None:
         for function in FUNCTIONS.values():
@@ -560,6 +599,21 @@ class TestStages:
             "AllowMockVenue",
             "AlertSink",
         }
+
+
+def deployed_text(value: object) -> str:
+    """What a variable comes to in the stack with the longest name, each reference at its longest."""
+    match value:
+        case {"Fn::Sub": str(text)}:
+            return re.sub(r"\$\{([^}]+)\}", lambda found: deployed_text({"Ref": found[1]}), text)
+        case {"Ref": str(name)} if name in PARAMETERS:
+            return "x" * SECRET_BYTES if name.endswith("Secret") else str(PARAMETERS[name].get("Default", "x" * 100))
+        case {"Ref": str(name)}:
+            resource, _, attribute = name.partition(".")
+            addressed = not attribute and RESOURCES.get(resource, {}).get("Type") in ADDRESSED
+            return "x" * ADDRESS_BYTES * addressed + f"trading-staging-{resource}-AbCdEfGhIjKlM"
+        case _:
+            return str(value)
 
 
 def overrides_of(stage: str) -> dict[str, str]:

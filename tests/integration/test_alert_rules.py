@@ -364,7 +364,7 @@ def test_news(world: AlertWorld) -> None:
 
 SOURCES = Sources(
     namespace="Trading",
-    functions={"get_price": "stack-get-price"},
+    functions={"get_price": "stack-get-price", "execute_order": "stack-execute-order"},
     dead_letter_queues=("stack-dead",),
     database_id="writer",
     database_memory_mb=1024,
@@ -372,7 +372,8 @@ SOURCES = Sources(
 ROUTE = {"service": "execute-order", "route": "POST /api/v1/orders"}
 BAD = {
     ("Trading", "Requests"): (ROUTE, [50, 50]),
-    ("Trading", "Errors"): (ROUTE, [5, 1]),
+    ("Trading", "Errors"): (ROUTE, [3, 1]),
+    ("AWS/Lambda", "Throttles"): ({"FunctionName": "stack-execute-order"}, [2, 0]),
     ("Trading", "Latency"): (ROUTE, [25_000, 25_000]),
     ("Trading", "AccountsFailed"): ({"service": "risk-monitoring"}, [0, 1]),
     ("AWS/Lambda", "Invocations"): ({"FunctionName": "stack-get-price"}, [10, 10]),
@@ -405,8 +406,8 @@ def test_cloudwatch(world: AlertWorld) -> None:
     world.evaluate(at(now + 61 * SECONDS), collectors=collectors)
     assert open_rules(world) == CLOUDWATCH_RULES
     assert dict(world.alerts("rule", "opened_value")) == {
-        "REQUEST_FAILURE": Decimal("6.000"),
-        "REQUEST_ERROR_RATE": Decimal("6.000"),
+        "REQUEST_FAILURE": Decimal("5.882"),
+        "REQUEST_ERROR_RATE": Decimal("5.882"),
         "REQUEST_LATENCY": Decimal("500.000"),
         "STOP_OUT_FAILURE": Decimal(1),
         "CAPACITY_CPU": Decimal("90.000"),

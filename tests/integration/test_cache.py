@@ -186,6 +186,29 @@ def test_a_connection_that_died_while_idle_is_replaced(cache: Cache, redis_url: 
     assert cache.run(lambda client: client.ping())
 
 
+def test_a_rotated_password_is_read_again(redis_url: str, clock: Clock) -> None:
+    with redis.Redis.from_url(redis_url) as server:
+        # given a cache that logged in by the old password
+        server.acl_setuser("rotated", enabled=True, passwords=["+old"], keys=["*"], commands=["+@all"])
+        address = redis_url.rpartition("@")[2]
+        urls = [f"redis://rotated:old@{address}"]
+        cache = Cache(lambda: urls[0], timeout_ms=1000, clock=clock)
+        assert cache.run_script(ECHO, [], ["x"]) == "x"
+
+        # when the password changes, and then the secret, and connections end
+        server.acl_setuser("rotated", enabled=True, passwords=["-old", "+new"], keys=["*"], commands=["+@all"])
+        urls[0] = f"redis://rotated:new@{address}"
+        server.client_kill_filter(_type="normal", skipme=True)
+        with pytest.raises(CacheUnavailableError):
+            cache.run_script(ECHO, [], ["y"])
+
+        # then the next try logs in by the new one
+        clock.now = BREAKER_SECONDS
+        assert cache.run_script(ECHO, [], ["z"]) == "z"
+        cache.close()
+        server.acl_deluser("rotated")
+
+
 def test_a_server_that_stops_in_mid_run_is_found_again(durable_servers: TestServers, clock: Clock) -> None:
     # given
     server = durable_servers.redis

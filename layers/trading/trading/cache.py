@@ -53,7 +53,7 @@ class Cache:
 
     def run[T](self, action: Callable[["Redis"], T]) -> T:
         """The answer of `action`, which is given the client; CacheUnavailableError when there is none."""
-        from redis.exceptions import RedisError, ResponseError
+        from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
         if self._clock() < self._closed_until:
             raise CacheUnavailableError("Redis failed a moment ago")
@@ -64,6 +64,9 @@ class Cache:
             raise CacheUnavailableError(str(error)) from error
         except (RedisError, OSError) as error:
             self._closed_until = self._clock() + BREAKER_SECONDS
+            if isinstance(error, AuthenticationError):
+                # The password was rotated: the next try reads the URL again.
+                self.close()
             raise CacheUnavailableError(str(error)) from error
 
     def run_script(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
@@ -83,9 +86,10 @@ class Cache:
 
     def close(self) -> None:
         """Drop the connections; the next command opens new ones and reads the URL again."""
-        if self._client is not None:
-            self._client.connection_pool.disconnect()
-            self._client = self._kept = None
+        with self._exchanging:
+            if self._client is not None:
+                self._client.connection_pool.disconnect()
+                self._client = self._kept = None
 
     def _exchange(self, client: "Redis", *command: str | int) -> Any:
         """Send one command and read its answer on a connection that is kept for scripts.

@@ -1,5 +1,6 @@
 """Logger, Metrics and Tracer of Powertools, set up in one place for every function."""
 
+import logging
 import os
 import sys
 import time
@@ -23,7 +24,13 @@ _encode = JSONEncoder(default=str, separators=(",", ":"), ensure_ascii=False).en
 @lru_cache(maxsize=1)
 def logger() -> Logger:
     """The JSON logger. Bodies, tokens and addresses of people never go into it."""
-    return Logger(service=settings().service, level=settings().log_level, utc=True)
+    made = Logger(service=settings().service, level=settings().log_level, utc=True)
+    # Powertools would take what Lambda lets pass (AWS_LAMBDA_LOG_LEVEL) for the level.
+    logging.getLogger(settings().service).setLevel(settings().log_level)
+    # At DEBUG, Lambda's runtime lets every library write, and botocore writes the secrets that it reads.
+    root = logging.getLogger()
+    root.setLevel(max(root.level, logging.INFO))
+    return made
 
 
 @lru_cache(maxsize=1)

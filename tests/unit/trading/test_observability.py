@@ -1,6 +1,7 @@
 """What every handler gets: log context, metrics with the cold start, and a trace on AWS alone."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -98,6 +99,25 @@ def test_log_lines_carry_the_correlation_id_and_a_new_invocation_starts_clean(
     said = [line for line in map(json.loads, capsys.readouterr().out.splitlines()) if line.get("message") == "said"]
     assert said[0]["correlation_id"] == "first"
     assert "correlation_id" not in said[1]
+
+
+@pytest.mark.parametrize("wanted", ["DEBUG", "INFO", "WARNING"])
+@pytest.mark.usefixtures("environment")
+def test_what_lambda_lets_pass_is_not_the_level_and_no_library_writes_at_debug(
+    wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given Lambda's runtime, which has opened the root logger as far as Lambda lets pass
+    passing = "DEBUG" if wanted == "DEBUG" else "INFO"
+    monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", passing)
+    monkeypatch.setenv("LOG_LEVEL", wanted)
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", f"levels-{wanted}")
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "level", logging.getLevelNamesMapping()[passing])
+
+    # when / then
+    assert logger().log_level == logging.getLevelNamesMapping()[wanted]
+    # botocore writes the secrets that it reads
+    assert root.level == logging.INFO
 
 
 @pytest.mark.usefixtures("environment")

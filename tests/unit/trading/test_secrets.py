@@ -5,9 +5,11 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError
 from moto import mock_aws
 
-from trading.secrets import CACHE_SECONDS, forget_secrets, read_secret
+from trading import secrets
+from trading.secrets import CACHE_SECONDS, SecretsSilentError, forget_secrets, read_secret
 from trading.settings import ConfigurationError
 
 
@@ -46,6 +48,68 @@ def test_a_secret_of_aws_is_fetched_by_its_arn() -> None:
         made = boto3.client("secretsmanager").create_secret(Name="database", SecretString="postgresql://x")
 
         assert read_secret(made["ARN"]) == "postgresql://x"
+
+
+def refusal(status: int, code: str) -> ClientError:
+    return ClientError(
+        {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+        "GetSecretValue",
+    )
+
+
+@pytest.mark.parametrize(
+    "silence",
+    [
+        ConnectTimeoutError(endpoint_url="https://x"),
+        refusal(503, "ServiceUnavailable"),
+        refusal(400, "ThrottlingException"),
+    ],
+)
+def test_a_known_secret_outlives_the_silence_of_its_keeper(silence: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a secret that was read, and one that was not
+    keeper = Keeper("the key")
+    monkeypatch.setattr(secrets, "_client", keeper)
+    now = [0.0]
+    assert read_secret("arn:known", clock=lambda: now[0]) == "the key"
+
+    # when Secrets Manager gives no answer
+    keeper.fault, now[0] = silence, CACHE_SECONDS
+
+    # then the one is what it was, asked for once a while, and the other is not made up
+    assert [read_secret("arn:known", clock=lambda: now[0]) for _ in range(3)] == ["the key"] * 3
+    assert keeper.asked == 2
+    with pytest.raises(SecretsSilentError):
+        read_secret("arn:unknown", clock=lambda: now[0])
+
+
+def test_a_secret_that_is_refused_is_used_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper("the key")
+    monkeypatch.setattr(secrets, "_client", keeper)
+    read_secret("arn:known", clock=lambda: 0.0)
+    keeper.fault = refusal(400, "AccessDeniedException")
+
+    with pytest.raises(ClientError, match="AccessDenied"):
+        read_secret("arn:known", clock=lambda: CACHE_SECONDS)
+
+
+class Keeper:
+    """Secrets Manager's client, and what makes it."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.asked = text, 0
+        self.fault: Exception | None = None
+
+    def __call__(self) -> "Keeper":
+        return self
+
+    def cache_clear(self) -> None:
+        """Of the lru_cache that this stands for."""
+
+    def get_secret_value(self, **_arguments: str) -> dict[str, str]:
+        self.asked += 1
+        if self.fault:
+            raise self.fault
+        return {"SecretString": self.text}
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

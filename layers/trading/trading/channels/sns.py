@@ -8,8 +8,8 @@ from trading.channels.protocol import ChannelError
 from trading.settings import AWS_USER_AGENT
 
 TIMEOUT_SECONDS = 3
-# Of a subject, which only mail shows; more is refused.
-SUBJECT_CHARACTERS_MAX = 100
+# Of a subject, which only mail shows; SNS refuses one of 100.
+SUBJECT_CHARACTERS_MAX = 99
 
 
 class TopicChannel:

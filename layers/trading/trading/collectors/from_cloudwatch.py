@@ -13,7 +13,13 @@ from trading.settings import AWS_USER_AGENT
 TIMEOUT_SECONDS = 3
 PERIOD_SECONDS = 60
 QUERIES_MAX = 500
-ORDER_ROUTES = ("POST /functions/v1/execute-order", "POST /api/v1/orders")
+ORDER_ROUTES = (
+    "POST /functions/v1/execute-order",
+    "POST /api/v1/orders",
+    "POST /api/v1/orders/oco",
+    "POST /api/v1/orders/oto",
+    "POST /api/v1/orders/bracket",
+)
 
 type Statistic = Literal["Sum", "Average", "Maximum"]
 
@@ -22,7 +28,8 @@ type Statistic = Literal["Sum", "Average", "Maximum"]
 class Sources:
     """What is looked at: functions (our name of each -> its deployed one), queues, the database's id and memory.
 
-    `namespace` is of the functions' own metrics, `orders_service` the dimension of the function that takes orders.
+    `namespace` is of the functions' own metrics, `orders_service` the dimension of the function that takes orders,
+    `orders_function` our name of it.
     """
 
     namespace: str
@@ -31,6 +38,7 @@ class Sources:
     database_id: str | None = None
     database_memory_mb: int | None = None
     orders_service: str = "execute-order"
+    orders_function: str = "execute_order"
     risk_service: str = "risk-monitoring"
 
 
@@ -69,6 +77,7 @@ class CloudWatchCollector:
         found = [self._failed_accounts()]
         for name in ("Requests", "Errors", "Latency"):
             found += self._of_orders(name)
+        found += self._turned_away()
         for name in given.functions.values():
             found += [_function(name, "Invocations"), _function(name, "Errors")]
         found += [_queue(name) for name in given.dead_letter_queues]
@@ -84,6 +93,11 @@ class CloudWatchCollector:
             for route in ORDER_ROUTES
         ]
 
+    def _turned_away(self) -> list[Metric]:
+        """Of requests that Lambda took none of, because all copies were busy: the function cannot count them itself."""
+        deployed = self._sources.functions.get(self._sources.orders_function)
+        return [_function(deployed, "Throttles")] if deployed else []
+
     def _failed_accounts(self) -> Metric:
         return Metric(self._sources.namespace, "AccountsFailed", "Sum", (("service", self._sources.risk_service),))
 
@@ -95,9 +109,11 @@ class CloudWatchCollector:
 
         errors, latency = total(*self._of_orders("Errors")), total(*self._of_orders("Latency"))
         count = int(total(*self._of_orders("Requests")))
+        turned_away = total(*self._turned_away())
+        asked = count + int(turned_away)
         failed = self._failed_accounts()
         figures = [
-            Figure("request_failure_percent", _percent(errors, count), count, window_seconds=seconds),
+            Figure("request_failure_percent", _percent(errors + turned_away, asked), asked, window_seconds=seconds),
             Figure(
                 "request_latency_average_ms",
                 _rounded(latency / count) if count else None,
