@@ -68,13 +68,13 @@ financing-rates: .venv/.local ## take rates of financing from a CSV (FILE=rates.
 	test -n "$$url" || { echo "No local system is up on $$STATE: run \`make start\` first, or give DATABASE_URL=." >&2; exit 1; }; \
 	DATABASE_URL="$$url" $(PYTHON) -m database.financing_rates "$$FILE"
 
+# These eight read the database of DATABASE_URL where one is given, else the local system's.
 verify-audit: .venv/.local ## check the hash chain of the audit; names the first broken row
 	@$(COMMAND) verify audit
 
 verify-books: .venv/.local ## check that orders, fills, positions, ledger, audit and events agree
 	@$(COMMAND) verify books
 
-# These six read the database of DATABASE_URL where one is given, else the local system's.
 diagnose: .venv/.local ## say why a user's orders are refused for margin (EMAIL=gold@example.com)
 	@$(COMMAND) diagnose --email "$$EMAIL"
 

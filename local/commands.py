@@ -12,8 +12,8 @@
     python -m local.commands realized-pnl [--from 2026-11-01] [--to 2026-11-30]
     python -m local.commands execution-report --from 2026-11-01 --to 2026-11-30 [--out report.csv]
 
-The last six only read. With DATABASE_URL in the environment they read that database instead, as its owner or
-compliance.
+`verify` and the last six only read. With DATABASE_URL in the environment they read that database instead, as its owner
+or compliance.
 
 Exit codes: 0 done; 1 no system is up, a function failed, or a check found faults; 2 a value is wrong, with one line on
 standard error that says which.
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     invoke.set_defaults(run=_invoke)
     verify = commands.add_parser("verify", help="check the audit's hash chains, or that the books agree")
     verify.add_argument("what", choices=["audit", "books"])
-    verify.set_defaults(run=_verify)
+    verify.set_defaults(run=_verify, reads_only=True)
     _add_reports(commands)
     return parser
 
@@ -171,7 +171,7 @@ def _invoke(state: State, _connection: psycopg.Connection[Any], options: argpars
 
 
 def _verify(state: State, _connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:
-    return books.main([options.what], state.read_env()["DATABASE_URL"])
+    return books.main([options.what], reports.report_url(state, os.environ))
 
 
 def _diagnose(_state: State, connection: psycopg.Connection[Any], options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ def state(tmp_path: Path, database: ScratchDatabase) -> State:
     folder = State(tmp_path / "state")
     folder.create()
     environment.write_env(folder, port=8000, owner_url=database.url, redis_url="redis://127.0.0.1/0")
+    folder.write_secret("compliance.password", database.passwords["compliance"])
     with database.connect() as connection:
         load_demo_accounts(connection)
     return folder
@@ -228,6 +229,20 @@ def test_fresh_books_and_their_audit_hold(state: State, capsys: pytest.CaptureFi
     assert run(state, "verify", "books") == 0
     assert run(state, "verify", "audit") == 0
     assert capsys.readouterr().out.count("hold") == 2
+
+
+@pytest.mark.parametrize("what", ["books", "audit"])
+def test_the_books_of_another_database_are_checked_where_no_local_system_is(
+    what: str,
+    database: ScratchDatabase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database.url)
+
+    assert run(State(tmp_path / "nothing"), "verify", what) == 0
+    assert "hold" in capsys.readouterr().out
 
 
 def test_a_balance_that_no_ledger_knows_is_found(
