@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from local.gateway.template import load_template, merge
+from local.servers import LOGIN_ROLES
 from tests.kit.functions import deployed_handler
 from trading.collectors.from_cloudwatch import ORDER_ROUTES
 from trading.quotes.feed import REMAINING_MS_MIN
@@ -579,6 +581,27 @@ class TestStages:
             assert str(value) in [str(allowed) for allowed in parameter.get("AllowedValues", [value])]
             assert int(value) >= parameter["MinValue"] if "MinValue" in parameter else True
 
+    @pytest.mark.parametrize("stage", ["dev", "staging", "prod"])
+    def test_what_belongs_to_its_account_stands_in_a_file_of_its_own_that_has_the_last_word(self, stage: str) -> None:
+        # The last one wins.
+        assert STAGES[stage]["deploy"]["parameters"]["parameter_overrides"][-1] == f"file://deployment/{stage}.yaml"
+
+    def test_the_example_of_that_file_gives_all_that_is_needed_and_nothing_that_there_is_not(self) -> None:
+        example: dict[str, Any] = yaml.safe_load((ROOT / "deployment" / "example.yaml").read_text())
+        needed = {name for name, parameter in PARAMETERS.items() if "Default" not in parameter}
+        assert needed <= set(example) <= set(PARAMETERS)
+        for name, value in example.items():
+            assert re.fullmatch(PARAMETERS[name].get("AllowedPattern", ".*"), str(value)), name
+        assert len({value for name, value in example.items() if name.endswith("Secret")}) == 14
+
+    def test_the_way_from_zero_tells_of_each_login_secret_and_reservation(self) -> None:
+        told = (ROOT / "docs" / "deployment.md").read_text()
+        named = {f"function_{name}" for name in re.findall(r"\bfunction_(\w+)", told)}
+        assert named == {role for role in LOGIN_ROLES if role.startswith("function_")}
+        for stage in ("dev", "staging", "prod"):
+            values = values_of(stage)
+            assert f"{sum(int(values[each['Ref']]) for each in concurrency_of_functions())} in {stage}" in told
+
     @pytest.mark.parametrize("stage", ["default", "dev", "staging", "prod"])
     def test_nobody_is_freed_from_the_rate_limit(self, stage: str) -> None:
         assert values_of(stage)["AllowUnmeteredTier"] == "false"
@@ -620,7 +643,7 @@ def overrides_of(stage: str) -> dict[str, str]:
     if stage == "default":
         return {}
     lines = STAGES[stage]["deploy"]["parameters"]["parameter_overrides"]
-    return dict(line.split("=", 1) for line in lines)
+    return dict(line.split("=", 1) for line in lines if not line.startswith("file://"))
 
 
 def values_of(stage: str) -> dict[str, str]:
