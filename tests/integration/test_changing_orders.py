@@ -1,28 +1,19 @@
 """Replacing, canceling and closing over HTTP, from API Gateway's event to its answer."""
 
-import json
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kit import MigratedTemplate, User
+from tests.kit import User
 from tests.kit.functions import (
     CSRF_SECRET,
     Answer,
-    bearer,
-    call,
-    function_environment,
-    http_event,
-    load_function,
-    make_token,
 )
-from tests.kit.orders import Market, stale_time
+from tests.kit.orders import stale_time
+from tests.kit.trading_api import TradingApi
 from trading.edge.csrf import make_csrf_token
 
 CANCEL, CLOSE = "POST /api/v1/orders/{id}/cancel", "POST /api/v1/positions/{id}/close"
@@ -32,52 +23,24 @@ every_change = pytest.mark.parametrize("route", [CANCEL, CLOSE])
 every_replacement = pytest.mark.parametrize("route", [REPLACE, PREVIEW])
 
 
-@dataclass(frozen=True)
-class Api:
-    """manage_orders on a database of the module's own."""
+class Api(TradingApi):
+    def post(self, route: str, user: User, subject: object, body: object = None, **asked: Any) -> Answer:
+        return self.ask(route, user, body, subject=subject, **asked)
 
-    market: Market
-    handler: Any
-
-    def post(
-        self,
-        route: str,
-        user: User,
-        subject: object,
-        body: dict[str, object] | str | None = None,
-        headers: dict[str, str] | None = None,
-        **claims: Any,
-    ) -> Answer:
-        event = http_event(
-            route,
-            path_parameters={"id": str(subject)},
-            headers=bearer(make_token(user, **({"tier": "unmetered"} | claims))) | (headers or {}),
-            body=json.dumps(body) if isinstance(body, dict) else body,
-        )
-        return call(self.handler, event)
-
-    def replace(self, user: User, order_id: object, body: dict[str, object] | None = None, **more: Any) -> Answer:
-        return self.post(REPLACE, user, order_id, body if body is not None else {"quantity": "50"}, **more)
+    def replace(self, user: User, order_id: object, body: dict[str, object] | None = None, **asked: Any) -> Answer:
+        return self.post(REPLACE, user, order_id, body if body is not None else {"quantity": "50"}, **asked)
 
     def cancel_all(self, user: User, body: dict[str, object] | str | None = None, **claims: Any) -> Answer:
-        token = make_token(user, **({"tier": "unmetered"} | claims))
-        text = json.dumps(body) if isinstance(body, dict) else body
-        return call(self.handler, http_event(CANCEL_ALL, headers=bearer(token), body=text))
+        return self.ask(CANCEL_ALL, user, body, **claims)
 
     def change(self, route: str, user: User, order_id: str, body: dict[str, object]) -> Answer:
         """A replacement, or the preview of one."""
         if route == REPLACE:
             return self.replace(user, order_id, body)
-        event = http_event(
-            route,
-            headers=bearer(make_token(user, tier="unmetered")),
-            body=json.dumps({"replaces_order_id": order_id, **body}),
-        )
-        return call(self.handler, event)
+        return self.ask(route, user, {"replaces_order_id": order_id, **body})
 
     def get(self, route: str, user: User, subject: object) -> Any:
-        event = http_event(route, path_parameters={"id": str(subject)}, headers=bearer(make_token(user)))
-        answer = call(self.handler, event)
+        answer = self.ask(route, user, subject=subject)
         assert answer.status == 200, answer.text
         return answer.body
 
@@ -88,22 +51,9 @@ class Api:
         return self.market.trade(user, symbol="AAPL", quantity="100")["position_id"]
 
 
-@pytest.fixture(scope="module")
-def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    with Market.checked(migrated) as market:
-        yield market
-
-
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: Market, redis_url: str) -> Iterator[Api]:
-    shared.prepare()
-    with function_environment(monkeypatch, tmp_path, database=shared.database, redis_url=redis_url):
-        yield Api(shared, load_function("manage_orders"))
-
-
-@pytest.fixture
-def user(api: Api) -> User:
-    return api.market.user()
+def api(api: TradingApi) -> Api:
+    return Api(api.market, api.placing, api.managing)
 
 
 class TestCancel:
@@ -705,7 +655,7 @@ class TestEither:
         body: dict[str, object] | None = {"idempotency_key": key} if where == "body" else None
         headers = {"Idempotency-Key": key} if where == "header" else None
 
-        first, second = [api.post(route, user, subject, body, headers) for _ in range(2)]
+        first, second = [api.post(route, user, subject, body, headers=headers) for _ in range(2)]
 
         assert (first.status, second.status) == (200, 200)
         assert first.text == second.text

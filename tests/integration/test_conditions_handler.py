@@ -1,17 +1,15 @@
 """Orders that are held for conditions, from API Gateway's event to the answer, in the words of both dialects."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kit import MigratedTemplate, User
-from tests.kit.functions import Answer, bearer, call, function_environment, http_event, load_function, make_token
-from tests.kit.orders import Market, stale_time
+from tests.kit import User
+from tests.kit.functions import bearer, call, http_event, make_token
+from tests.kit.orders import stale_time
 from tests.kit.ticks import Ticker
+from tests.kit.trading_api import TradingApi
 
 EXECUTE, CREATE = "POST /functions/v1/execute-order", "POST /api/v1/orders"
 PREVIEW, CHANGE, READ = "POST /api/v1/orders/preview", "PATCH /api/v1/orders/{id}", "GET /api/v1/orders/{id}"
@@ -20,52 +18,16 @@ DOLLAR_UP = {"symbol": "usdjpy", "watch": "ASK", "direction": "AT_OR_ABOVE", "le
 HELD = {"symbol": "EURUSD", "order_type": "MARKET", "side": "BUY", "quantity": "0.1", "conditions": [DOLLAR_UP]}
 
 
-@dataclass(frozen=True)
-class Api:
-    """The functions' handlers on a database of the module's own."""
-
-    market: Market
-    placing: Any
-    managing: Any
-
-    def send(self, route: str, user: User, body: object = None, **path: str) -> Answer:
-        event = http_event(
-            route,
-            headers=bearer(make_token(user, tier="unmetered")),
-            path_parameters=path or None,
-            body=None if body is None else json.dumps(body),
-        )
-        return call(self.placing if route in (EXECUTE, CREATE) else self.managing, event)
-
-
-@pytest.fixture(scope="module")
-def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    with Market.checked(migrated) as market:
-        yield market
-
-
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: Market, redis_url: str) -> Iterator[Api]:
-    shared.prepare()
-    with function_environment(monkeypatch, tmp_path, database=shared.database, redis_url=redis_url):
-        yield Api(shared, load_function("execute_order"), load_function("manage_orders"))
-
-
-@pytest.fixture
-def user(api: Api) -> User:
-    return api.market.user()
-
-
-def test_held_then_filled(api: Api, user: User) -> None:
+def test_held_then_filled(api: TradingApi, user: User) -> None:
     # given an order that is held
-    placed = api.send(CREATE, user, HELD)
+    placed = api.ask(CREATE, user, HELD)
     told = {"symbol": "USDJPY", "watch": "ASK", "direction": "AT_OR_ABOVE", "level": "151.000", "met_at": None}
     assert (placed.status, placed.body["status"], placed.body["conditions"]) == (
         201,
         "PENDING",
         [told | {"level": "151"}],
     )
-    read = api.send(READ, user, id=placed.body["id"]).body
+    read = api.ask(READ, user, subject=placed.body["id"]).body
     assert (read["status"], read["conditions"], read["held_quantity"]) == ("PENDING", [told], "0.1")
 
     # when the price comes
@@ -73,18 +35,18 @@ def test_held_then_filled(api: Api, user: User) -> None:
         assert ticker.tick("USDJPY", "150.990", "151.000") == ["filled"]
 
     # then its owner reads when it was
-    read = api.send(READ, user, id=placed.body["id"]).body
+    read = api.ask(READ, user, subject=placed.body["id"]).body
     assert (read["status"], read["held_quantity"]) == ("FILLED", "0")
     assert read["conditions"][0]["met_at"] == read["active_at"] == read["executed_at"]
-    audit = api.send("GET /api/v1/orders/{id}/audit", user, id=placed.body["id"]).body["data"]
+    audit = api.ask("GET /api/v1/orders/{id}/audit", user, subject=placed.body["id"]).body["data"]
     assert [row["action"] for row in audit][2] == "CONDITION_MET"
 
 
-def test_in_the_words_of_execute_order(api: Api, user: User) -> None:
+def test_in_the_words_of_execute_order(api: TradingApi, user: User) -> None:
     asked = {"symbol": "EURUSD", "order_type": "limit", "side": "sell", "quantity": 1, "price": 1.2, "stop_loss": 1.25,
              "idempotency_key": "held", "conditions": [DOLLAR_UP | {"level": 151.5}]}  # fmt: skip
 
-    first, again = api.send(EXECUTE, user, asked), api.send(EXECUTE, user, asked)
+    first, again = api.ask(EXECUTE, user, asked), api.ask(EXECUTE, user, asked)
 
     details = first.body["data"]["order_details"]
     assert (first.body["data"]["status"], details["conditions"]) == ("pending", [{
@@ -93,12 +55,12 @@ def test_in_the_words_of_execute_order(api: Api, user: User) -> None:
     assert first.body["data"] == again.body["data"]
 
 
-def test_changed_and_taken_away(api: Api, user: User) -> None:
-    order = api.send(CREATE, user, HELD | {"order_type": "LIMIT", "price": "1.2", "conditions": [DOLLAR_UP] * 2}).body
+def test_changed_and_taken_away(api: TradingApi, user: User) -> None:
+    order = api.ask(CREATE, user, HELD | {"order_type": "LIMIT", "price": "1.2", "conditions": [DOLLAR_UP] * 2}).body
 
-    lower = api.send(CHANGE, user, {"conditions": [DOLLAR_UP | {"level": "150.5"}], "version": 1}, id=order["id"])
-    preview = api.send(PREVIEW, user, {"replaces_order_id": lower.body["id"], "quantity": "0.2"})
-    released = api.send(CHANGE, user, {"conditions": None}, id=lower.body["id"])
+    lower = api.ask(CHANGE, user, {"conditions": [DOLLAR_UP | {"level": "150.5"}], "version": 1}, subject=order["id"])
+    preview = api.ask(PREVIEW, user, {"replaces_order_id": lower.body["id"], "quantity": "0.2"})
+    released = api.ask(CHANGE, user, {"conditions": None}, subject=lower.body["id"])
 
     assert [condition["level"] for condition in lower.body["conditions"]] == ["150.5"]
     assert (preview.status, preview.body["quantity"]) == (200, "0.2")
@@ -106,15 +68,15 @@ def test_changed_and_taken_away(api: Api, user: User) -> None:
     assert (released.body["status"], "conditions" in released.body) == ("FILLED", False)
 
 
-def test_a_market_order_is_previewed_at_the_quote_of_now(api: Api, user: User) -> None:
-    assert api.send(PREVIEW, user, HELD).body["accepted"] is True
-    placed = api.send(CREATE, user, HELD)
+def test_a_market_order_is_previewed_at_the_quote_of_now(api: TradingApi, user: User) -> None:
+    assert api.ask(PREVIEW, user, HELD).body["accepted"] is True
+    placed = api.ask(CREATE, user, HELD)
 
-    changed = api.send(PREVIEW, user, {"replaces_order_id": placed.body["id"], "time_in_force": "DAY"})
+    changed = api.ask(PREVIEW, user, {"replaces_order_id": placed.body["id"], "time_in_force": "DAY"})
 
     assert (changed.status, changed.body["order_type"]) == (200, "MARKET")
     api.market.quote("EURUSD", "1.1000", "1.1002", stale_time())
-    assert api.send(PREVIEW, user, HELD).status == 503
+    assert api.ask(PREVIEW, user, HELD).status == 503
 
 
 @pytest.mark.parametrize(
@@ -137,15 +99,15 @@ def test_a_market_order_is_previewed_at_the_quote_of_now(api: Api, user: User) -
         ({"order_type": "LIMIT", "price": "1.05", "post_only": True}, "VALIDATION_FAILED", "post_only"),
     ],
 )
-def test_what_is_refused_is_named(api: Api, user: User, changes: dict[str, Any], code: str, field: str) -> None:
+def test_what_is_refused_is_named(api: TradingApi, user: User, changes: dict[str, Any], code: str, field: str) -> None:
     for route in (CREATE, PREVIEW):
-        answer = api.send(route, user, HELD | changes)
+        answer = api.ask(route, user, HELD | changes)
 
         assert (answer.body["error"], answer.body["details"]["field"]) == (code, field), answer.text
     assert api.market.counts(user)["orders"] == 0
 
 
-def test_an_order_of_a_group_has_none(api: Api, user: User) -> None:
+def test_an_order_of_a_group_has_none(api: TradingApi, user: User) -> None:
     leg = {"symbol": "EURUSD", "order_type": "LIMIT", "side": "BUY", "quantity": "0.1", "price": "1.05"}
     event = http_event(
         "POST /api/v1/orders/oco",
@@ -166,19 +128,21 @@ def test_an_order_of_a_group_has_none(api: Api, user: User) -> None:
         ({"conditions": None}, 400, "conditions"),
     ],
 )
-def test_what_a_change_is_refused_for(api: Api, user: User, change: dict[str, Any], status: int, field: str) -> None:
-    order_id = api.send(CREATE, user, HELD).body["id"]
+def test_what_a_change_is_refused_for(
+    api: TradingApi, user: User, change: dict[str, Any], status: int, field: str
+) -> None:
+    order_id = api.ask(CREATE, user, HELD).body["id"]
 
-    answer = api.send(CHANGE, user, change, id=order_id)
+    answer = api.ask(CHANGE, user, change, subject=order_id)
 
     assert (answer.status, answer.body["details"]["field"]) == (status, field)
-    assert api.send(READ, user, id=order_id).body["status"] == "PENDING"
+    assert api.ask(READ, user, subject=order_id).body["status"] == "PENDING"
 
 
-def test_who_knows_another_version_is_shown_the_order_with_its_conditions(api: Api, user: User) -> None:
-    order_id = api.send(CREATE, user, HELD).body["id"]
+def test_who_knows_another_version_is_shown_the_order_with_its_conditions(api: TradingApi, user: User) -> None:
+    order_id = api.ask(CREATE, user, HELD).body["id"]
 
-    answer = api.send(CHANGE, user, {"quantity": "0.2", "version": 7}, id=order_id)
+    answer = api.ask(CHANGE, user, {"quantity": "0.2", "version": 7}, subject=order_id)
 
     shown = answer.body["details"]["order"]
     assert (answer.status, shown["conditions"][0]["watch"], shown["held_quantity"]) == (409, "ASK", "0.1")

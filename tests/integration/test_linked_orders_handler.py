@@ -1,17 +1,13 @@
 """POST /api/v1/orders/oco, /oto and /bracket, from API Gateway's event to the answer."""
 
-import json
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kit import MigratedTemplate, User
-from tests.kit.functions import Answer, bearer, call, function_environment, http_event, load_function, make_token
-from tests.kit.orders import Market
+from tests.kit import User
+from tests.kit.functions import load_function
+from tests.kit.trading_api import TradingApi
 
 OCO, OTO, BRACKET = (f"POST /api/v1/orders/{kind}" for kind in ("oco", "oto", "bracket"))
 BUY = {"symbol": "EURUSD", "order_type": "LIMIT", "side": "BUY", "quantity": "0.1", "price": "1.0500"}
@@ -26,48 +22,12 @@ BODIES = {
 }
 
 
-@dataclass(frozen=True)
-class Api:
-    """The function's handler, and the one that reads, on a database of the module's own."""
-
-    market: Market
-    placing: Any
-    reading: Any
-
-    def post(self, route: str, user: User, body: object, **headers: str) -> Answer:
-        token = make_token(user, tier="unmetered")
-        event = http_event(route, headers=bearer(token) | headers, body=json.dumps(body))
-        return call(self.placing, event)
-
-    def read(self, user: User, order_id: str) -> dict[str, Any]:
-        event = http_event(
-            "GET /api/v1/orders/{id}",
-            path_parameters={"id": order_id},
-            headers=bearer(make_token(user, tier="unmetered")),
-        )
-        return call(self.reading, event).body
+def read_back(api: TradingApi, user: User, order_id: str) -> dict[str, Any]:
+    return api.ask("GET /api/v1/orders/{id}", user, subject=order_id).body
 
 
-@pytest.fixture(scope="module")
-def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    with Market.checked(migrated) as market:
-        yield market
-
-
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: Market, redis_url: str) -> Iterator[Api]:
-    shared.prepare()
-    with function_environment(monkeypatch, tmp_path, database=shared.database, redis_url=redis_url):
-        yield Api(shared, load_function("execute_order"), load_function("manage_orders"))
-
-
-@pytest.fixture
-def user(api: Api) -> User:
-    return api.market.user()
-
-
-def test_an_oco_tells_both_and_each_reads_back_with_its_links(api: Api, user: User) -> None:
-    answer = api.post(OCO, user, BODIES[OCO])
+def test_an_oco_tells_both_and_each_reads_back_with_its_links(api: TradingApi, user: User) -> None:
+    answer = api.ask(OCO, user, BODIES[OCO])
 
     first, second = answer.body["orders"]
     assert answer.status == 201
@@ -75,56 +35,56 @@ def test_an_oco_tells_both_and_each_reads_back_with_its_links(api: Api, user: Us
         ("PENDING", "OCO", "1.05000"),
         ("PENDING", "OCO", "1.25000"),
     ]
-    read = api.read(user, first["id"])
+    read = read_back(api, user, first["id"])
     assert (read["contingency"], read["linked_order_ids"]) == ("OCO", [second["id"]])
 
 
-def test_the_children_of_an_oto_wait(api: Api, user: User) -> None:
-    parent, child = api.post(OTO, user, BODIES[OTO]).body["orders"]
+def test_the_children_of_an_oto_wait(api: TradingApi, user: User) -> None:
+    parent, child = api.ask(OTO, user, BODIES[OTO]).body["orders"]
 
     assert (parent["contingency"], parent["linked_order_ids"]) == ("OTO_PARENT", [child["id"]])
     assert (child["contingency"], child["parent_order_id"], child["held_quantity"]) == (
         "OTO_CHILD", parent["id"], "0.1",
     )  # fmt: skip
-    assert api.read(user, child["id"])["parent_order_id"] == parent["id"]
+    assert read_back(api, user, child["id"])["parent_order_id"] == parent["id"]
 
 
-def test_a_bracket_at_the_market_is_filled_with_its_exits_at_work(api: Api, user: User) -> None:
-    entry, loss, profit = api.post(BRACKET, user, BODIES[BRACKET]).body["orders"]
+def test_a_bracket_at_the_market_is_filled_with_its_exits_at_work(api: TradingApi, user: User) -> None:
+    entry, loss, profit = api.ask(BRACKET, user, BODIES[BRACKET]).body["orders"]
 
     assert (entry["status"], entry["filled_quantity"]) == ("FILLED", "0.1")
     assert [(one["order_type"], one["side"], one["held_quantity"]) for one in (loss, profit)] == [
         ("STOP", "SELL", "0"),
         ("LIMIT", "SELL", "0"),
     ]
-    assert api.read(user, loss["id"])["parent_order_id"] == entry["id"]
+    assert read_back(api, user, loss["id"])["parent_order_id"] == entry["id"]
 
 
 @pytest.mark.parametrize("route", [OCO, OTO, BRACKET])
-def test_a_repeat_hears_the_same(api: Api, user: User, route: str) -> None:
+def test_a_repeat_hears_the_same(api: TradingApi, user: User, route: str) -> None:
     body = BODIES[route] | {"idempotency_key": str(uuid.uuid4())}
 
-    first, again = api.post(route, user, body), api.post(route, user, body)
+    first, again = api.ask(route, user, body), api.ask(route, user, body)
 
     assert (first.status, again.status) == (201, 201)
     assert first.body == again.body
     assert again.headers["Idempotency-Replayed"] == "true"
 
 
-def test_the_key_of_one_group_is_not_anothers(api: Api, user: User) -> None:
+def test_the_key_of_one_group_is_not_anothers(api: TradingApi, user: User) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    api.post(OCO, user, BODIES[OCO], **key)
+    api.ask(OCO, user, BODIES[OCO], headers=key)
 
-    answer = api.post(OTO, user, BODIES[OTO], **key)
+    answer = api.ask(OTO, user, BODIES[OTO], headers=key)
 
     assert (answer.status, answer.body["error"]) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
-def test_a_denial_is_told_as_of_one_order_and_kept(api: Api) -> None:
+def test_a_denial_is_told_as_of_one_order_and_kept(api: TradingApi) -> None:
     poor = api.market.user(balance="10")
     body = BODIES[BRACKET] | {"idempotency_key": "once"}
 
-    first, again = api.post(BRACKET, poor, body), api.post(BRACKET, poor, body)
+    first, again = api.ask(BRACKET, poor, body), api.ask(BRACKET, poor, body)
 
     assert (first.status, first.body["error"]) == (again.status, again.body["error"]) == (400, "INSUFFICIENT_MARGIN")
     assert first.body["details"]["order_id"] == again.body["details"]["order_id"]
@@ -176,34 +136,34 @@ def test_a_denial_is_told_as_of_one_order_and_kept(api: Api) -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named_by_its_place_and_keeps_nothing(
-    api: Api, user: User, route: str, body: object, field: str
+    api: TradingApi, user: User, route: str, body: object, field: str
 ) -> None:
-    answer = api.post(route, user, body)
+    answer = api.ask(route, user, body)
 
     assert (answer.status, answer.body["error"]) == (400, "VALIDATION_FAILED"), answer.body
     assert answer.body["details"]["field"] == field
     assert api.market.rows("orders", user) == []
 
 
-def test_what_is_no_order_is_told_to_be_one(api: Api, user: User) -> None:
-    answer = api.post(OCO, user, {"orders": [BUY, 1]})
+def test_what_is_no_order_is_told_to_be_one(api: TradingApi, user: User) -> None:
+    answer = api.ask(OCO, user, {"orders": [BUY, 1]})
 
     assert answer.body["message"] == "Send orders.1 as an order."
 
 
-def test_an_unknown_symbol_names_its_order(api: Api, user: User) -> None:
-    answer = api.post(OTO, user, {"parent": BUY, "children": [{**SELL, "symbol": "NONE"}]})
+def test_an_unknown_symbol_names_its_order(api: TradingApi, user: User) -> None:
+    answer = api.ask(OTO, user, {"parent": BUY, "children": [{**SELL, "symbol": "NONE"}]})
 
     assert (answer.body["error"], answer.body["details"]["field"]) == ("UNKNOWN_SYMBOL", "children.0.symbol")
 
 
-def test_an_entry_at_the_market_of_another_venue_is_refused(api: Api, user: User) -> None:
+def test_an_entry_at_the_market_of_another_venue_is_refused(api: TradingApi, user: User) -> None:
     api.market.execute("UPDATE instruments SET venue = 'mock' WHERE symbol = 'USDJPY'")
     load_function("execute_order")
     entry = {**MARKET, "symbol": "USDJPY"}
     exits = {"take_profit": {"limit_price": "160"}, "stop_loss": {"stop_price": "140"}}
 
-    answer = api.post(BRACKET, user, {"entry": entry, **exits})
+    answer = api.ask(BRACKET, user, {"entry": entry, **exits})
 
     api.market.execute("UPDATE instruments SET venue = 'internal' WHERE symbol = 'USDJPY'")
     assert (answer.status, answer.body["details"]["field"]) == (400, "entry.order_type")

@@ -1,81 +1,33 @@
 """Managing positions over HTTP, from API Gateway's event to its answer."""
 
-import json
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kit import MigratedTemplate, User
+from tests.kit import User
 from tests.kit.functions import (
     CSRF_SECRET,
     Answer,
-    bearer,
-    call,
-    function_environment,
-    http_event,
-    load_function,
-    make_token,
 )
-from tests.kit.orders import Market, stale_time
+from tests.kit.orders import stale_time
 from tests.kit.positions import row_of
+from tests.kit.trading_api import TradingApi
 from trading.edge.csrf import make_csrf_token
 
 CHANGE = "PATCH /api/v1/positions/{id}"
 
 
-@dataclass(frozen=True)
-class Api:
-    """manage_orders on a database of the module's own."""
-
-    market: Market
-    handler: Any
-
-    def ask(
-        self,
-        route: str,
-        user: User,
-        body: dict[str, Any] | str | None = None,
-        *,
-        subject: object = None,
-        query: dict[str, str] | None = None,
-        headers: dict[str, str] | None = None,
-        **claims: Any,
-    ) -> Answer:
-        event = http_event(
-            route,
-            path_parameters={"id": str(subject)} if subject else None,
-            query=query,
-            headers=bearer(make_token(user, **({"tier": "unmetered"} | claims))) | (headers or {}),
-            body=json.dumps(body) if isinstance(body, dict) else body,
-        )
-        return call(self.handler, event)
-
+class Api(TradingApi):
     def change(self, user: User, position_id: object, body: dict[str, Any] | str, **asked: Any) -> Answer:
         return self.ask(CHANGE, user, body, subject=position_id, **asked)
 
 
-@pytest.fixture(scope="module")
-def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    with Market.checked(migrated) as market:
-        yield market
-
-
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: Market, redis_url: str) -> Iterator[Api]:
-    shared.prepare()
-    with function_environment(monkeypatch, tmp_path, database=shared.database, redis_url=redis_url):
-        yield Api(shared, load_function("manage_orders"))
-
-
-@pytest.fixture
-def user(api: Api) -> User:
-    return api.market.user()
+def api(api: TradingApi) -> Api:
+    return Api(api.market, api.placing, api.managing)
 
 
 @pytest.fixture

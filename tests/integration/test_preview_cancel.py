@@ -1,43 +1,24 @@
 """What canceling orders would end, over HTTP, with nothing written; and that canceling them ends just that."""
 
-import json
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kit import MigratedTemplate, User
-from tests.kit.functions import Answer, bearer, call, function_environment, http_event, load_function, make_token
+from tests.kit import User
+from tests.kit.functions import Answer
 from tests.kit.linked import bracket_request, leg, linked_request, placed, stop_leg
-from tests.kit.orders import Market
 from tests.kit.ticks import Ticker
+from tests.kit.trading_api import TradingApi
 
 CANCEL, CANCEL_ALL = "POST /api/v1/orders/{id}/cancel", "POST /api/v1/orders/cancel-all"
 
 
-@dataclass(frozen=True)
-class Api:
-    """The function's handler on a database of the module's own."""
-
-    market: Market
-    handler: Any
-
-    def ask(self, route: str, user: User, order_id: object = None, body: object = None) -> Answer:
-        event = http_event(
-            route,
-            path_parameters={"id": str(order_id)} if order_id else None,
-            headers=bearer(make_token(user, tier="unmetered")),
-            body=None if body is None else json.dumps(body),
-        )
-        return call(self.handler, event)
-
+class Api(TradingApi):
     def both(self, route: str, user: User, order_id: object = None, body: object = None) -> tuple[Answer, Answer]:
         """The preview, then the cancellation itself."""
-        return self.ask(f"{route}/preview", user, order_id, body), self.ask(route, user, order_id, body)
+        return self.ask(f"{route}/preview", user, body, subject=order_id), self.ask(route, user, body, subject=order_id)
 
     def left(self, user: User) -> dict[str, tuple[str, Decimal]]:
         """Status and what is left of each order."""
@@ -45,22 +26,9 @@ class Api:
         return {str(row["id"]): (row["status"], row["leaves_quantity"]) for row in rows}
 
 
-@pytest.fixture(scope="module")
-def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    with Market.checked(migrated) as market:
-        yield market
-
-
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: Market, redis_url: str) -> Iterator[Api]:
-    shared.prepare()
-    with function_environment(monkeypatch, tmp_path, database=shared.database, redis_url=redis_url):
-        yield Api(shared, load_function("manage_orders"))
-
-
-@pytest.fixture
-def user(api: Api) -> User:
-    return api.market.user()
+def api(api: TradingApi) -> Api:
+    return Api(api.market, api.placing, api.managing)
 
 
 def test_an_order_by_hand(api: Api, user: User) -> None:
@@ -69,7 +37,7 @@ def test_an_order_by_hand(api: Api, user: User) -> None:
     api.market.place(user)
     before, account = api.market.counts(user), api.market.account(user)
 
-    answers = [api.ask(f"{CANCEL}/preview", user, order_id) for _ in range(3)]
+    answers = [api.ask(f"{CANCEL}/preview", user, subject=order_id) for _ in range(3)]
 
     assert answers[0].status == 200, answers[0].text
     assert answers[0].body == {
@@ -123,7 +91,7 @@ def test_an_order_by_hand(api: Api, user: User) -> None:
 def test_what_its_rest_would_tie_up(api: Api, user: User, fields: dict[str, Any], price: str, margin: str) -> None:
     order_id = api.market.place(user, **fields)["order_id"]
 
-    (told,) = api.ask(f"{CANCEL}/preview", user, order_id).body["data"]
+    (told,) = api.ask(f"{CANCEL}/preview", user, subject=order_id).body["data"]
 
     assert (told["price"], told["margin"]) == (price, margin)
 
@@ -134,7 +102,7 @@ def test_what_only_reduces_would_tie_up_nothing(api: Api) -> None:
     api.market.trade(user)
     orders = [api.market.place(user, side="sell", limit_price="1.2", quantity=lots)["order_id"] for lots in ("1", "2")]
 
-    told = [api.ask(f"{CANCEL}/preview", user, each).body["data"][0]["margin"] for each in orders]
+    told = [api.ask(f"{CANCEL}/preview", user, subject=each).body["data"][0]["margin"] for each in orders]
 
     assert told == ["0.00", "1200.00"]
 
@@ -212,7 +180,7 @@ def test_filters_are_read_as_the_cancellation_reads_them(
 def test_a_key_is_refused(api: Api, user: User) -> None:
     order_id = api.market.place(user)["order_id"]
 
-    answer = api.ask(f"{CANCEL}/preview", user, order_id, {"idempotency_key": "a-key"})
+    answer = api.ask(f"{CANCEL}/preview", user, {"idempotency_key": "a-key"}, subject=order_id)
 
     assert (answer.status, answer.body["details"]["field"]) == (400, "idempotency_key")
 

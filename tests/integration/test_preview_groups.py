@@ -1,16 +1,13 @@
 """POST /api/v1/orders/oco, /oto and /bracket/preview: how a group would be judged, with nothing written."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kit import MigratedTemplate, User
-from tests.kit.functions import Answer, bearer, call, function_environment, http_event, load_function, make_token
-from tests.kit.orders import Market, stale_time
+from tests.kit import User
+from tests.kit.functions import Answer
+from tests.kit.orders import stale_time
+from tests.kit.trading_api import TradingApi
 
 OCO, OTO, BRACKET = (f"POST /api/v1/orders/{kind}" for kind in ("oco", "oto", "bracket"))
 BUY = {"symbol": "EURUSD", "order_type": "LIMIT", "side": "BUY", "quantity": "1", "price": "1.0500"}
@@ -19,42 +16,18 @@ MARKET = {"symbol": "EURUSD", "order_type": "MARKET", "quantity": "1"}
 EXITS = {"take_profit": {"limit_price": "1.2000"}, "stop_loss": {"stop_price": "1.0500"}}
 
 
-@dataclass(frozen=True)
-class Api:
-    """The functions that preview and that place, on a database of the module's own."""
-
-    market: Market
-    previewing: Any
-    placing: Any
-
+class Api(TradingApi):
     def preview(self, route: str, user: User, body: object) -> Answer:
-        return self._ask(self.previewing, f"{route}/preview", user, body)
+        return self.ask(f"{route}/preview", user, body)
 
     def both(self, route: str, user: User, body: object) -> tuple[Answer, Answer]:
         """The preview, then the placement itself."""
-        return self.preview(route, user, body), self._ask(self.placing, route, user, body)
-
-    def _ask(self, handler: Any, route: str, user: User, body: object) -> Answer:
-        event = http_event(route, headers=bearer(make_token(user, tier="unmetered")), body=json.dumps(body))
-        return call(handler, event)
-
-
-@pytest.fixture(scope="module")
-def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    with Market.checked(migrated) as market:
-        yield market
+        return self.preview(route, user, body), self.ask(route, user, body)
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: Market, redis_url: str) -> Iterator[Api]:
-    shared.prepare()
-    with function_environment(monkeypatch, tmp_path, database=shared.database, redis_url=redis_url):
-        yield Api(shared, load_function("manage_orders"), load_function("execute_order"))
-
-
-@pytest.fixture
-def user(api: Api) -> User:
-    return api.market.user()
+def api(api: TradingApi) -> Api:
+    return Api(api.market, api.placing, api.managing)
 
 
 def judged(answer: Answer) -> list[tuple[str, str | None, str | None, str | None, str]]:

@@ -2,59 +2,32 @@
 
 import json
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kit import MigratedTemplate, User
-from tests.kit.functions import Answer, bearer, call, function_environment, http_event, load_function, make_token
-from tests.kit.orders import Market, stale_time
+from tests.kit import User
+from tests.kit.functions import Answer
+from tests.kit.orders import stale_time
+from tests.kit.trading_api import TradingApi
 
 PREVIEW = "POST /api/v1/positions/{id}/change/preview"
 CHANGE = "PATCH /api/v1/positions/{id}"
 
 
-@dataclass(frozen=True)
-class Api:
-    """The function's handler on a database of the module's own."""
-
-    market: Market
-    handler: Any
-
-    def ask(self, route: str, user: User, position_id: object, body: object) -> Answer:
-        event = http_event(
-            route,
-            path_parameters={"id": str(position_id)},
-            headers=bearer(make_token(user, tier="unmetered")),
-            body=json.dumps(body),
-        )
-        return call(self.handler, event)
+class Api(TradingApi):
+    def ask_of(self, route: str, user: User, position_id: object, body: object) -> Answer:
+        return self.ask(route, user, body, subject=position_id)
 
     def previewed(self, user: User, position_id: object, body: object) -> dict[str, Any]:
-        answer = self.ask(PREVIEW, user, position_id, body)
+        answer = self.ask_of(PREVIEW, user, position_id, body)
         assert answer.status == 200, answer.text
         return answer.body
 
 
-@pytest.fixture(scope="module")
-def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    with Market.checked(migrated) as market:
-        yield market
-
-
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: Market, redis_url: str) -> Iterator[Api]:
-    shared.prepare()
-    with function_environment(monkeypatch, tmp_path, database=shared.database, redis_url=redis_url):
-        yield Api(shared, load_function("manage_orders"))
-
-
-@pytest.fixture
-def user(api: Api) -> User:
-    return api.market.user()
+def api(api: TradingApi) -> Api:
+    return Api(api.market, api.placing, api.managing)
 
 
 @pytest.fixture
@@ -91,7 +64,7 @@ def test_levels_by_hand(api: Api, user: User, position_id: str) -> None:
 def test_nothing_is_written_however_often_it_is_asked(api: Api, user: User, position_id: str) -> None:
     before = api.market.counts(user), api.market.account(user), api.market.rows("positions", user)
 
-    answers = [api.ask(PREVIEW, user, position_id, {"trailing_distance": "2.50"}) for _ in range(3)]
+    answers = [api.ask_of(PREVIEW, user, position_id, {"trailing_distance": "2.50"}) for _ in range(3)]
 
     assert len({answer.text for answer in answers}) == 1
     assert (api.market.counts(user), api.market.account(user), api.market.rows("positions", user)) == before
@@ -99,7 +72,7 @@ def test_nothing_is_written_however_often_it_is_asked(api: Api, user: User, posi
 
 def test_a_trail_is_told_with_the_stop_where_the_feed_has_moved_it(api: Api, user: User, position_id: str) -> None:
     # given a stop that trails by 2.50, and a bid that has risen by 10 since
-    assert api.ask(CHANGE, user, position_id, {"trailing_distance": "2.50"}).status == 200
+    assert api.ask_of(CHANGE, user, position_id, {"trailing_distance": "2.50"}).status == 200
     api.market.quote("AAPL", "159.98", "160.00")
     api.market.execute("SELECT move_trailing_levels(ARRAY['AAPL'], clock_timestamp())")
 
@@ -126,7 +99,7 @@ def test_without_a_rate_the_levels_are_told_and_the_money_is_not(api: Api) -> No
 
     # then a level by its price is told, as it is set, without what it brings
     assert told["after"]["stop_loss"] == {"price": "140.00", "realized_pnl": None}
-    assert api.ask(CHANGE, user, position_id, {"stop_loss": "140"}).status == 200
+    assert api.ask_of(CHANGE, user, position_id, {"stop_loss": "140"}).status == 200
 
 
 def test_levels_of_what_nobody_quotes_any_more_can_be_taken_away(api: Api, user: User, position_id: str) -> None:
@@ -155,7 +128,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("body", REFUSED, ids=json.dumps)
 def test_it_is_refused_as_the_change_is(api: Api, user: User, position_id: str, body: dict[str, Any]) -> None:
-    preview, change = (api.ask(route, user, position_id, body) for route in (PREVIEW, CHANGE))
+    preview, change = (api.ask_of(route, user, position_id, body) for route in (PREVIEW, CHANGE))
 
     assert change.status >= 400
     assert (preview.status, preview.body) == (change.status, change.body)
@@ -172,7 +145,7 @@ def test_it_is_refused_as_the_change_is_whatever_stands_in_the_way(api: Api, use
     told: list[tuple[int, str]] = []
 
     def both(who: User, subject: object, body: dict[str, Any]) -> None:
-        preview, change = (api.ask(route, who, subject, body) for route in (PREVIEW, CHANGE))
+        preview, change = (api.ask_of(route, who, subject, body) for route in (PREVIEW, CHANGE))
         assert (preview.status, preview.body) == (change.status, change.body)
         told.append((change.status, change.body["error"]))
 
@@ -184,7 +157,7 @@ def test_it_is_refused_as_the_change_is_whatever_stands_in_the_way(api: Api, use
     both(user, closed, {"stop_loss": "140"})
     # and what has no usable price
     market.quote("AAPL", "149.98", "150.00", stale_time())
-    preview, change = (api.ask(route, user, position_id, {"stop_loss": "140"}) for route in (PREVIEW, CHANGE))
+    preview, change = (api.ask_of(route, user, position_id, {"stop_loss": "140"}) for route in (PREVIEW, CHANGE))
 
     assert told == [
         (400, "RISK_LIMIT_VIOLATION"),
@@ -203,10 +176,10 @@ def test_who_may_not_trade_may_ask_and_the_market_may_be_closed(api: Api, user: 
     api.market.quote("AAPL", "149.98", "150.00", stale_time())
 
     assert api.previewed(user, position_id, {"stop_loss": "140"})["after"]["stop_loss"]["price"] == "140.00"
-    assert api.ask(CHANGE, user, position_id, {"stop_loss": "140"}).status == 200
+    assert api.ask_of(CHANGE, user, position_id, {"stop_loss": "140"}).status == 200
 
 
 def test_a_key_is_refused(api: Api, user: User, position_id: str) -> None:
-    answer = api.ask(PREVIEW, user, position_id, {"stop_loss": "140", "idempotency_key": "a-key"})
+    answer = api.ask_of(PREVIEW, user, position_id, {"stop_loss": "140", "idempotency_key": "a-key"})
 
     assert (answer.status, answer.body["details"]["field"]) == (400, "idempotency_key")
