@@ -107,6 +107,12 @@ def test_what_is_refused_is_named(api: TradingApi, user: User, changes: dict[str
     assert api.market.counts(user)["orders"] == 0
 
 
+def test_what_is_no_condition_is_told_what_one_is(api: TradingApi, user: User) -> None:
+    answer = api.ask(CREATE, user, HELD | {"conditions": [DOLLAR_UP, 1]})
+
+    assert answer.body["message"] == "Send conditions.1 as an object of symbol, watch, direction and level."
+
+
 def test_an_order_of_a_group_has_none(api: TradingApi, user: User) -> None:
     leg = {"symbol": "EURUSD", "order_type": "LIMIT", "side": "BUY", "quantity": "0.1", "price": "1.05"}
     event = http_event(

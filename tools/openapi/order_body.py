@@ -163,7 +163,7 @@ def _wire(name: str, given: Mapping[str, Any], definitions: Mapping[str, Any], d
         return _object(_fields(ExecutionInstructions, dialect, f"{name}."), [])
     found = dict(definitions.get(named, kind))
     if name == "conditions":
-        condition = _object(_fields(Condition, dialect, f"{name}."), list(Condition.model_fields))
+        condition = _object(_fields(Condition, dialect, f"{name}.*."), list(Condition.model_fields))
         return {**{keyword: found[keyword] for keyword in ("type", "minItems", "maxItems")}, "items": condition}
     if name in _WORDS:
         return dict(word(spoken(dialect, each) for each in found["enum"]))

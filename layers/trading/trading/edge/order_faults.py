@@ -54,10 +54,11 @@ TAKEN: Mapping[str, str] = {
     "reduce_only": _SWITCH,
     "post_only": _SWITCH,
     "conditions": f"a list of 1 to {CONDITIONS_MAX} objects of symbol, watch, direction and level",
-    "conditions.symbol": _SYMBOL,
-    "conditions.watch": "bid or ask",
-    "conditions.direction": "at_or_above or at_or_below",
-    "conditions.level": _NUMBER,
+    "conditions.*": "an object of symbol, watch, direction and level",
+    "conditions.*.symbol": _SYMBOL,
+    "conditions.*.watch": "bid or ask",
+    "conditions.*.direction": "at_or_above or at_or_below",
+    "conditions.*.level": _NUMBER,
     "account_id": _ID,
     "idempotency_key": f"1 to {KEY_CHARACTERS_MAX} {_KEY}",
     "client_order_id": f"1 to {LABEL_CHARACTERS_MAX} {_KEY}",
@@ -92,8 +93,8 @@ EXAMPLES: Mapping[str, str] = {
     "take_profit": "1.1100",
     "expires_at": "2030-01-31T18:00:00Z",
     "max_slippage": "0.0005",
-    "conditions.symbol": "USDJPY",
-    "conditions.level": "150.50",
+    "conditions.*.symbol": "USDJPY",
+    "conditions.*.level": "150.50",
 }
 
 # Rules between fields -> constraint and message. {order} is "limit order", {field} the name that the caller used.
@@ -188,7 +189,7 @@ def first_fault(error: ValidationError, body: Mapping[str, Any], asked: str = "a
         field = field[:ECHO_CHARACTERS_MAX]
         return validation_failed(field, fault["input"], "unknown", f"Leave {field} out: {asked} has no such field.")
     # One of a list takes what all of them take.
-    known = ".".join(part for part in field.split(".") if not part.isdecimal())
+    known = ".".join("*" if part.isdecimal() else part for part in field.split("."))
     taken = TAKEN[known]
     example = f", such as {EXAMPLES[known]}" if known in EXAMPLES else ""
     message = f"Send {field} as {taken}{example}."
