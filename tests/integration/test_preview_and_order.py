@@ -11,7 +11,7 @@ import pytest
 from tests.kit import MigratedTemplate, User, order_request
 from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market, send
-from tests.kit.venues import PAIR, make_venue_instrument
+from tests.kit.venues import PAIR, VenueWorld
 from trading.errors import CODE_BY_SQLSTATE, ErrorCode, TradingError
 from trading.order_entry import OrderEntry
 from trading.previews.orders import preview_order
@@ -117,10 +117,14 @@ SITUATIONS: dict[str, Situation] = {
 
 
 @pytest.fixture(scope="module")
-def shared(migrated: MigratedTemplate) -> Iterator[Market]:
-    with Market.checked(migrated) as market:
-        make_venue_instrument(market.owner, PAIR, like="EURUSD")
-        yield market
+def world(migrated: MigratedTemplate) -> Iterator[VenueWorld]:
+    with Market.checked(migrated) as market, VenueWorld.joined(market) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def shared(world: VenueWorld) -> Market:
+    return world.market
 
 
 @pytest.fixture
@@ -178,6 +182,34 @@ def test_a_preview_knows_how_far_a_quote_goes(market: Market, previews: Previews
     assert {symbol: depth(previews.instruments.all()[symbol]) for symbol, _ in depths} == dict(depths)
 
 
+def test_a_preview_counts_what_is_on_its_way_out_to_a_venue(
+    world: VenueWorld, market: Market, previews: Previews
+) -> None:
+    # given ten lots that a venue has filled, of which six and then all are being sold there
+    user = market.user(position_mode="netting", balance=100_000)
+    world.fill(world.sent(user, symbol=PAIR), "10", "1.1002")
+    told: dict[str, tuple[Told, Told]] = {}
+    for selling in ("6", "4"):
+        assert world.accept(user, PAIR, side="sell", quantity=selling)["outcome"] == "pending_new"
+
+        # when more of them are
+        for quantity in ("4", "4.01"):
+            sale: Fields = {"symbol": PAIR, "side": "sell", "quantity": quantity}
+            told[f"{quantity} after {selling}"] = (
+                told_by_preview(previews, user, sale),
+                told_by_order(market, user, sale, "accept_order"),
+            )
+
+    # then
+    refused = (ErrorCode.INSUFFICIENT_POSITION, None)
+    assert told == {
+        "4 after 6": (("taken", None), ("taken", None)),
+        "4.01 after 6": (refused, refused),
+        "4 after 4": (refused, refused),
+        "4.01 after 4": (refused, refused),
+    }
+
+
 def given_trader(market: Market, situation: Situation, mode: str) -> User:
     user = market.user(position_mode=mode, balance=20_000)
     assert market.trade(user, quantity="2")["outcome"] == "filled"
@@ -207,12 +239,12 @@ def told_by_preview(previews: Previews, user: User, fields: Fields) -> Told:
     return found.refusal.code, found.refusal.details.get("limit")
 
 
-def told_by_order(market: Market, user: User, fields: Fields) -> Told:
+def told_by_order(market: Market, user: User, fields: Fields, at_once: str = "execute_order_atomic") -> Told:
     request = order_request(user, **fields)
     waits = fields.get("order_type", "market") != "market" or fields.keys() & {"time_in_force", "conditions"}
     try:
         with market.trader.transaction(force_rollback=True):
-            outcome = send(market.trader, request, "place_order" if waits else "execute_order_atomic")
+            outcome = send(market.trader, request, "place_order" if waits else at_once)
     except psycopg.Error as error:
         return CODE_BY_SQLSTATE[error.sqlstate or ""], None
     answer = outcome.answer

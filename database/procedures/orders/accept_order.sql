@@ -113,13 +113,11 @@ BEGIN
 END
 $$;
 
--- The netting position of a symbol, less what orders in flight on p_side may take from it before this one does. No
--- quantity left is a position of nothing: an order against it would turn the position round.
+-- The netting position of a symbol, locked, less what orders in flight take from it.
 CREATE OR REPLACE FUNCTION position_left(p_account accounts, p_symbol text, p_side text) RETURNS positions
 LANGUAGE plpgsql AS $$
 DECLARE
     v_position positions;
-    v_taken numeric;
 BEGIN
     IF p_account.position_mode <> 'netting' THEN
         RETURN NULL;
@@ -127,15 +125,26 @@ BEGIN
     SELECT * INTO v_position FROM positions AS p
     WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open' AND p.symbol = p_symbol
     FOR NO KEY UPDATE;
-    IF v_position.side = (CASE p_side WHEN 'buy' THEN 'short' ELSE 'long' END) THEN
-        SELECT coalesce(sum(o.quantity - o.filled_quantity), 0) INTO v_taken
+    v_position.quantity := quantity_left(p_account, v_position, p_side);
+    RETURN v_position;
+END
+$$;
+
+-- The lots of a netting position, less what orders in flight on p_side may take from it before one that is sent now
+-- does. No quantity left is a position of nothing: an order against it would turn the position round.
+CREATE OR REPLACE FUNCTION quantity_left(p_account accounts, p_position positions, p_side text) RETURNS numeric
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF held_against(p_position, p_side) = 0 THEN
+        RETURN p_position.quantity;
+    END IF;
+    RETURN greatest(0, p_position.quantity - (
+        SELECT coalesce(sum(o.quantity - o.filled_quantity), 0)
         FROM venue_routes AS r
         INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
         WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done'
-            AND o.symbol = p_symbol AND o.side = p_side;
-        v_position.quantity := greatest(v_position.quantity - v_taken, 0);
-    END IF;
-    RETURN v_position;
+            AND o.symbol = p_position.symbol AND o.side = p_side
+    ));
 END
 $$;
 
@@ -285,6 +294,7 @@ BEGIN
         'accept_order(jsonb)',
         'accept_routed_order(jsonb, accounts, text, timestamptz)',
         'position_left(accounts, text, text)',
+        'quantity_left(accounts, positions, text)',
         'judge_routed_exposure(accounts, order_terms, order_fill, limit_case, timestamptz)',
         'credit_behind(accounts, order_terms, text, numeric, numeric)',
         'book_accepted_order(jsonb, accounts, order_terms, text, order_fill, numeric, numeric, uuid, timestamptz)',
@@ -296,3 +306,5 @@ BEGIN
 END
 $$;
 GRANT EXECUTE ON FUNCTION accept_order(jsonb) TO function_trader;
+-- What judges an order judges its preview.
+GRANT EXECUTE ON FUNCTION quantity_left(accounts, positions, text) TO trading_readers;

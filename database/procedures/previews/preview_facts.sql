@@ -26,6 +26,8 @@ DECLARE
     v_waits boolean := p_order ->> 'order_type' <> 'market' OR p_order ? 'conditions'
         OR coalesce(is_timed(p_order ->> 'time_in_force'), false);
     v_rests boolean := v_waits AND coalesce(p_order ->> 'time_in_force', 'gtc') NOT IN ('ioc', 'fok');
+    -- Another venue neither turns a position round nor cuts an order.
+    v_routed boolean;
     v_held numeric;
     v_reduces boolean;
     v_open boolean;
@@ -47,7 +49,11 @@ BEGIN
         PERFORM check_unpriced(p_order, v_terms, v_at);
     END IF;
     v_position := netting_position(v_account, v_terms.symbol);
+    v_routed := NOT v_waits AND v_terms.venue <> 'internal';
     v_held := held_against(v_position, v_side);
+    IF v_routed AND v_held > 0 THEN
+        v_held := quantity_left(v_account, v_position, v_side);
+    END IF;
     v_quantity := quantity_to_fill(p_order, v_held);
     v_reduces := v_held >= v_quantity;
     v_open := market_is_open(v_terms.calendar, v_at);
@@ -76,10 +82,10 @@ BEGIN
             CASE WHEN v_rests THEN waiting_refusal(v_account, v_terms, v_reduces, v_at)
                 ELSE eligibility_refusal(v_account, v_terms, v_reduces, v_open, v_at)
             END,
-            -- As accept_order: another venue neither turns a position round nor cuts an order.
-            CASE WHEN v_held > 0 AND NOT v_waits AND EXISTS (
-                SELECT FROM instruments AS i WHERE i.symbol = v_terms.symbol AND i.venue <> 'internal'
-            ) THEN larger_refusal(v_side, (p_order ->> 'quantity')::numeric, v_held) END,
+            -- As accept_order.
+            CASE WHEN v_routed AND held_against(v_position, v_side) > 0
+                THEN larger_refusal(v_side, (p_order ->> 'quantity')::numeric, v_held)
+            END,
             position_refusal(
                 v_account, v_side, v_quantity, v_held, coalesce((p_order ->> 'reduce_only')::boolean, false)
             ),
