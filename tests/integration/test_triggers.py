@@ -526,6 +526,52 @@ class TestWork:
             assert (nothing, ticker.queued(), three[1]) == ((0, 0), len(self.DUE), 0)
             assert three[0] < 30
 
+    def test_nor_does_its_plan_look_at_more_pages_when_more_waits(self, migrated: MigratedTemplate) -> None:
+        """No row is read by a plan that walks all of an index to find none, so it is pages that are counted."""
+        scratch = migrated.clone()
+        try:
+            with Market.opened(scratch) as market:
+                market.user()
+                market.execute(ORDERS_AT_REST, {"count": 10_000})
+                market.execute("VACUUM ANALYZE")
+
+                # when one connection looks more often than it plans anew: the first five plans are each for one call
+                pages = [pages_of_a_look(market) for _ in range(8)]
+
+                # then it looks at some pages of each index
+                assert market.execute("SELECT count(*) FROM trigger_queue") == [(0,)]
+                assert max(pages[6:]) < 120, pages
+        finally:
+            scratch.drop()
+
+
+# Half of them below and half above the market.
+ORDERS_AT_REST = """
+    INSERT INTO orders (
+        user_id, account_id, symbol, order_type, side, quantity, limit_price, status, leaves_quantity, trigger_watch,
+        trigger_price
+    )
+    SELECT a.user_id, a.id, 'EURUSD', 'limit', l.side, 1, l.level, 'new', 1, l.watch, l.level
+    FROM accounts AS a
+    CROSS JOIN generate_series(0, %(count)s - 1) AS n
+    CROSS JOIN LATERAL (
+        SELECT
+            CASE n %% 2 WHEN 0 THEN 'buy' ELSE 'sell' END AS side,
+            CASE n %% 2 WHEN 0 THEN 'ask_falls' ELSE 'bid_rises' END AS watch,
+            1.1 + CASE n %% 2 WHEN 0 THEN -0.01 ELSE 0.01 END * (1 + (n %% 1000) * 0.001) AS level
+    ) AS l
+"""
+
+
+def pages_of_a_look(market: Market) -> int:
+    """How many pages it takes to look for what the quotes of all symbols touch."""
+    market.execute("UPDATE quotes SET quoted_at = clock_timestamp(), received_at = clock_timestamp()")
+    ((plan,),) = market.execute(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
+        "SELECT queue_touched(ARRAY(SELECT symbol FROM instruments), clock_timestamp())"
+    )
+    return plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+
 
 class TestWorkers:
     def test_two_workers_do_not_share_a_user(self, market: Market, ticker: Ticker) -> None:
