@@ -307,6 +307,16 @@ class TestExits:
         world.fill(world.leased(user, order["id"]), "10", bid)
         assert open_quantities(world, user) == {}
 
+    def test_what_is_on_its_way_out_is_no_trade_of_its_owner(self, world: VenueWorld) -> None:
+        # given who may trade twice a day, and has done so once
+        user = world.market.user(risk={"daily_trade_limit": 2})
+        world.fill(world.sent(user, stop_loss="145.00"), "10", "150.00")
+        with Ticker.opened(world.market) as ticker:
+            assert ticker.tick(STOCK, "144.00", "144.02") == ["routed"]
+
+        # when / then
+        assert [world.accept(user)["outcome"] for _ in range(2)] == ["pending_new", "denied"]
+
 
 class TestWindDown:
     def test_it_sends_one_order_a_position_and_waits_for_the_venue(self, world: VenueWorld, officer: Officer) -> None:

@@ -345,6 +345,29 @@ class TestWhatReducesIsNeverRefused:
         assert market.cancel(user, outcomes[2]["order_id"])["outcome"] == "canceled"
 
 
+class TestWhatThePlatformClosesCountsForNothing:
+    """Who has sent one order may send a second, whatever the platform has sent for them since."""
+
+    BOUND = UNBOUND | {"order_rate_limit": 2, "order_rate_window_s": 3600, "daily_trade_limit": 2}
+
+    def test_a_stop_of_a_position(self, market: Market) -> None:
+        user = market.user(risk=self.BOUND)
+        market.trade(user, stop_loss="1.0900")
+        with Ticker.opened(market) as ticker:
+            ticker.tick("EURUSD", "1.0900", "1.0902")
+        (closing,) = [row for row in market.rows("orders", user) if row["reduce_only"]]
+        assert closing["status"] == "filled"
+
+        assert [told(market.trade(user, quantity=lots)) for lots in ("0.2", "0.3")] == ["filled", DENIED]
+
+    def test_a_close_of_ones_own_does(self, market: Market) -> None:
+        for bound in ("order_rate_limit", "daily_trade_limit"):
+            user = market.user(risk=UNBOUND | {bound: 2, "order_rate_window_s": 3600})
+            market.close_out(user, market.trade(user)["position_id"])
+
+            assert market.trade(user)["details"]["limit"] == bound
+
+
 class TestOrdersAtRest:
     @pytest.mark.parametrize("kind", ["oto", "bracket"])
     def test_those_that_a_market_order_brings_count(self, market: Market, kind: str) -> None:

@@ -69,7 +69,7 @@ DECLARE
     v_flight record;
 BEGIN
     SELECT
-        count(*) AS orders,
+        count(*) FILTER (WHERE is_sent(o.idempotency_key, o.contingency)) AS orders,
         count(*) FILTER (WHERE r.adds_exposure AND o.filled_quantity = 0) AS opening,
         coalesce(sum(o.quantity - o.filled_quantity) FILTER (
             WHERE r.adds_exposure AND o.symbol = p_terms.symbol AND o.side = p_case.side
@@ -110,8 +110,15 @@ LANGUAGE sql STABLE AS $$
     ) AS n
 $$;
 
--- Orders taken within the window of the rate, whoever sent them, and how long ago the last one was that looks the same.
--- One that only reduces is none that adds, however it looks: a close, an exit.
+-- Whether an order was sent by somebody. What the platform closes by itself, by a stop of a position, a stop-out or a
+-- wind-down, comes without a key and belongs to no group.
+CREATE OR REPLACE FUNCTION is_sent(p_key text, p_contingency text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT num_nonnulls(p_key, p_contingency) > 0
+$$;
+
+-- Orders sent within the window of the rate, and how long ago the last one was that looks the same. One that only
+-- reduces is none that adds, however it looks: a close, an exit.
 -- The bound on the id, which starts with its time, lets the primary key find them; created_at decides.
 CREATE OR REPLACE FUNCTION recent_orders(
     p_account accounts, p_terms order_terms, p_case limit_case, p_at timestamptz
@@ -127,6 +134,7 @@ LANGUAGE sql STABLE AS $$
     FROM orders AS o
     WHERE p_case.is_new AND num_nonnulls(p_terms.order_rate_limit, p_terms.duplicate_window_ms) > 0
         AND o.user_id = p_account.user_id AND o.account_id = p_account.id AND o.status <> 'denied'
+        AND is_sent(o.idempotency_key, o.contingency)
         AND o.id >= uuidv7_floor(p_at - greatest(
             CASE WHEN p_terms.order_rate_limit IS NOT NULL THEN p_terms.order_rate_window_s * interval '1 s' END,
             p_terms.duplicate_window_ms * interval '1 ms'
@@ -206,8 +214,9 @@ LANGUAGE sql STABLE AS $$
     ) AS e
 $$;
 
--- What the account's day and its peak have come to: trades with those in flight, the loss against the equity that the
--- day began with, and how far equity lies below its peak. A day that is not opened yet has had no trade and no loss.
+-- What the account's day and its peak have come to: trades of orders that were sent, those in flight too, the loss
+-- against the equity that the day began with, and how far equity lies below its peak. A day that is not opened yet has
+-- had no trade and no loss.
 CREATE OR REPLACE FUNCTION day_so_far(
     p_account accounts, p_terms order_terms, p_case limit_case, p_at timestamptz
 ) RETURNS TABLE (day_ends_at timestamptz, trades bigint, loss numeric, drawdown_percent numeric)
@@ -219,14 +228,15 @@ LANGUAGE sql STABLE AS $$
                 SELECT FROM orders AS o
                 WHERE p_terms.daily_trade_limit IS NOT NULL AND d.ends_at > p_at
                     AND o.user_id = p_account.user_id AND o.account_id = p_account.id AND o.status = 'filled'
-                    AND o.executed_at >= d.starts_at
+                    AND o.executed_at >= d.starts_at AND is_sent(o.idempotency_key, o.contingency)
                 UNION ALL
                 -- Those that ended with a part filled are trades of the day of that part.
                 SELECT FROM orders AS o
                 WHERE p_terms.daily_trade_limit IS NOT NULL AND d.ends_at > p_at
                     AND o.user_id = p_account.user_id AND o.account_id = p_account.id
                     AND o.status IN ('canceled', 'expired', 'replaced') AND o.filled_quantity > 0
-                    AND o.updated_at >= d.starts_at AND EXISTS (
+                    AND o.updated_at >= d.starts_at AND is_sent(o.idempotency_key, o.contingency)
+                    AND EXISTS (
                         SELECT FROM fills AS f
                         WHERE f.user_id = o.user_id AND f.order_id = o.id AND f.transact_time >= d.starts_at
                     )
@@ -419,6 +429,7 @@ BEGIN
         'limit_refusal(accounts, order_terms, limit_case, timestamptz)',
         'with_flight(accounts, order_terms, limit_case)',
         'order_figures(accounts, order_terms, limit_case, timestamptz)',
+        'is_sent(text, text)',
         'recent_orders(accounts, order_terms, limit_case, timestamptz)',
         'is_alike(orders, jsonb)',
         'held_lots(accounts, order_terms, limit_case)',
