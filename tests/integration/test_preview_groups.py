@@ -119,6 +119,7 @@ def test_what_is_denied_is_told_with_the_order_that_it_is_for(api: Api) -> None:
     market = api.market
     dear = {"orders": [BUY, SELL]}
     parents = {"parent": MARKET, "children": [SELL]}
+    far_children = {"parent": BUY, "children": [SELL, SELL | {"price": "12.0000"}]}
     cases: list[tuple[User, str, dict[str, Any], list[str]]] = [
         (market.user(balance="1100"), OCO, dear, ["ACCEPTED", "REFUSED"]),
         (market.user(balance="1000"), OCO, dear, ["REFUSED", "NOT_REACHED"]),
@@ -130,6 +131,13 @@ def test_what_is_denied_is_told_with_the_order_that_it_is_for(api: Api) -> None:
             BRACKET,
             {"entry": MARKET, **EXITS},
             ["REFUSED", "NOT_REACHED", "NOT_REACHED"],
+        ),
+        (market.user(risk={"price_collar_percent": 50}), OTO, far_children, ["ACCEPTED", "WHEN_TOUCHED", "REFUSED"]),
+        (
+            market.user(risk={"price_collar_percent": 50}),
+            OTO,
+            far_children | {"parent": MARKET},
+            ["NOT_REACHED", "WHEN_TOUCHED", "REFUSED"],
         ),
     ]
     codes: list[str] = []
@@ -143,7 +151,7 @@ def test_what_is_denied_is_told_with_the_order_that_it_is_for(api: Api) -> None:
         assert [each[-1] for each in judged(told)] == judgements
         codes.append(refusal["code"])
 
-    assert codes == ["INSUFFICIENT_MARGIN"] * 3 + ["KYC_REQUIRED"] + ["RISK_LIMIT_VIOLATION"] * 2
+    assert codes == ["INSUFFICIENT_MARGIN"] * 3 + ["KYC_REQUIRED"] + ["RISK_LIMIT_VIOLATION"] * 4
 
 
 def test_a_name_that_was_used_is_refused(api: Api, user: User) -> None:

@@ -307,6 +307,33 @@ def group(market: Market, user: User, order: Fields) -> Outcome:
     return send(market.trader, request, "place_linked_orders")
 
 
+class TestChildrenKeepToTheCollar:
+    """Ten percent of the bid of 1.1000, whatever their parent waits for."""
+
+    @pytest.mark.parametrize("parent", [leg(), leg(order_type="market", limit_price=None)], ids=["limit", "market"])
+    def test_when_they_are_sent(self, market: Market, parent: Fields) -> None:
+        user = market.user(risk=UNBOUND | {"price_collar_percent": 10})
+
+        at, beyond = (
+            place_linked(
+                market, linked_request(user, "oto", parent, leg(side="sell"), leg(side="sell", limit_price=price))
+            )
+            for price in ("1.2100", "1.2101")
+        )
+
+        assert (told(at), told(beyond)) == ("placed", DENIED)
+        assert (beyond["details"]["limit"], beyond["details"]["value"]) == ("price_collar_percent", "1.2101")
+        # nothing of the second group is there but what was denied
+        assert [row["status"] for row in market.rows("orders", user)].count("denied") == 1
+        assert len(market.rows("orders", user)) == 4
+
+    def test_but_for_those_that_can_only_reduce(self, market: Market) -> None:
+        user = market.user(position_mode="netting", risk=UNBOUND | {"price_collar_percent": 10})
+        child = leg(side="sell", limit_price="2.0000", reduce_only=True)
+
+        assert told(place_linked(market, linked_request(user, "oto", leg(), child))) == "placed"
+
+
 class TestWhatReducesIsNeverRefused:
     def test_by_any_limit(self, market: Market) -> None:
         user = market.user(position_mode="netting", risk=UNBOUND)

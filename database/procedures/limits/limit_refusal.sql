@@ -85,6 +85,31 @@ BEGIN
 END
 $$;
 
+-- How far the prices of an order lie from p_reference, the farther one, in percent of that.
+CREATE OR REPLACE FUNCTION collar_deviation(p_limit numeric, p_stop numeric, p_reference numeric) RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT greatest(abs(p_limit - p_reference), abs(p_stop - p_reference)) * 100 / p_reference
+$$;
+
+-- The collar alone, of an order that waits for another one: the rest is judged when a price touches it. One that can
+-- only reduce is never refused.
+CREATE OR REPLACE FUNCTION collar_refusal(request jsonb, p_account accounts, p_terms order_terms) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_facts limit_facts;
+BEGIN
+    v_facts.broken := 'price_collar_percent';
+    v_facts.collar_deviation := collar_deviation(
+        (request ->> 'limit_price')::numeric, (request ->> 'stop_price')::numeric,
+        CASE request ->> 'side' WHEN 'buy' THEN p_terms.ask ELSE p_terms.bid END
+    );
+    IF v_facts.collar_deviation > p_terms.price_collar_percent AND request -> 'reduce_only' IS DISTINCT FROM 'true' THEN
+        RETURN broken_limit(p_account, p_terms, new_limit_case(request, NULL, NULL, NULL, NULL), v_facts);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 -- What the order comes to by itself: its value and that of what it adds, in account currency; how far its prices lie
 -- from the side of the quote that it takes, and its stop loss from the price that it is judged at, in percent.
 CREATE OR REPLACE FUNCTION order_figures(
@@ -94,7 +119,7 @@ LANGUAGE sql STABLE AS $$
     SELECT
         round_money(n.lot * p_case.order_quantity, p_account.currency),
         n.lot * p_case.added,
-        greatest(abs(p_case.limit_price - n.reference), abs(p_case.stop_price - n.reference)) * 100 / n.reference,
+        collar_deviation(p_case.limit_price, p_case.stop_price, n.reference),
         abs(p_case.price - p_case.stop_loss) * 100 / p_case.price
     FROM (
         SELECT
@@ -428,6 +453,8 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'limit_refusal(accounts, order_terms, limit_case, timestamptz)',
         'with_flight(accounts, order_terms, limit_case)',
+        'collar_deviation(numeric, numeric, numeric)',
+        'collar_refusal(jsonb, accounts, order_terms)',
         'order_figures(accounts, order_terms, limit_case, timestamptz)',
         'is_sent(text, text)',
         'recent_orders(accounts, order_terms, limit_case, timestamptz)',

@@ -161,7 +161,8 @@ $$;
 
 -- Terms of each order, and of those that work from the start the fill as judge_resting_order finds it; up to the first
 -- that is refused. Children are judged in full when a price touches them, for what they do then depends on what their
--- parent has done. equity as of judge_opening, NULL where that is not asked. Reads only.
+-- parent has done; how far their prices may lie from the quote is judged now. equity as of judge_opening, NULL where
+-- that is not asked. Reads only.
 DROP FUNCTION IF EXISTS judge_group(jsonb, accounts, jsonb[], timestamptz);
 CREATE FUNCTION judge_group(
     request jsonb, p_account accounts, p_legs jsonb[], p_at timestamptz, OUT terms order_terms[],
@@ -203,6 +204,10 @@ BEGIN
                     p_legs[v_place], terms[v_place],
                     coalesce(p_legs[v_place] ->> 'limit_price', p_legs[v_place] ->> 'stop_price')::numeric, false
                 );
+                refusal := CASE request ->> 'kind'
+                    WHEN 'oto' THEN collar_refusal(p_legs[v_place], p_account, terms[v_place])
+                END;
+                EXIT WHEN refusal IS NOT NULL;
             END IF;
         EXCEPTION WHEN SQLSTATE 'TR006' THEN
             -- One of several: which one it is, the caller is told too.

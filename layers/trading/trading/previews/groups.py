@@ -25,8 +25,8 @@ class PreviewedOrder:
     """An order of a group: price and slippage in quote currency, the rest in account currency.
 
     `fact` has what was asked for. What would wait for its parent is judged `when_touched`, what stands behind a refused
-    one `not_reached`; both have no commission and margin. `realized_pnl` is of the exits of a bracket, None without a
-    fresh rate.
+    one, or at the market before it, `not_reached`; both have no commission and margin. `realized_pnl` is of the exits
+    of a bracket, None without a fresh rate.
     """
 
     fact: Facts
@@ -132,8 +132,11 @@ def _entry_price(answer: Facts, parent: Preview | None) -> Decimal | None:
 
 
 def _judgement(fact: Facts, place: int, refused: int | None) -> Judgement:
-    if refused is not None and place >= refused:
-        return "refused" if place == refused else "not_reached"
+    if place == refused:
+        return "refused"
+    # One at the market is judged last, when all that waits for it has passed.
+    if refused is not None and (place > refused or fact["order_type"] == "market"):
+        return "not_reached"
     return "accepted" if fact["contingency"] in ("oco", "oto_parent") else "when_touched"
 
 
