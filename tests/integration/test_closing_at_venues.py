@@ -257,6 +257,48 @@ class TestOwner:
         world.fill(world.leased(user, order_id), "10", "140.00")
         assert (open_quantities(world, user), len(world.market.rows("positions", user))) == ({}, 1)
 
+    def test_previews_are_told_so_too(
+        self,
+        world: VenueWorld,
+        step: Callable[[User], dict[str, Any]],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        redis_url: str,
+    ) -> None:
+        # given a position that a stop-out has sent to its venue
+        user = shareholder(world)
+        (position,) = open_quantities(world, user)
+        fall(world)
+        step(user)
+        asked = {
+            "POST /api/v1/positions/{id}/close/preview": ("POST /api/v1/positions/{id}/close", "{}"),
+            "POST /api/v1/positions/{id}/change/preview": ("PATCH /api/v1/positions/{id}", '{"stop_loss": "140.00"}'),
+            "POST /api/v1/positions/close-all/preview": ("POST /api/v1/positions/close-all", "{}"),
+        }
+
+        # when each is asked about, and then done
+        given = {"database": world.market.database, "redis_url": redis_url, "role": "function_trader"}
+        with function_environment(monkeypatch, tmp_path, **given):
+            handler = load_function("manage_orders")
+            told = {
+                preview: [
+                    call(handler, http_event(
+                        route, path_parameters={"id": str(position)}, headers=bearer(make_token(user)), body=body
+                    ))
+                    for route in (preview, act)
+                ]
+                for preview, (act, body) in asked.items()
+            }  # fmt: skip
+
+        # then they agree
+        *of_one, of_all = told.values()
+        for previewed, done in of_one:
+            assert (previewed.status, previewed.body) == (done.status, done.body)
+            assert (done.status, done.body["error"]) == (409, "CONFLICT")
+        (previewed,), (done,) = (answer.body["data"] for answer in of_all)
+        assert (previewed["accepted"], done["outcome"]) == (False, "REFUSED")
+        assert previewed["refusal"]["code"] == done["refusal"]["error"] == "CONFLICT"
+
 
 class TestHeldElsewhere:
     """Of a hedging account: an instrument may be sent to another venue while positions in it are open."""

@@ -87,14 +87,34 @@ BEGIN
     WHERE p.user_id = p_account.user_id AND p.id = p_position_id
     FOR NO KEY UPDATE;
     PERFORM check_position_open(v_position);
-    -- What a venue is to close cannot be closed here as well.
-    IF lots_in_flight(p_account, v_position) > 0 THEN
-        RAISE EXCEPTION 'An order that closes this position is on its way to its venue: wait for what becomes of it.'
-        USING ERRCODE = 'TR010', DETAIL = jsonb_build_object(
-            'field', 'status', 'value', 'in flight', 'constraint', 'no closing order on its way'
-        )::text;
-    END IF;
+    PERFORM check_none_in_flight(p_account, v_position);
     RETURN v_position;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION check_none_in_flight(p_account accounts, p_position positions) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_refusal CONSTANT jsonb := in_flight_refusal(p_account, p_position);
+BEGIN
+    IF v_refusal IS NOT NULL THEN
+        RAISE EXCEPTION '%', v_refusal ->> 'message'
+        USING ERRCODE = 'TR010', DETAIL = (v_refusal -> 'details')::text;
+    END IF;
+END
+$$;
+
+-- What a venue is to close cannot be closed here as well.
+CREATE OR REPLACE FUNCTION in_flight_refusal(p_account accounts, p_position positions) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF lots_in_flight(p_account, p_position) = 0 THEN
+        RETURN NULL;
+    END IF;
+    RETURN refusal(
+        'CONFLICT', 'An order that closes this position is on its way to its venue: wait for what becomes of it.',
+        'status', 'in flight', 'no closing order on its way'
+    );
 END
 $$;
 
@@ -158,6 +178,8 @@ BEGIN
         'close_position(jsonb)',
         'execute_closing_order(jsonb, accounts, uuid, timestamptz)',
         'position_to_close(accounts, uuid)',
+        'check_none_in_flight(accounts, positions)',
+        'in_flight_refusal(accounts, positions)',
         'check_position_open(positions)',
         'closing_order(jsonb, positions)',
         'check_closing_values(jsonb, order_terms, positions)'

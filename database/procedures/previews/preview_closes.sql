@@ -21,7 +21,7 @@ BEGIN
     v_account := account_to_preview(
         p_user_id, account_of_position(p_user_id, (request ->> 'position_id')::uuid, 'id')
     );
-    v_position := position_to_preview(p_user_id, (request ->> 'position_id')::uuid);
+    v_position := position_to_preview(v_account, (request ->> 'position_id')::uuid);
     v_fact := closing_fact(request, v_account, v_position, v_at);
     RETURN closing_facts(v_account, jsonb_build_array(v_fact), 1, v_at);
 END
@@ -42,8 +42,8 @@ DECLARE
 BEGIN
     PERFORM set_config('app.user_id', p_user_id::text, true);
     v_account := account_to_preview(p_user_id, account_of_pair(request || jsonb_build_object('user_id', p_user_id)));
-    v_position := position_to_preview(p_user_id, (request ->> 'position_id')::uuid);
-    v_opposite := position_to_preview(p_user_id, (request ->> 'opposite_position_id')::uuid);
+    v_position := position_to_preview(v_account, (request ->> 'position_id')::uuid);
+    v_opposite := position_to_preview(v_account, (request ->> 'opposite_position_id')::uuid);
     v_pair := judge_pair(request, v_account, v_position, v_opposite);
     v_agreed := jsonb_build_object('quantity', v_pair.quantity, 'price', v_opposite.entry_price, 'fresh', true);
     RETURN closing_facts(v_account, jsonb_build_array(
@@ -78,13 +78,17 @@ LANGUAGE sql STABLE AS $$
     SELECT * FROM accounts AS a WHERE a.user_id = p_user_id AND a.id = p_account_id
 $$;
 
-CREATE OR REPLACE FUNCTION position_to_preview(p_user_id uuid, p_position_id uuid) RETURNS positions
+DROP FUNCTION IF EXISTS position_to_preview(uuid, uuid);
+-- As position_to_close, without its lock.
+CREATE OR REPLACE FUNCTION position_to_preview(p_account accounts, p_position_id uuid) RETURNS positions
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_position positions;
 BEGIN
-    SELECT * INTO STRICT v_position FROM positions AS p WHERE p.user_id = p_user_id AND p.id = p_position_id;
+    SELECT * INTO STRICT v_position FROM positions AS p
+    WHERE p.user_id = p_account.user_id AND p.id = p_position_id;
     PERFORM check_position_open(v_position);
+    PERFORM check_none_in_flight(p_account, v_position);
     RETURN v_position;
 END
 $$;
@@ -102,9 +106,11 @@ DECLARE
 BEGIN
     SELECT * INTO v_terms FROM order_terms AS t
     WHERE t.user_id = p_account.user_id AND t.account_id = p_account.id AND t.symbol = p_position.symbol;
-    v_fact := bare_closing_fact(p_account, p_position, v_terms, p_at) || jsonb_build_object('quantity', v_quantity);
-    IF v_terms.symbol IS NULL THEN
-        -- Its instrument is not traded now, so nobody quotes it.
+    v_fact := bare_closing_fact(p_account, p_position, v_terms, p_at) || jsonb_build_object(
+        'quantity', v_quantity, 'refusal', in_flight_refusal(p_account, p_position)
+    );
+    IF v_terms.symbol IS NULL OR v_fact ->> 'refusal' IS NOT NULL THEN
+        -- Where its instrument is not traded now, nobody quotes it.
         RETURN v_fact;
     END IF;
     PERFORM check_closing_values(v_order, v_terms, p_position);
@@ -168,7 +174,7 @@ BEGIN
         'preview_close_by(uuid, jsonb)',
         'preview_close_all(uuid, jsonb)',
         'account_to_preview(uuid, uuid)',
-        'position_to_preview(uuid, uuid)',
+        'position_to_preview(accounts, uuid)',
         'closing_fact(jsonb, accounts, positions, timestamptz)',
         'bare_closing_fact(accounts, positions, order_terms, timestamptz)',
         'closing_facts(accounts, jsonb, integer, timestamptz)'
@@ -183,6 +189,9 @@ BEGIN
         'judge_pair(jsonb, accounts, positions, positions)',
         'check_pair_quantity(numeric, order_terms, numeric)',
         'check_position_open(positions)',
+        'check_none_in_flight(accounts, positions)',
+        'in_flight_refusal(accounts, positions)',
+        'lots_in_flight(accounts, positions)',
         'closing_order(jsonb, positions)',
         'check_closing_values(jsonb, order_terms, positions)',
         'positions_meant(jsonb, accounts)',

@@ -21,7 +21,7 @@ BEGIN
         p_user_id, account_of_position(p_user_id, (request ->> 'position_id')::uuid, 'id')
     );
     v_change := judge_change(
-        request, v_account, position_to_preview(p_user_id, (request ->> 'position_id')::uuid), v_at
+        request, v_account, position_to_preview(v_account, (request ->> 'position_id')::uuid), v_at
     );
     v_before := v_change.position_before;
     SELECT * INTO v_terms FROM order_terms AS t
