@@ -24,7 +24,7 @@ PLENTY = 1_000_000.0
 
 def routed_order(**facts: Any) -> RoutedOrder:
     order = VenueOrder(str(ORDER.order_id), "AAPL", "buy", "market", "gtc", Decimal(10))
-    plain = RoutedOrder(ORDER, ACCOUNT, "mock", order, Decimal(0), "pending_new", "new", 1, 0, False, 1)
+    plain = RoutedOrder(ORDER, ACCOUNT, "mock", order, "pending_new", "new", 1, 0, False, 1)
     return replace(plain, **facts)
 
 
