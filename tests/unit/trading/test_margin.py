@@ -55,7 +55,7 @@ def test_the_smaller_leverage_counts_and_cash_has_none() -> None:
     assert effective_leverage(account(leverage="5"), AAPL) == 5
     assert effective_leverage(account(leverage="100"), replace(AAPL, leverage_cap=Decimal(5))) == 5
     assert effective_leverage(account(leverage="3"), replace(AAPL, leverage_cap=Decimal(5))) == 3
-    assert effective_leverage(account(leverage="1", kind="cash"), AAPL) == 1
+    assert effective_leverage(account(leverage="100", kind="cash"), AAPL) == 1
     assert margin(AAPL, account(kind="cash", leverage="1"), "100", "150") == 15_000
 
 
