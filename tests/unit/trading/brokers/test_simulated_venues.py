@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kit.instruments import AAPL, price
+from tests.kit.instruments import AAPL, EURUSD, price
 from trading.brokers.book import Record, VenueMarket
 from trading.brokers.mock import MockBroker, MockTerms
 from trading.brokers.paper import PaperBroker
@@ -134,6 +134,11 @@ class TestEveryVenue:
         assert provider(world).positions() == [VenuePosition("AAPL", Decimal(6))]
         assert provider(world).account().cash == {"USD": 4 * sold.price - 10 * bought.price}
 
+    def test_cash_moves_by_the_contract(self, world: World, provider: Callable[[World], Broker]) -> None:
+        world.market = VenueMarket(EURUSD, price("1.1000", "1.1002"), False)
+        (fill,) = provider(world).submit(order(symbol="EURUSD", quantity=Decimal(2))).fills
+        assert provider(world).account().cash == {"USD": -2 * 100_000 * fill.price}
+
     def test_a_canceled_order_that_is_filled_stays_filled(
         self, world: World, provider: Callable[[World], Broker]
     ) -> None:
@@ -176,10 +181,11 @@ class TestMock:
         broker.status("order-1")
         assert world.now - T0 == timedelta(seconds=0.15)
 
-    def test_it_fills_at_the_touched_side(self, world: World) -> None:
-        report = world.mock().submit(order(side="sell"))
+    @pytest.mark.parametrize(("side", "touched"), [("sell", "149.98"), ("buy", "150.00")])
+    def test_it_fills_at_the_touched_side(self, world: World, side: str, touched: str) -> None:
+        report = world.mock().submit(order(side=side))
         assert report.venue_order_id.startswith("MOCK-")
-        assert [fill.price for fill in report.fills] == [Decimal("149.98")]
+        assert [fill.price for fill in report.fills] == [Decimal(touched)]
 
     def test_it_fills_at_a_hundred_without_a_quote(self, world: World) -> None:
         world.market = None
