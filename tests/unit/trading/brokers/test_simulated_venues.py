@@ -128,6 +128,15 @@ class TestEveryVenue:
         broker.submit(order())
         assert heard == [report]
 
+    def test_who_left_hears_no_more(self, world: World, provider: Callable[[World], Broker]) -> None:
+        heard: list[VenueReport] = []
+        broker = provider(world)
+        broker.subscribe(heard.append)
+        broker.disconnect()
+        broker.connect()
+        broker.submit(order())
+        assert heard == []
+
     def test_trades_move_cash_and_positions(self, world: World, provider: Callable[[World], Broker]) -> None:
         bought = provider(world).submit(order("1")).fills[0]
         sold = provider(world).submit(order("2", side="sell", quantity=Decimal(4))).fills[0]
@@ -160,6 +169,14 @@ class TestPaper:
             world.market = VenueMarket(AAPL, price("99.98", "100.00"), False)
         assert world.paper().status("order-1").state == "rejected"
         assert world.paper().positions() == []
+
+    def test_a_price_that_is_just_wanted_is_taken(self, world: World) -> None:
+        bought = world.paper().submit(order("1")).fills[0].price
+        sold = world.paper().submit(order("2", side="sell")).fills[0].price
+        assert world.paper().submit(order("3", worst_price=bought)).state == "filled"
+        assert world.paper().submit(order("4", side="sell", worst_price=sold)).state == "filled"
+        with pytest.raises(VenueRefusedError):
+            world.paper().submit(order("5", side="sell", worst_price=sold + Decimal("0.01")))
 
     def test_without_a_fresh_price_nothing_is_decided(self, world: World) -> None:
         world.market = None
