@@ -30,11 +30,6 @@ class Pool:
         self._starts: set[asyncio.Task[None]] = set()
         self._stopped = False
 
-    @property
-    def pids(self) -> list[int]:
-        """The process ids of the workers that are started."""
-        return [worker.pid for worker in self._workers if worker.state is not State.STARTING]
-
     async def invoke(
         self, event: bytes, *, trace: str = "", seconds: float | None = None, wait_seconds: float | None = None
     ) -> Outcome:

@@ -218,25 +218,26 @@ def test_with_both_stores_gone_nobody_is_let_in(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize(
-    "make",
+    ("make", "constraint"),
     [
-        dict,
-        lambda: {"authorization": "Basic dXNlcjpwYXNz"},
-        lambda: bearer(jwt.encode(claims_of(), key="", algorithm="none")),
-        lambda: bearer(jwt.encode(claims_of(), "x" * 40, algorithm="HS256")),
-        lambda: bearer(jwt.encode(claims_of(), JWT_SECRET * 2, algorithm="HS512")),
-        lambda: bearer(make_token(exp=int(time.time()) - 1)),
-        lambda: bearer(make_token(nbf=int(time.time()) + 60)),
-        lambda: bearer(make_token(aud="another-api")),
-        lambda: bearer(make_token(iss="https://elsewhere.test")),
-        lambda: bearer(make_token(tier=None)),
-        lambda: bearer(make_token(email="a\0@example.com")),
+        (dict, "Bearer token required"),
+        (lambda: {"authorization": "Basic dXNlcjpwYXNz"}, "Bearer token required"),
+        (lambda: bearer(jwt.encode(claims_of(), key="", algorithm="none")), "signature"),
+        (lambda: bearer(jwt.encode(claims_of(), "x" * 40, algorithm="HS256")), "signature"),
+        (lambda: bearer(jwt.encode(claims_of(), JWT_SECRET * 2, algorithm="HS512")), "signature"),
+        (lambda: bearer(make_token(exp=int(time.time()) - 1)), "expired"),
+        (lambda: bearer(make_token(nbf=int(time.time()) + 60)), "not valid yet"),
+        (lambda: bearer(make_token(aud="another-api")), "audience"),
+        (lambda: bearer(make_token(iss="https://elsewhere.test")), "issuer"),
+        (lambda: bearer(make_token(tier=None)), "claim tier"),
+        (lambda: bearer(make_token(email="a\0@example.com")), "claim email"),
     ],
 )
-def test_a_bad_token_is_unauthenticated(door: Door, make: Callable[[], dict[str, str]]) -> None:
+def test_a_bad_token_is_unauthenticated(door: Door, make: Callable[[], dict[str, str]], constraint: str) -> None:
     answer = door.post(make())
 
     assert (answer.status, code_of(answer)) == (401, "UNAUTHENTICATED")
+    assert answer.body["error"]["details"]["constraint"] == constraint
     assert door.admitted == []
 
 
@@ -285,14 +286,17 @@ class TestCsrf:
 
 
 @pytest.mark.usefixtures("without_redis")
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 def test_a_wrong_key_in_the_configuration_is_an_internal_error_that_tells_nothing(
     door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # given a key that is a byte too short, and a token that it signed
+    key = "a short key, of no more bytes !"
     short = tmp_path / "short"
-    short.write_text("too short")
+    short.write_text(key)
     monkeypatch.setenv("JWT_SECRET", f"file:{short}")
 
-    answer = door.post(bearer(make_token()))
+    answer = door.post(bearer(jwt.encode(claims_of(), key)))
 
     assert (answer.status, code_of(answer)) == (500, "INTERNAL_ERROR")
     assert "short" not in answer.text

@@ -14,7 +14,7 @@ from tests.kit.functions import Answer, bearer, call, function_environment, http
 from tests.kit.gateway import eventually
 from tests.kit.security import STRANGER, Watch
 from trading.cache import Cache, CacheUnavailableError
-from trading.edge.gate import Caller, admit
+from trading.edge.gate import Caller, admit, admit_address
 from trading.edge.http import Request, Response, http_handler
 from trading.edge.socket_gate import admit_connection, admit_message, note_refusal
 from trading.edge.visitors import guard
@@ -46,6 +46,7 @@ class Door:
                 "POST /api/v1/door": lambda request: self._pass(request, state_changing=True),
                 "POST /functions/v1/door": lambda request: self._pass(request, state_changing=True),
                 "POST /api/v1/close": lambda request: self._pass(request, state_changing=True, reduces=True),
+                "GET /api/v1/open": self._open,
                 "GET /api/v1/door/{id}": self._nothing,
                 "GET /api/v1/staff": lambda request: self._pass(
                     request, state_changing=False, permission="accounts:write", roles=("operator",)
@@ -58,6 +59,10 @@ class Door:
 
     def _pass(self, request: Request, *, permission: str | None = None, **rules: Any) -> Response:
         self.admitted.append(admit(request, route_group="door", permission=permission, **rules))
+        return Response()
+
+    def _open(self, request: Request) -> Response:
+        admit_address(request)
         return Response()
 
     def _nothing(self, request: Request) -> Response:
@@ -153,13 +158,14 @@ class TestWithEitherStore:
             block = watch.start("ip_block", STRANGER)["intervention"]
             run()
             # when the address comes, with whatever it has
-            for route in ("GET /api/v1/door", "POST /functions/v1/door"):
+            for route in ("GET /api/v1/door", "POST /functions/v1/door", "GET /api/v1/open"):
                 for headers in (None, FORGED, {}):
                     refused = door.ask(route, headers)
                     assert (refused.status, code_of(refused)) == (403, "IP_BLOCKED")
                     assert "X-RateLimit-Limit" not in refused.headers
             # then nobody else is kept out
             assert door.ask("GET /api/v1/door", source_ip="198.51.100.10").status == 200
+            assert door.ask("GET /api/v1/open", {}, source_ip="198.51.100.10").status == 200
             # when it is taken back, it may come again
             watch.undo(block["id"])
             run()
@@ -167,7 +173,7 @@ class TestWithEitherStore:
         # and what it came for meanwhile is noted as that
         run()
         noted = [row for row in recorded(watch) if row[:3] == ("suspicious_activity", "blocked", STRANGER)]
-        assert sum(row[4] for row in noted) == 6
+        assert sum(row[4] for row in noted) == 9
 
     def test_a_block_and_maintenance_end_by_themselves(
         self, watch: Watch, enter: Enter, run: Callable[..., SecurityReport], door: Door, redis_url: str, stores: str

@@ -23,6 +23,7 @@ QUOTES = rates(EURUSD=("1.1000", "1.1002"), USDJPY=("150.00", "150.02"), GBPUSD=
         ("-100", "EUR", "JPY", "-16505.2004"),  # 100 x 1.1002 x 150.02, at both asks
         ("16505.2004", "JPY", "EUR", "100"),
         ("0", "JPY", "EUR", "0"),
+        ("0.5", "EUR", "USD", "0.55"),  # however small
     ],
 )
 def test_an_amount(amount: str, source: str, target: str, converted: str) -> None:
@@ -39,7 +40,7 @@ def test_a_reciprocal_that_never_ends_loses_no_tie() -> None:
     assert rates(EURUSD="1.2").convert(Decimal("121.206"), "USD", "EUR") == Decimal("101.005")
 
 
-@pytest.mark.parametrize(("source", "target"), [("CHF", "USD"), ("USD", "CHF"), ("CHF", "JPY")])
+@pytest.mark.parametrize(("source", "target"), [("CHF", "USD"), ("USD", "CHF"), ("CHF", "JPY"), ("EUR", "CHF")])
 def test_no_way_from_one_to_the_other(source: str, target: str) -> None:
     with pytest.raises(NoRateError):
         QUOTES.convert(Decimal(1), source, target)

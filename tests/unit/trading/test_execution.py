@@ -157,6 +157,37 @@ class TestExecute:
         assert refusal.details == {"field": "symbol", "order_id": "an order"}
         assert floor.woken == [ACCOUNT_ID]
 
+    def test_a_rejection_is_one_too(self) -> None:
+        refusal = Floor(DENIED | {"outcome": "rejected"}).execute(order()).refusal
+
+        assert refusal is not None
+        assert refusal.code is ErrorCode.MARKET_CLOSED
+
+    @pytest.mark.parametrize(
+        ("second", "code", "field"),
+        [
+            ({"symbol": "AAPL", "level": "150"}, None, None),
+            ({"symbol": "NOSUCH", "level": "150"}, ErrorCode.UNKNOWN_SYMBOL, "conditions.1.symbol"),
+            ({"symbol": "AAPL", "level": "150.001"}, ErrorCode.VALIDATION_FAILED, "conditions.1.level"),
+        ],
+    )
+    def test_each_condition_is_of_a_symbol_and_on_its_tick(
+        self, second: dict[str, str], code: ErrorCode | None, field: str | None
+    ) -> None:
+        # given an order that waits for prices of two symbols
+        watch = {"watch": "ask", "direction": "at_or_above"}
+        conditions = [watch | {"symbol": "EURUSD", "level": "1.2"}, watch | second]
+        floor = Floor({"outcome": "new", "order_id": "an order", "account_id": str(ACCOUNT_ID)})
+
+        # when / then
+        if code is None:
+            floor.execute(order(conditions=conditions))
+            assert len(floor.placed) == 1
+            return
+        with pytest.raises(TradingError) as caught:
+            floor.execute(order(conditions=conditions))
+        assert (caught.value.code, caught.value.details["field"], floor.placed) == (code, field, [])
+
     def test_what_its_instrument_refuses_never_reaches_the_procedure(self) -> None:
         floor = Floor(FILLED)
 
@@ -244,6 +275,21 @@ class TestInstrument:
     )
     def test_an_order_that_rests(self, fields: dict[str, object]) -> None:
         check_against_instrument(order(**fields), EURUSD)
+
+    @pytest.mark.parametrize("name", ["trail_amount", "limit_offset"])
+    def test_a_trail_lies_on_the_tick(self, name: str) -> None:
+        trail = {"order_type": "trailing_stop_limit", "trail_amount": "0.001", "limit_offset": "0"}
+
+        check_against_instrument(order(**trail), EURUSD)
+        assert refusal_of(order(**trail | {name: "0.001001"})).details["field"] == name
+
+    def test_what_is_shown_is_a_quantity_too(self) -> None:
+        limit = {"order_type": "limit", "limit_price": "1.1"}
+
+        check_against_instrument(order(**limit, display_quantity="0.1"), EURUSD)
+        error = refusal_of(order(**limit, display_quantity="0.015"))
+        assert (error.code, error.details["field"]) == (ErrorCode.VALIDATION_FAILED, "display_quantity")
+        assert error.details["constraint"] == "0.01 to the quantity in steps of 0.01"
 
     @pytest.mark.parametrize("name", ["limit_price", "stop_price"])
     def test_its_prices_lie_on_the_tick(self, name: str) -> None:

@@ -46,10 +46,28 @@ def test_the_worked_case() -> None:
     assert sum(margins) - held.credit("EUR") == expected["margin"]
 
 
-def test_more_and_less_of_a_side() -> None:
-    held = sides("50", ("1", "1100.26"), NOTHING).with_more("short", Decimal("0.4"), Decimal("439.98"))
-    assert held == sides("50", ("1", "1100.26"), ("0.4", "439.98"))
-    assert held.with_more("short", Decimal("-0.4"), Decimal("-439.98")).credit("USD") == 0
+@pytest.mark.parametrize(
+    ("side", "more"),
+    [
+        ("long", sides("50", ("1.4", "1540.24"), ("2", "2199.88"))),
+        ("short", sides("50", ("1", "1100.26"), ("2.4", "2639.86"))),
+    ],
+)
+def test_more_and_less_of_a_side(side: PositionSide, more: Sides) -> None:
+    held = sides("50", ("1", "1100.26"), ("2", "2199.88"))
+    assert held.with_more(side, Decimal("0.4"), Decimal("439.98")) == more
+    assert more.with_more(side, Decimal("-0.4"), Decimal("-439.98")) == held
+
+
+def test_it_is_read_from_facts_by_their_names() -> None:
+    fact = {
+        "short_margin": "439.98",
+        "short_quantity": "0.4",
+        "long_margin": "1100.26",
+        "long_quantity": "1",
+        "percent": "25",
+    }
+    assert Sides.from_fact(fact) == sides("25", ("1", "1100.26"), ("0.4", "439.98"))
 
 
 @pytest.mark.parametrize(("side", "lots"), [("long", "0.6"), ("short", "0")])

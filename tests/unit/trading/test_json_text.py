@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from trading.json_text import json_text
+from trading.json_text import json_text, shortest
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ from trading.json_text import json_text
         (Decimal("-0.5"), "-0.5"),
         (7, "7"),
         (True, "true"),
+        (False, "false"),
         (None, "null"),
         ('say "é"\n', '"say \\"é\\"\\n"'),
         (UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
@@ -35,6 +36,22 @@ def test_value_is_written_without_loss(value: object, text: str) -> None:
     # when / then
     assert json_text(value) == text
     json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("1.10", "1.1"),
+        ("100", "100"),
+        ("100.00", "100"),
+        ("1E+2", "100"),
+        ("-0.00", "0"),
+        ("-0.50", "-0.5"),
+        ("123456789012345678901234567890.10", "123456789012345678901234567890.1"),
+    ],
+)
+def test_the_shortest_text_has_every_digit_that_says_something(number: str, text: str) -> None:
+    assert shortest(Decimal(number)) == text
 
 
 @pytest.mark.parametrize("value", [Decimal("NaN"), Decimal("Infinity"), datetime(2026, 3, 2)])  # noqa: DTZ001

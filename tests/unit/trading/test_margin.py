@@ -55,7 +55,7 @@ def test_the_smaller_leverage_counts_and_cash_has_none() -> None:
     assert effective_leverage(account(leverage="5"), AAPL) == 5
     assert effective_leverage(account(leverage="100"), replace(AAPL, leverage_cap=Decimal(5))) == 5
     assert effective_leverage(account(leverage="3"), replace(AAPL, leverage_cap=Decimal(5))) == 3
-    assert effective_leverage(account(leverage="1", kind="cash"), AAPL) == 1
+    assert effective_leverage(account(leverage="100", kind="cash"), AAPL) == 1
     assert margin(AAPL, account(kind="cash", leverage="1"), "100", "150") == 15_000
 
 
@@ -129,6 +129,8 @@ class TestWorth:
         ("0.0049999", "GBP", "0.00"),
         ("-0.001", "USD", "0.00"),
         ("0.5", "JPY", "1"),
+        ("0.5", "KRW", "1"),
+        ("0.5", "HUF", "1"),
         ("2.675", "USD", "2.68"),
     ],
 )

@@ -32,6 +32,7 @@ def test_terms_put_the_release_above_the_threshold() -> None:
 
 
 def test_a_release_below_the_threshold_is_refused() -> None:
+    assert MarginLevel.of("margin_call", LevelAction.CALL, Decimal(50), Decimal(100)).release_level == 50
     with pytest.raises(ValueError, match="begin again"):
         MarginLevel.of("margin_call", LevelAction.CALL, Decimal(50), Decimal("99.99"))
 
@@ -78,6 +79,11 @@ def test_a_level_keeps_the_terms_by_which_it_began() -> None:
     assert standing_level(changed, Decimal("52.49"), CALL) == CALL
     assert standing_level(changed, Decimal("52.5"), CALL) is None
     assert standing_level(changed, Decimal(45)) is None
+    # given one to 60 percent
+    raised = (MarginLevel.of("margin_call", LevelAction.CALL, Decimal(60), RELEASE), STOP_OUT)
+    # when / then
+    assert standing_level(raised, Decimal(55), CALL) is None
+    assert standing_level(raised, Decimal(55)) == raised[0]
 
 
 def test_a_threshold_of_zero_still_calls_negative_equity() -> None:

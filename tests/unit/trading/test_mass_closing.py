@@ -9,7 +9,7 @@ import pytest
 
 from trading.errors import ErrorCode, TradingError
 from trading.execution import Origin
-from trading.mass_closing import POSITIONS_MAX, SECONDS_MAX, CloseAllEntry, MassClosing, close_all
+from trading.mass_closing import POSITIONS_MAX, SECONDS_MAX, Attempt, CloseAllEntry, MassClosing, close_all
 
 ORIGIN = Origin(uuid.uuid4(), "gold@example.com", "192.0.2.1", "a browser", "request-1")
 ACCOUNT_ID = str(uuid.uuid4())
@@ -31,6 +31,8 @@ class Floor:
     answers: list[Mapping[str, Any] | TradingError]
     matched: int | None = None
     replayed: bool = False
+    # of what a repeat closes, the places that are closed only now
+    closed_now: frozenset[int] = frozenset()
     seconds_a_close: float = 0.0
     planned: list[Mapping[str, object]] = field(default_factory=list[Mapping[str, object]])
     closed: list[Mapping[str, object]] = field(default_factory=list[Mapping[str, object]])
@@ -44,11 +46,12 @@ class Floor:
         return {"replayed": self.replayed, "answer": {"positions": positions, "matched": matched}}
 
     def close(self, request: Mapping[str, object], /) -> dict[str, Any]:
-        answer = self.answers[len(self.closed)]
+        place = len(self.closed)
+        answer = self.answers[place]
         self.closed.append(request)
         if isinstance(answer, TradingError):
             raise answer
-        return {"replayed": self.replayed, "answer": answer}
+        return {"replayed": self.replayed and place not in self.closed_now, "answer": answer}
 
     def run(self, **fields: Any) -> MassClosing:
         return close_all(
@@ -60,7 +63,7 @@ class Floor:
             close=self.close,
             start_routing=lambda *order: self.routed.append(order),
             wake_relay=self.woken.append,
-            now=lambda: len(self.closed) * self.seconds_a_close,
+            now=lambda: 1000 + len(self.closed) * self.seconds_a_close,
         )
 
 
@@ -94,6 +97,18 @@ def test_a_repeat_wakes_nobody() -> None:
 
     assert floor.run().replayed
     assert floor.woken == []
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_repeat_that_closes_what_was_left_is_none(place: int) -> None:
+    floor = Floor([FILLED, FILLED], replayed=True, closed_now=frozenset({place}))
+
+    assert not floor.run().replayed
+    assert floor.woken == [uuid.UUID(ACCOUNT_ID)]
+
+
+def test_what_is_refused_needs_no_answer() -> None:
+    assert not Attempt({}, {}, TradingError(ErrorCode.MARKET_CLOSED, "Closed.")).sent
 
 
 def test_what_is_refused_is_left() -> None:

@@ -307,6 +307,40 @@ def test_fields_that_go_together(fields: dict[str, object]) -> None:
     assert entry(**fields).quantity == 1
 
 
+STOP: dict[str, object] = {"stop_price": "1"}
+PRICES: dict[str, dict[str, object]] = {
+    "market": {},
+    "limit": {"limit_price": "1"},
+    "stop": STOP,
+    "stop_limit": STOP | {"limit_price": "1"},
+    "market_if_touched": STOP,
+    "limit_if_touched": STOP | {"limit_price": "1"},
+    "trailing_stop": {"trail_percent": "1"},
+    "trailing_stop_limit": {"trail_amount": "1", "limit_offset": "0"},
+}
+TIMES: dict[str, dict[str, object]] = {"gtd": {"expires_at": "2030-01-01T00:00:00Z"}}
+
+
+@pytest.mark.parametrize("order_type", PRICES)
+@pytest.mark.parametrize("time_in_force", ["day", "gtc", "gtd", "ioc", "fok", "opg", "cls"])
+def test_each_type_takes_its_times_in_force(order_type: str, time_in_force: str) -> None:
+    # given
+    refused = {"market": {"gtd"}, "limit": set[str]()}.get(order_type, {"ioc", "fok", "opg", "cls"})
+    fields = {"order_type": order_type, "time_in_force": time_in_force}
+    fields |= PRICES[order_type] | TIMES.get(time_in_force, {})
+
+    # when / then
+    if time_in_force in refused:
+        assert fault_of(**fields)["ctx"]["error"].field == "time_in_force"
+    else:
+        assert entry(**fields).waits is (order_type != "market" or time_in_force in ("opg", "cls"))
+
+
+def test_only_a_market_order_with_conditions_waits_for_them_alone() -> None:
+    assert entry(conditions=[CONDITION]).waits
+    assert not entry().waits
+
+
 def test_an_order_is_not_changed_after_it_was_read() -> None:
     with pytest.raises(ValidationError):
         entry().quantity = Decimal(2)  # pyright: ignore[reportAttributeAccessIssue]

@@ -8,7 +8,7 @@ import pytest
 from tests.kit.instruments import AAPL, EURUSD, instrument, price
 from trading.instruments import Instrument
 from trading.orders import Side
-from trading.pricing import FillPrice, MarketPrice, commission, fill_price, round_to_tick, slippage_draw
+from trading.pricing import FillPrice, MarketPrice, commission, depth, fill_price, round_to_tick, slippage_draw
 
 QUOTE = price("1.1000", "1.1002")
 
@@ -85,6 +85,20 @@ class TestSlippage:
         assert filled(of=wide, seed="b").slippage == prices["b"]
         assert all(Decimal("0.015") <= slippage <= Decimal("0.045") for slippage in prices.values())
 
+    @pytest.mark.parametrize(
+        ("seed", "slippage"),
+        [
+            ("", "0.04168"),  # 300 pips x (1 + 0.5 x (2 x 0.889416 - 1)) = 416.8248
+            (None, "0.03"),  # as if the middle had been drawn
+        ],
+    )
+    def test_the_draw_lies_around_what_is_expected(self, seed: str | None, slippage: str) -> None:
+        wide = instrument(slippage_base="100", slippage_max="1000", slippage_variation="0.5")
+
+        got = fill_price(wide, QUOTE, "buy", Decimal(1), seed=seed, after_hours=False)
+
+        assert got.slippage == Decimal(slippage)
+
 
 class TestDraw:
     def test_it_is_the_first_32_bits_of_the_hash(self) -> None:
@@ -115,6 +129,19 @@ class TestCommission:
 
     def test_none_where_none_is_charged(self) -> None:
         assert commission(instrument(commission_min="5", commission_max="9"), Decimal(1), "bronze") == 0
+
+
+@pytest.mark.parametrize(
+    ("daily_volume", "lots"),
+    [
+        ("2592000", "30"),
+        ("2500000", "28.93"),  # 28.935 a second, down to the step
+        ("864", "0.01"),
+        ("800", "0.01"),  # less than a step, but at least the smallest quantity
+    ],
+)
+def test_a_quote_gives_what_is_traded_in_a_second(daily_volume: str, lots: str) -> None:
+    assert depth(instrument(daily_volume=daily_volume)) == Decimal(lots)
 
 
 @pytest.mark.parametrize(

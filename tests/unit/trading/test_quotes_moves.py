@@ -48,18 +48,27 @@ def moves(listener: Listener) -> Iterator[Moves]:
     moves.close()
 
 
-def quote(symbol: str, bid: str) -> Quote:
-    return Quote(symbol, Decimal(bid), Decimal(bid) + 1, AT, "test")
+def quote(symbol: str, bid: str, spread: int = 1) -> Quote:
+    return Quote(symbol, Decimal(bid), Decimal(bid) + spread, AT, "test")
+
+
+def tick_until(moves: Moves, listener: Listener, count: int, *, at: float) -> None:
+    """Tick until the listener has heard `count` times; it may not be back from the last time yet."""
+    for _ in range(1000):
+        if len(listener.heard) >= count:
+            break
+        moves.note([], at=at)
+        threading.Event().wait(0.005)
 
 
 def test_what_moved_in_a_window_is_told_together(moves: Moves, listener: Listener) -> None:
     # given a first quote, which is news
-    moves.note([quote("EURUSD", "1")], at=0.0)
+    moves.note([quote("EURUSD", "1")], at=100.0)
     assert listener.await_calls(1) == [["EURUSD"]]
     # when two move, one of them twice, and a third stands still, within the window
-    moves.note([quote("GBPUSD", "2"), quote("EURUSD", "1")], at=0.5)
-    moves.note([quote("AUDUSD", "3"), quote("GBPUSD", "2.1"), quote("EURUSD", "1")], at=1.0)
-    moves.note([], at=WINDOW_SECONDS)
+    moves.note([quote("GBPUSD", "2"), quote("EURUSD", "1")], at=100.5)
+    moves.note([quote("AUDUSD", "3"), quote("GBPUSD", "2.1"), quote("EURUSD", "1")], at=101.0)
+    moves.note([], at=100 + WINDOW_SECONDS)
     # then
     assert listener.await_calls(2)[1] == ["AUDUSD", "GBPUSD"]
 
@@ -69,6 +78,15 @@ def test_nothing_is_told_of_prices_that_stand_still(moves: Moves, listener: List
     moves.note([quote("EURUSD", "1")], at=10.0)
     moves.close()
     assert listener.heard == [["EURUSD"]]
+
+
+def test_either_side_alone_is_a_move(moves: Moves, listener: Listener) -> None:
+    for count, moved in enumerate(
+        (quote("EURUSD", "1"), quote("EURUSD", "1", spread=2), quote("EURUSD", "2")), start=1
+    ):
+        moves.note([moved], at=10.0 * count)
+        tick_until(moves, listener, count, at=10.0 * count)
+    assert listener.heard == [["EURUSD"]] * 3
 
 
 def test_a_slow_listener_holds_nobody_up_and_misses_nothing(moves: Moves, listener: Listener) -> None:
@@ -82,9 +100,5 @@ def test_a_slow_listener_holds_nobody_up_and_misses_nothing(moves: Moves, listen
     listener.let_go.set()
     listener.await_calls(1)
     # then the next tick tells what has moved meanwhile
-    for _ in range(1000):
-        moves.note([], at=20.0)
-        if len(listener.heard) > 1:
-            break
-        threading.Event().wait(0.005)
+    tick_until(moves, listener, 2, at=20.0)
     assert listener.heard == [["EURUSD"], ["GBPUSD"]]

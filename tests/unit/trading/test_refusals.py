@@ -62,6 +62,25 @@ def test_a_cash_account_cannot_spend_profit_that_is_not_realized() -> None:
     assert refused(rich_on_paper, {"margin": "50"}, "margin") is None
 
 
+@pytest.mark.parametrize(
+    ("needed", "cost", "required", "available"),
+    [
+        ({"margin": "39", "commission": "2"}, "$41", "41", "40"),
+        ({"margin": "40", "commission": "1"}, "$41", "41", "40"),
+        ({"margin": "41", "commission": "1"}, "$41", "42", "40"),  # not even the holding itself is paid for
+        ({"margin": "35", "reserved": "10"}, "$35", "35", "30"),
+    ],
+)
+def test_a_cash_account_is_told_the_cost_that_is_too_much(
+    needed: dict[str, str], cost: str, required: str, available: str
+) -> None:
+    told = refused(Worth(Decimal(100), Decimal(0), Decimal(60)), needed, "cash")
+
+    assert told is not None
+    assert told["message"] == f"Insufficient funds for {cost} order; available: ${available}"
+    assert (told["required_balance"], told["available_balance"]) == (Decimal(required), Decimal(available))
+
+
 def test_slippage_is_refused_above_what_is_allowed() -> None:
     assert slippage_refusal(Decimal("0.0001"), None) is None
     assert slippage_refusal(Decimal("0.0001"), Decimal("0.0001")) is None

@@ -19,24 +19,35 @@ ENOUGH = TIME_LEFT_MS_MIN
 FAULT = TradingError(ErrorCode.DATABASE_UNAVAILABLE, "gone")
 ROLL = {"symbol": "EURUSD", "roll_date": "2026-11-25"}
 OTHER = {"symbol": "AAPL", "roll_date": "2026-11-25"}
+THIRD = {"symbol": "BTCUSD", "roll_date": "2026-11-25"}
 BOOKED = {"booked": 1, "more": False, "unconverted": [], "sequence": 7}
 
 
 class Script:
     """The database's answers by procedure, the last one for ever; and what was called."""
 
-    def __init__(self, *pages: Mapping[str, Any], finance: Sequence[Any] = (BOOKED,)) -> None:
+    def __init__(
+        self,
+        *pages: Mapping[str, Any],
+        finance: Sequence[Any] = (BOOKED,),
+        rolls: Sequence[Mapping[str, str]] = (ROLL, OTHER),
+    ) -> None:
         self._answers: dict[str, list[Any]] = {
-            "open_rolls": [{"rolls": [ROLL, OTHER]}],
+            "open_rolls": [{"rolls": rolls}],
             "find_due_financing": list(pages),
             "finance_account": list(finance),
             "finish_rolls": [{"finished": 1}],
         }
         self.calls: list[str] = []
         self.finished: list[Any] = []
+        # the account behind which each page begins
+        self.pages_after: list[int | None] = []
 
     def call(self, procedure: str, request: Mapping[str, object]) -> Any:
         self.calls.append(procedure)
+        if procedure == "find_due_financing":
+            after = request.get("after_account_id")
+            self.pages_after.append(None if after is None else UUID(str(after)).int)
         if procedure == "finish_rolls":
             self.finished.append(request["rolls"])
         answers = self._answers[procedure]
@@ -72,16 +83,35 @@ def test_what_nobody_held_is_finished_at_once_and_what_was_charged_after_another
     report, announced = run(script)
 
     assert script.finished == [[OTHER], [ROLL]]
-    assert (report.charged, report.rolls_finished, report.complete, announced) == (2, 2, True, [1, 2])
+    assert script.pages_after == [None, 1, None]
+    assert (report.charged, report.accounts, report.rolls_open, report.rolls_finished) == (2, 2, 2, 2)
+    assert (report.complete, announced) == (True, [1, 2])
+
+
+def test_without_an_open_roll_nobody_is_looked_for() -> None:
+    report, _ = run(script := Script(rolls=[]))
+
+    assert (script.calls, report) == (["open_rolls"], RolloverReport(complete=True))
+
+
+def test_an_account_that_could_not_be_charged_whole_is_counted() -> None:
+    # given an account with a position whose currency had no rate, and nothing else to charge
+    nothing = BOOKED | {"booked": 0, "sequence": None, "unconverted": ["CHFUSD"]}
+    script = Script(page(1, 2, unsettled=[ROLL]), page(unsettled=[ROLL]), finance=[nothing, BOOKED])
+
+    report, announced = run(script)
+
+    assert (report.unconverted, report.accounts, announced) == (1, 1, [2])
 
 
 def test_what_lacks_its_rate_stays_open_and_is_counted() -> None:
-    script = Script(page(unsettled=[ROLL | {"lacks": "rate"}, OTHER | {"lacks": "quote"}]))
+    lacking = [ROLL | {"lacks": "rate"}, OTHER | {"lacks": "quote"}, THIRD | {"lacks": "rate"}]
+    script = Script(page(unsettled=lacking), rolls=[ROLL, OTHER, THIRD])
 
     report, _ = run(script)
 
     assert script.finished == []
-    assert (report.rates_missing, report.quotes_missing, report.complete) == (1, 1, True)
+    assert (report.rates_missing, report.quotes_missing, report.complete) == (2, 1, True)
 
 
 def test_a_fault_of_one_account_leaves_its_roll_open_and_the_others_are_charged() -> None:
@@ -118,6 +148,15 @@ def test_no_page_and_no_account_is_begun_without_time(time_left: Sequence[int]) 
 
     assert "finance_account" not in script.calls
     assert (report.complete, script.finished) == (False, [])
+
+
+def test_no_round_of_an_account_is_begun_without_time() -> None:
+    # given time for the page, the account and its first round
+    script = Script(page(1, unsettled=[ROLL]), finance=[BOOKED | {"more": True}])
+
+    report, _ = run(script, [ENOUGH, ENOUGH, ENOUGH - 1])
+
+    assert (report.charged, report.complete) == (1, False)
 
 
 def test_holidays_say_otherwise_than_the_day_of_the_week() -> None:

@@ -24,7 +24,7 @@ PLENTY = 1_000_000.0
 
 def routed_order(**facts: Any) -> RoutedOrder:
     order = VenueOrder(str(ORDER.order_id), "AAPL", "buy", "market", "gtc", Decimal(10))
-    plain = RoutedOrder(ORDER, ACCOUNT, "mock", order, Decimal(0), "pending_new", "new", 1, 0, False, 1)
+    plain = RoutedOrder(ORDER, ACCOUNT, "mock", order, "pending_new", "new", 1, 0, False, 1)
     return replace(plain, **facts)
 
 
@@ -94,7 +94,10 @@ class World:
         self.announced: list[UUID] = []
 
     def route(self, *, until: float = PLENTY, policy: RetryPolicy | None = None) -> RoutingReport:
-        router = Router(
+        return self.router(policy).route([ORDER], until=until)
+
+    def router(self, policy: RetryPolicy | None = None) -> Router:
+        return Router(
             self.store,
             lambda _: self.venue,
             policy or RetryPolicy(),
@@ -102,7 +105,6 @@ class World:
             clock=self.time.clock,
             sleep=self.time.sleep,
         )
-        return router.route([ORDER], until=until)
 
 
 class TestSubmission:
@@ -122,6 +124,7 @@ class TestSubmission:
         world = World(["refuse"])
         assert world.route().settled == 1
         assert world.store.ended == ("rejected", "VENUE_REJECTED", "not today")
+        assert world.announced == [ACCOUNT]
         assert (len(world.venue.submitted), world.time.waits) == (1, [])
 
     def test_nothing_is_done_about_an_order_that_another_copy_has(self) -> None:
@@ -220,6 +223,13 @@ class TestTakingOver:
         assert world.store.ended is not None
         assert world.store.ended[:2] == ("rejected", "VENUE_UNAVAILABLE")
 
+    def test_what_was_sent_again_just_now_may_still_arrive(self) -> None:
+        # given an order that was sent long ago, and is sent again without an answer
+        world = World(SILENT, state="unknown", attempts=1, submitted_ms_ago=10**9)
+        assert world.route().in_flight == 1
+        assert len(world.venue.submitted) == 3
+        assert world.store.ended is None
+
     def test_a_venue_that_does_not_answer_ends_no_order(self) -> None:
         world = World([], ["timeout"], state="unknown", attempts=5, told=True, submitted_ms_ago=10**9)
         assert world.route().in_flight == 1
@@ -284,6 +294,18 @@ class TestLimits:
         world.route(until=started_at + 69)
         # then all of them are made
         assert (len(world.venue.submitted), world.venue.looked_up, world.store.told) == (4, 4, 1)
+
+
+class TestSweep:
+    def test_it_follows_what_is_due_until_there_is_no_more(self) -> None:
+        world = World()
+        assert world.router().sweep(until=PLENTY) == RoutingReport(claimed=1, settled=1)
+        assert len(world.venue.submitted) == 1
+
+    def test_it_claims_nothing_that_it_has_no_time_for(self) -> None:
+        world = World()
+        assert world.router().sweep(until=world.time.now + RetryPolicy().step_seconds - 0.1) == RoutingReport()
+        assert world.store.routed is not None
 
 
 class TestFaults:

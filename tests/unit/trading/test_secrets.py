@@ -29,7 +29,7 @@ def test_a_file_is_read_without_its_line_end(tmp_path: Path) -> None:
 
 def test_a_changed_secret_is_picked_up_after_a_while(tmp_path: Path) -> None:
     # given a secret that was read
-    path, now = tmp_path / "key", [0.0]
+    path, now = tmp_path / "key", [1000.0]
     path.write_text("old")
     read_secret(f"file:{path}", clock=lambda: now[0])
 
@@ -37,9 +37,9 @@ def test_a_changed_secret_is_picked_up_after_a_while(tmp_path: Path) -> None:
     path.write_text("new")
 
     # then
-    now[0] = CACHE_SECONDS - 0.1
+    now[0] += CACHE_SECONDS - 1
     assert read_secret(f"file:{path}", clock=lambda: now[0]) == "old"
-    now[0] = CACHE_SECONDS
+    now[0] += 1
     assert read_secret(f"file:{path}", clock=lambda: now[0]) == "new"
 
 

@@ -45,6 +45,8 @@ def test_lists_and_mappings_are_read_from_text() -> None:
         ("REDIS_TIMEOUT_MS", "1.5"),
         ("IDEMPOTENCY_KEY_DAYS", "-1"),
         ("QUOTES_PER_SECOND", "1000"),
+        ("ALERT_TOPICS", "page=arn:topic,mail"),
+        ("ALERT_TOPICS", "=arn:topic"),
     ],
 )
 def test_a_wrong_value_names_its_variable_and_not_itself(variable: str, value: str) -> None:

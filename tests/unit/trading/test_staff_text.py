@@ -33,6 +33,7 @@ def test_control_characters_are_refused_in_every_request_of_staff(model: type[Ba
     controls = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"]
     assert [text for text in controls if not faults(f"seen{text}here")] == []
     assert faults("seen, and\n\tdone: naïve façade 影") == []
+    assert all(faults(blank) for blank in ("", " ", "\n\t "))
 
 
 def test_there_are_such_requests() -> None:

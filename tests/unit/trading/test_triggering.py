@@ -62,6 +62,15 @@ def test_what_came_to_nothing_is_not_told() -> None:
     assert told == []
 
 
+def test_what_came_to_something_is_told_whatever_comes_behind_it() -> None:
+    queue = Queue([[trigger(FIRST, 1), trigger(FIRST, 2)]], {2: Executed("idle", told=False)})
+    told: list[uuid.UUID] = []
+
+    execute_triggers(queue, told.append, lambda *_: None, until=soon())
+
+    assert told == [FIRST]
+
+
 @pytest.mark.parametrize(
     ("code", "waiting", "failed"), [(ErrorCode.MARKET_DATA_UNAVAILABLE, 1, 0), (ErrorCode.INTERNAL_ERROR, 0, 1)]
 )
@@ -90,6 +99,19 @@ def test_when_the_time_is_up_the_rest_stays_queued() -> None:
     report = execute_triggers(queue, lambda _: None, lambda *_: None, until=time.monotonic())
 
     assert (report.claimed, queue.executed) == (0, [])
+
+
+def test_no_trigger_is_executed_after_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a clock that each look at moves by a second, of which there are three
+    seconds = iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(seconds)))
+    queue = Queue([[trigger(FIRST, 1), trigger(FIRST, 2), trigger(FIRST, 3)]])
+    told: list[uuid.UUID] = []
+
+    execute_triggers(queue, told.append, lambda *_: None, until=3.0)
+
+    # then what was executed before is told
+    assert (queue.executed, told) == ([1, 2], [FIRST])
 
 
 def test_what_is_to_be_closed_at_a_venue_is_handed_on() -> None:

@@ -50,10 +50,6 @@ class Request:
         """As `json`, but a request without a body says nothing: {}. White space is a body, and no JSON."""
         return self.json() if self.body else {}
 
-    def elapsed_ms(self) -> int:
-        """Whole milliseconds since the request came in."""
-        return round((time.perf_counter() - self.started_at) * 1000)
-
 
 @dataclass(slots=True)
 class Response:

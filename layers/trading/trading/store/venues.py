@@ -42,7 +42,6 @@ class RoutedOrder:
     account_id: UUID
     venue: str
     order: VenueOrder
-    filled_quantity: Decimal
     status: OrderStatus
     state: RouteState
     attempts: int
@@ -210,7 +209,6 @@ def _routed(row: Mapping[str, Any]) -> RoutedOrder:
             quantity=Decimal(row["quantity"]),
             worst_price=None if row["worst_price"] is None else Decimal(row["worst_price"]),
         ),
-        filled_quantity=Decimal(row["filled_quantity"]),
         status=row["status"],
         state=row["state"],
         attempts=row["attempts"],

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kit.instruments import AAPL, price
+from tests.kit.instruments import AAPL, EURUSD, price
 from trading.brokers.book import Record, VenueMarket
 from trading.brokers.mock import MockBroker, MockTerms
 from trading.brokers.paper import PaperBroker
@@ -128,11 +128,25 @@ class TestEveryVenue:
         broker.submit(order())
         assert heard == [report]
 
+    def test_who_left_hears_no_more(self, world: World, provider: Callable[[World], Broker]) -> None:
+        heard: list[VenueReport] = []
+        broker = provider(world)
+        broker.subscribe(heard.append)
+        broker.disconnect()
+        broker.connect()
+        broker.submit(order())
+        assert heard == []
+
     def test_trades_move_cash_and_positions(self, world: World, provider: Callable[[World], Broker]) -> None:
         bought = provider(world).submit(order("1")).fills[0]
         sold = provider(world).submit(order("2", side="sell", quantity=Decimal(4))).fills[0]
         assert provider(world).positions() == [VenuePosition("AAPL", Decimal(6))]
         assert provider(world).account().cash == {"USD": 4 * sold.price - 10 * bought.price}
+
+    def test_cash_moves_by_the_contract(self, world: World, provider: Callable[[World], Broker]) -> None:
+        world.market = VenueMarket(EURUSD, price("1.1000", "1.1002"), False)
+        (fill,) = provider(world).submit(order(symbol="EURUSD", quantity=Decimal(2))).fills
+        assert provider(world).account().cash == {"USD": -2 * 100_000 * fill.price}
 
     def test_a_canceled_order_that_is_filled_stays_filled(
         self, world: World, provider: Callable[[World], Broker]
@@ -156,6 +170,14 @@ class TestPaper:
         assert world.paper().status("order-1").state == "rejected"
         assert world.paper().positions() == []
 
+    def test_a_price_that_is_just_wanted_is_taken(self, world: World) -> None:
+        bought = world.paper().submit(order("1")).fills[0].price
+        sold = world.paper().submit(order("2", side="sell")).fills[0].price
+        assert world.paper().submit(order("3", worst_price=bought)).state == "filled"
+        assert world.paper().submit(order("4", side="sell", worst_price=sold)).state == "filled"
+        with pytest.raises(VenueRefusedError):
+            world.paper().submit(order("5", side="sell", worst_price=sold + Decimal("0.01")))
+
     def test_without_a_fresh_price_nothing_is_decided(self, world: World) -> None:
         world.market = None
         with pytest.raises(VenueUnavailableError) as caught:
@@ -176,10 +198,11 @@ class TestMock:
         broker.status("order-1")
         assert world.now - T0 == timedelta(seconds=0.15)
 
-    def test_it_fills_at_the_touched_side(self, world: World) -> None:
-        report = world.mock().submit(order(side="sell"))
+    @pytest.mark.parametrize(("side", "touched"), [("sell", "149.98"), ("buy", "150.00")])
+    def test_it_fills_at_the_touched_side(self, world: World, side: str, touched: str) -> None:
+        report = world.mock().submit(order(side=side))
         assert report.venue_order_id.startswith("MOCK-")
-        assert [fill.price for fill in report.fills] == [Decimal("149.98")]
+        assert [fill.price for fill in report.fills] == [Decimal(touched)]
 
     def test_it_fills_at_a_hundred_without_a_quote(self, world: World) -> None:
         world.market = None

@@ -43,6 +43,12 @@ def test_a_word_means_every_state_that_is_called_so() -> None:
     assert order_states_inside("rest", "executed") == ()
 
 
+def test_the_words_of_some_states_are_theirs_alone() -> None:
+    assert order_state_words("functions", {"new", "triggered", "filled"}) == ("pending", "executed")
+    assert order_state_words("rest", {"partially_filled"}) == ("PARTIAL",)
+    assert order_state_words("rest", set()) == ()
+
+
 @pytest.mark.parametrize("dialect", ["functions", "rest"])
 def test_the_words_of_a_dialect_cover_all_states_once(dialect: str) -> None:
     words = order_state_words(dialect)  # pyright: ignore[reportArgumentType]

@@ -26,7 +26,7 @@ class Issuer:
     """A JWKS endpoint and a clock."""
 
     def __init__(self, *entries: dict[str, Any]) -> None:
-        self.entries = list(entries)
+        self.entries: Any = list(entries)
         self.fault: Exception | None = None
         self.fetches = 0
         self.now = 1000.0
@@ -35,7 +35,7 @@ class Issuer:
         self.fetches += 1
         if self.fault:
             raise self.fault
-        return {"keys": list(self.entries)}
+        return {"keys": self.entries}
 
     def keys(self, algorithm: str = "RS256") -> SigningKeys:
         return SigningKeys("https://issuer.test/jwks", algorithm, fetch=self.fetch, clock=lambda: self.now)
@@ -48,6 +48,8 @@ def test_the_set_is_fetched_once_for_many_tokens() -> None:
     found = [keys.find("one") for _ in range(5)]
 
     assert issuer.fetches == 1
+    issuer.now += KEYS_SECONDS - 1
+    assert (keys.find("one"), issuer.fetches) == (found[0], 1)
     assert found[0].public_numbers() == KEYS[0].public_key().public_numbers()
 
 
@@ -78,12 +80,24 @@ def test_made_up_key_ids_cannot_hammer_the_issuer() -> None:
     assert issuer.fetches == 1
 
 
-def test_known_keys_stay_in_use_while_the_issuer_is_down() -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fault": OSError("unreachable")},
+        {"fault": ValueError("not a set of keys")},
+        {"entries": []},
+        {"entries": {"kid": "one"}},
+        {"entries": [entry("one", use="enc")]},
+    ],
+    ids=["unreachable", "no document", "no key", "no list", "none that fits"],
+)
+def test_known_keys_stay_in_use_while_the_issuer_is_down(change: dict[str, Any]) -> None:
     issuer = Issuer(entry("one"))
     keys = issuer.keys()
     keys.find("one")
 
-    issuer.fault = OSError("unreachable")
+    for name, value in change.items():
+        setattr(issuer, name, value)
     issuer.now += KEYS_SECONDS + 1
 
     assert keys.find("one")
@@ -111,14 +125,16 @@ def test_without_any_keys_the_caller_is_told_to_come_back() -> None:
         {"kty": "RSA", "kid": "it", "n": "!", "e": "AQAB"},
         {"kty": "oct", "kid": "it", "k": "c2VjcmV0"},
         {"kid": 5, "kty": "RSA"},
+        entry("it") | {"kid": ["it"]},
         "text",
     ],
 )
 def test_keys_that_do_not_fit_are_left_out(unfit: Any) -> None:
-    issuer = Issuer(unfit, entry("good"))
+    keys = Issuer(unfit, entry("good")).keys()
 
     with pytest.raises(UnknownKeyError):
-        issuer.keys().find("it")
+        keys.find("it")
+    assert keys.find("good")
 
 
 def test_a_token_that_names_no_key_is_refused_without_a_fetch() -> None:
