@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from trading.edge.acts import key_terms, mark_repeat, origin_of, relay_waker, told_act
 from trading.edge.gate import Caller, admit
 from trading.edge.http import Request, Response, http_handler
-from trading.edge.reading_dialects import parse_id
+from trading.edge.reading_dialects import parse_id, parse_name
 from trading.edge.risk_dialects import changed_body, risk_change, settings_body, tiers_body
 from trading.limit_keeping import CHANGES_SHOWN_MAX, change_limits, change_limits_of_tier, change_profile, read_limits
 from trading.queue import start_triggers
@@ -47,7 +47,7 @@ def patch_defaults(request: Request) -> Response:
     caller = _admit(request, state_changing=True)
     body = request.json()
     change = risk_change(request, body)
-    tier = request.path_parameters["tier"]
+    tier = parse_name(request.path_parameters["tier"], "tier")
     act = change_limits_of_tier(_store(), tier, change, origin_of(request, caller), key_terms(request, body))
     return Response(200, changed_body(told_act(request, act).answer))
 
@@ -122,7 +122,7 @@ def patch_margin_profile(request: Request) -> Response:
     caller = _admit(request, state_changing=True)
     body = request.json()
     change = profile_change(request, body)
-    name = request.path_parameters["name"]
+    name = parse_name(request.path_parameters["name"], "name")
     act = change_profile(_store(), name, change, origin_of(request, caller), key_terms(request, body))
     return Response(200, changed_profile_body(told_act(request, act).answer))
 

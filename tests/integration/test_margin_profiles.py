@@ -186,6 +186,8 @@ def test_what_does_not_fit_is_refused_by_its_name_and_changes_nothing(api: Api) 
     borrows_nothing = api.change("cash", levels=[CALL, STOP_OUT]).body["details"]["constraint"]
     assert borrows_nothing == "empty: cash accounts borrow nothing"
     assert api.change("no_such", stop_out_policy="fifo").status == 404
+    for name in ("\0", "x" * 101):
+        assert api.change(name, stop_out_policy="fifo").status == 400
 
     assert api.profile("stands") == before
 
