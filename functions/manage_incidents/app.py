@@ -24,7 +24,7 @@ from trading.edge.intervention_dialects import (
     interventions_query,
     undo_reason,
 )
-from trading.edge.reading_dialects import parse_id, read_page
+from trading.edge.reading_dialects import parse_id, parse_name, read_page
 from trading.edge.watch_dialects import network_request, networks_body, reports_body, rule_change, rules_body
 from trading.execution import hash_of_request
 from trading.guarding.guard_copy import GuardCopy
@@ -86,8 +86,9 @@ def list_security_rules(request: Request) -> Response:
 def patch_security_rule(request: Request) -> Response:
     """PATCH /api/v1/risk/security-rules/{rule}: the rule as it holds from the next run on."""
     caller = _admit(request, "interventions:write", state_changing=True)
+    rule = parse_name(request.path_parameters["rule"], "rule")
     change = rule_change(request.json())
-    answer = _store().change_rule({"rule": request.path_parameters["rule"]} | change | _actor(request, caller))
+    answer = _store().change_rule({"rule": rule} | change | _actor(request, caller))
     return Response(body=answer["rule"])
 
 

@@ -1,13 +1,13 @@
-"""What risk officers do: look up and change the limits of accounts and tiers, stop trading, and wind it down."""
+"""What risk officers do: look up and change limits and margin profiles, stop trading, and wind it down."""
 
 from datetime import UTC, datetime
 
 from trading.edge.acts import key_terms, mark_repeat, origin_of, relay_waker, told_act
 from trading.edge.gate import Caller, admit
 from trading.edge.http import Request, Response, http_handler
-from trading.edge.reading_dialects import parse_id
+from trading.edge.reading_dialects import parse_id, parse_name
 from trading.edge.risk_dialects import changed_body, risk_change, settings_body, tiers_body
-from trading.limit_keeping import CHANGES_SHOWN_MAX, change_limits, change_limits_of_tier, read_limits
+from trading.limit_keeping import CHANGES_SHOWN_MAX, change_limits, change_limits_of_tier, change_profile, read_limits
 from trading.queue import start_triggers
 from trading.secrets import csrf_secret
 from trading.store.connection import database
@@ -47,7 +47,7 @@ def patch_defaults(request: Request) -> Response:
     caller = _admit(request, state_changing=True)
     body = request.json()
     change = risk_change(request, body)
-    tier = request.path_parameters["tier"]
+    tier = parse_name(request.path_parameters["tier"], "tier")
     act = change_limits_of_tier(_store(), tier, change, origin_of(request, caller), key_terms(request, body))
     return Response(200, changed_body(told_act(request, act).answer))
 
@@ -107,6 +107,26 @@ def get_wind_down(request: Request) -> Response:
     return Response(body=progress_body(_kill_switch().wind_down(wind_down_id)))
 
 
+def list_margin_profiles(request: Request) -> Response:
+    """GET /api/v1/risk/margin-profiles: the levels of each, and who changed them."""
+    from trading.edge.margin_profile_dialects import profiles_body
+
+    _admit(request, state_changing=False)
+    return Response(body=profiles_body(_store().margin_profiles(CHANGES_SHOWN_MAX)))
+
+
+def patch_margin_profile(request: Request) -> Response:
+    """PATCH /api/v1/risk/margin-profiles/{name}: what its accounts are watched by from the next look on."""
+    from trading.edge.margin_profile_dialects import changed_profile_body, profile_change
+
+    caller = _admit(request, state_changing=True)
+    body = request.json()
+    change = profile_change(request, body)
+    name = parse_name(request.path_parameters["name"], "name")
+    act = change_profile(_store(), name, change, origin_of(request, caller), key_terms(request, body))
+    return Response(200, changed_profile_body(told_act(request, act).answer))
+
+
 def list_margin_calls(request: Request) -> Response:
     """GET /api/v1/risk/margin-calls?state=: who is, or was, below a margin level."""
     from trading.edge.margin_call_dialects import margin_calls_body, margin_calls_query
@@ -143,6 +163,8 @@ handler = http_handler(
         "PATCH /api/v1/risk/settings/{id}": patch_settings,
         "GET /api/v1/risk/defaults": list_defaults,
         "PATCH /api/v1/risk/defaults/{tier}": patch_defaults,
+        "GET /api/v1/risk/margin-profiles": list_margin_profiles,
+        "PATCH /api/v1/risk/margin-profiles/{name}": patch_margin_profile,
         "GET /api/v1/risk/margin-calls": list_margin_calls,
         "GET /api/v1/risk/trading-state": get_trading_states,
         "POST /api/v1/risk/trading-state": post_trading_state,

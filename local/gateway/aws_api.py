@@ -1,4 +1,4 @@
-"""The AWS endpoint: SQS, @connections and Invoke. Everything else is refused, so that no call leaves here."""
+"""The AWS endpoint: SQS, @connections and what `lambda_api` serves. Everything else is refused: no call leaves here."""
 
 import json
 
@@ -47,7 +47,7 @@ class AwsApi:
         if target.startswith(_TARGET):
             return await self._sqs.call(target.removeprefix(_TARGET), body)
         if self._functions.serves(scope["method"], scope["path"]):
-            return await self._functions.call(scope["path"], headers, body)
+            return await self._functions.call(scope["method"], scope["path"], headers, body)
         parts = scope["path"].split("/")
         if len(parts) == 4 and parts[2] == _CONNECTIONS:
             return self._connections.call(scope["method"], parts[3], body)

@@ -21,7 +21,9 @@ class Pool:
     def __init__(self, spec: FunctionSpec, environment: Mapping[str, str], workers_max: int, log: BoundedLog) -> None:
         self.spec = spec
         self.log = log
-        self.workers_max = workers_max if spec.concurrency is None else min(spec.concurrency, workers_max)
+        # How many copies are reserved, None for no number; processes are bounded besides.
+        self.reserved = spec.concurrency
+        self._processes_max = workers_max
         self._environment = environment
         self._loop = asyncio.get_running_loop()
         self._workers: set[Worker] = set()
@@ -29,6 +31,16 @@ class Pool:
         self._waiting: deque[Invocation] = deque()
         self._starts: set[asyncio.Task[None]] = set()
         self._stopped = False
+
+    @property
+    def workers_max(self) -> int:
+        """How many workers it may have."""
+        return self._processes_max if self.reserved is None else min(self.reserved, self._processes_max)
+
+    def reserve(self, concurrency: int) -> None:
+        """Reserve another number of copies; workers that are too many go when they are idle for long."""
+        self.reserved = concurrency
+        self._start_workers()
 
     async def invoke(
         self, event: bytes, *, trace: str = "", seconds: float | None = None, wait_seconds: float | None = None

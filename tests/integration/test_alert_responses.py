@@ -201,8 +201,11 @@ def test_what_cannot_be_carried_out_comes_again(world: AlertWorld) -> None:
     capacity = FakeCapacity({"execute_order": 40}, {"execute_order"})
 
     assert carry_out(store_of(world), capacity, limits=LIMITS) == 0
+    told = "SELECT outcome ->> 'error', carried_out_at IS NULL FROM interventions WHERE kind = 'reserved_concurrency'"
+    assert world.market.execute(told) == [("refused", True)]
     capacity.refused.clear()
     assert carry_out(store_of(world), capacity, limits=LIMITS) == 1
+    assert world.market.execute(told) == [(None, False)]
 
 
 def test_stale_prices_ask_for_the_standby_and_say_when_there_is_none(world: AlertWorld) -> None:
@@ -210,8 +213,9 @@ def test_stale_prices_ask_for_the_standby_and_say_when_there_is_none(world: Aler
     assert interventions(world, "kind", "target", "parameters") == [
         ("price_provider", "quotes", {"provider": "replay"})
     ]
+    assert "\nAutomatic responses: price_provider due. GET" in world.inbox.notices[0].text
 
-    # without one, it fails three times and people read so in the incident
+    # without one, it fails three times, and people are told and read so in the incident
     key = {"idempotency_key": "k", "request_hash": "k", "idempotency_key_days": 1, "actor": str(OFFICER_ID)}
     ((alert_id,),) = world.alerts("id")
     world.call("resolve_alert", role="function_incidents", alert_id=str(alert_id), note="seen", **key)
@@ -222,6 +226,9 @@ def test_stale_prices_ask_for_the_standby_and_say_when_there_is_none(world: Aler
     failed = world.market.execute("SELECT attempts, outcome FROM alert_responses WHERE state = 'failed'")
     assert failed == [(3, {"error": "QUOTE_STANDBY_PROVIDER is not set."})]
     assert [kind for kind, _ in world.timeline()].count("response_failed") == 1
+    worse = [notice for notice in world.inbox.notices if notice.kind == "worsened"]
+    assert sorted(notice.channel for notice in worse) == ["email", "slack", "sms"]
+    assert "price_provider failed (QUOTE_STANDBY_PROVIDER is not set)." in worse[0].text
     assert len(interventions(world, "id")) == 1
 
 

@@ -1,4 +1,4 @@
-"""Invoke as boto3's client knows it, with each of its errors, and as the command makes it."""
+"""Invoke and reserved concurrency as boto3's client knows them, with their errors, and as the command makes it."""
 
 import json
 from collections.abc import Generator
@@ -85,6 +85,22 @@ def test_an_event_is_taken_at_once_and_run_as_a_schedule_runs_it(gateway: Runnin
     )
     kept.close()
     assert {"at": "by hand"} in [record["requestPayload"] for record in records]
+
+
+def test_what_is_reserved_is_told_and_set_as_lambda_does_it(functions: Any) -> None:
+    # given one without a number of its own
+    name = "trading-local-LeavingFunction"
+    assert functions.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions") is None
+
+    # when
+    told = functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=3)
+
+    # then
+    assert told["ReservedConcurrentExecutions"] == 3
+    assert functions.get_function_concurrency(FunctionName=name)["ReservedConcurrentExecutions"] == 3
+    with pytest.raises(ClientError) as refused:
+        functions.get_function_concurrency(FunctionName="trading-local-Nothing")
+    assert refused.value.response["Error"]["Code"] == "ResourceNotFoundException"
 
 
 def test_a_dry_run_runs_nothing(functions: Any) -> None:

@@ -317,6 +317,7 @@ def test_a_rule_is_changed_for_the_next_run_and_told_in_the_audit(api: Api) -> N
         refused = change("brute_force", body)
         assert (refused.status, refused.body["details"]["field"]) == (400, field), (body, refused.text)
     assert change("mine", {"threshold": 3}).status == 404
+    assert change("\0", {"threshold": 3}).status == 400
     assert change("brute_force", {"threshold": 3}, role="on_call").status == 403
     back = {name: before["brute_force"][name] for name in ("threshold", "response", "response_seconds")}
     assert change("brute_force", back).status == 200

@@ -296,6 +296,7 @@ class TestATier:
         ("tier", "limits", "status"),
         [
             ("iron", {"max_positions": 2}, 404),
+            ("\0", {"max_positions": 2}, 400),
             ("gold", {"max_positions": "unlimited"}, 400),
             ("gold", {"day_time_zone": None}, 400),
             ("gold", {"stop_loss_min_percent": 3, "stop_loss_max_percent": 2}, 400),

@@ -85,6 +85,8 @@ NEEDED: Mapping[str, str | None] = {
     "PATCH /api/v1/risk/settings/{id}": "risk:write",
     "GET /api/v1/risk/defaults": "risk:write",
     "PATCH /api/v1/risk/defaults/{tier}": "risk:write",
+    "GET /api/v1/risk/margin-profiles": "risk:write",
+    "PATCH /api/v1/risk/margin-profiles/{name}": "risk:write",
     "GET /api/v1/risk/margin-calls": "risk:write",
     "GET /api/v1/risk/trading-state": "risk:write",
     "POST /api/v1/risk/trading-state": "risk:write",
@@ -135,6 +137,7 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "DELETE /api/v1/risk/never-blocked": {"network": "192.0.2.0/24", "reason": "a test"},
     "PATCH /api/v1/risk/settings/{id}": {"limits": {"max_positions": 5}, "reason": "a test"},
     "PATCH /api/v1/risk/defaults/{tier}": {"limits": {"max_positions": 5}, "reason": "a test"},
+    "PATCH /api/v1/risk/margin-profiles/{name}": {"stop_out_policy": "fifo", "reason": "a test"},
     "POST /api/v1/risk/trading-state": {"scope": "platform", "trading_state": "active", "reason": "a test"},
     "POST /api/v1/risk/wind-downs": {"scope": "platform", "action": "flatten", "reason": "a test"},
 }
@@ -144,7 +147,7 @@ QUERIES: Mapping[str, dict[str, str]] = {
     "GET /api/v1/accounts": {"email": "somebody@example.com"},
 }
 # What stands in the place of a name in a path: things that there are, but for ids.
-PATHS = (("id", str(uuid.uuid4())), ("tier", "gold"), ("rule", "brute_force"))
+PATHS = (("id", str(uuid.uuid4())), ("tier", "gold"), ("rule", "brute_force"), ("name", "retail"))
 # Folder -> its login role, and the roles of callers that it is for.
 STAFF: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "manage_accounts": ("function_operator", ("operator",)),
@@ -187,6 +190,7 @@ PLATFORM_WIDE = {
     "POST /api/v1/risk/trading-state",
     "POST /api/v1/risk/wind-downs",
     "PATCH /api/v1/risk/defaults/{tier}",
+    "PATCH /api/v1/risk/margin-profiles/{name}",
 }
 every_guarded_route = pytest.mark.parametrize("route", [route for route, needed in NEEDED.items() if needed])
 

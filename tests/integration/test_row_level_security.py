@@ -216,6 +216,7 @@ EXECUTE_GRANTS = {
         "verify_books()",
     },
     "function_risk_officer": {
+        "change_margin_profile(jsonb)",
         "change_risk_defaults(jsonb)",
         "change_risk_settings(jsonb)",
         "count_security_event(jsonb)",
@@ -223,6 +224,7 @@ EXECUTE_GRANTS = {
         "get_risk_settings(uuid,uuid)",
         "get_wind_down(uuid)",
         "list_margin_calls(jsonb)",
+        "list_margin_profiles(integer)",
         "list_risk_changes(uuid,uuid,integer)",
         "list_risk_defaults(integer)",
         "list_trading_states()",

@@ -4,7 +4,8 @@
 -- tried least, so that one on which every copy dies holds up no other.
 -- request {version: 1, holder, limit, lease_ms, at?}
 -- answer  [{id, kind, level, addressee, channel, attempts, alert: {id, rule, title, subject, severity, figure, value,
---           threshold, samples, opened_at, ended_at, acknowledged_by, resolved_by, note, runbook, incident_id}}]
+--           threshold, samples, opened_at, ended_at, acknowledged_by, resolved_by, note, runbook, incident_id,
+--           responses: [{kind, state, error}]}}]
 CREATE OR REPLACE FUNCTION claim_notifications(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -36,7 +37,12 @@ BEGIN
             'figure', r.figure, 'value', a.last_value, 'threshold', a.threshold, 'samples', a.samples,
             'opened_at', utc_text(a.opened_at), 'ended_at', utc_text(a.ended_at),
             'acknowledged_by', a.acknowledged_by, 'resolved_by', a.resolved_by, 'note', a.note, 'runbook', r.runbook,
-            'incident_id', i.id
+            'incident_id', i.id, 'responses', (
+                SELECT coalesce(jsonb_agg(jsonb_build_object(
+                    'kind', d.kind, 'state', d.state, 'error', d.outcome ->> 'error'
+                ) ORDER BY d.kind), '[]')
+                FROM alert_responses AS d WHERE d.alert_id = a.id
+            )
         )
     ) ORDER BY a.severity = 'critical' DESC, l.attempts, l.due_at, l.id), '[]') INTO v_claimed
     FROM leased AS l
@@ -146,8 +152,8 @@ BEGIN
 END
 $$;
 
--- What became of a response; one that failed is tried again until attempts_max. It is begun under a key made of alert
--- and kind, so that two copies begin it once.
+-- What became of a response; one that failed is tried again until attempts_max, and then people are told: they count
+-- on it. It is begun under a key made of alert and kind, so that two copies begin it once.
 -- request {version: 1, alert_id, kind, outcome: done or failed, details, attempts_max}; answer {state}
 CREATE OR REPLACE FUNCTION report_response(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -177,6 +183,12 @@ BEGIN
             v_response.alert_id, CASE v_response.state WHEN 'done' THEN 'response_started' ELSE 'response_failed' END,
             'platform', jsonb_build_object('kind', v_response.kind) || coalesce(v_response.outcome, '{}'), v_at
         );
+    END IF;
+    IF v_response.state = 'failed' THEN
+        PERFORM tell_alert(a, 'worsened', 1, first_addressee(r), r.channels, v_at)
+        FROM alerts AS a
+        INNER JOIN alert_rules AS r ON a.rule = r.name
+        WHERE a.id = v_response.alert_id AND a.state = 'open';
     END IF;
     RETURN jsonb_build_object('state', coalesce(v_response.state, 'gone'));
 END

@@ -1,4 +1,5 @@
--- The part of verify_books about the days of accounts: each can be rebuilt from the ledger.
+-- The part of verify_books about the days of accounts, each of which can be rebuilt from the ledger, and about what
+-- risk officers have changed.
 
 -- I2: days follow each other, the account stands in its last one, and each began with the balance that the ledger had
 -- then and counted what came in and went out since.
@@ -82,7 +83,41 @@ LANGUAGE sql STABLE AS $$
     )
 $$;
 
+-- I2: a margin profile is what its last change made it; the audit tells each change, and there are as many as its
+-- version says.
+CREATE OR REPLACE FUNCTION books_margin_profiles() RETURNS TABLE (account_id uuid, subject text, problem text)
+LANGUAGE sql STABLE AS $$
+    SELECT NULL::uuid, p.name || ' ' || a.key, format(
+        'the last change made it %s, it is %s', a.value, margin_profile_terms(p) -> a.key
+    )
+    FROM margin_profiles AS p
+    CROSS JOIN LATERAL (
+        SELECT DISTINCT ON (t.key) t.key, t.value
+        FROM margin_profile_changes AS c
+        CROSS JOIN LATERAL jsonb_each(c.after) AS t
+        WHERE c.profile = p.name
+        ORDER BY t.key, c.id DESC
+    ) AS a
+    WHERE a.value <> margin_profile_terms(p) -> a.key
+    UNION ALL
+    SELECT NULL, p.name, format('version %s after %s changes', p.version, count(c.id))
+    FROM margin_profiles AS p
+    LEFT JOIN margin_profile_changes AS c ON p.name = c.profile
+    GROUP BY p.name
+    HAVING p.version <> count(c.id) + 1
+    UNION ALL
+    SELECT NULL, coalesce(c.id::text, l.details ->> 'change_id'), 'the audit tells another change of a margin profile'
+    FROM margin_profile_changes AS c
+    FULL JOIN (SELECT * FROM platform_audit_log WHERE action = 'MARGIN_PROFILE_CHANGED') AS l
+        ON c.id = (l.details ->> 'change_id')::uuid
+    WHERE (c.profile, c.before, c.after) IS DISTINCT FROM (
+        l.details ->> 'profile', l.details -> 'terms_before', l.details -> 'terms_after'
+    )
+$$;
+
 ALTER FUNCTION books_days() OWNER TO trading_procedures;
 ALTER FUNCTION books_limits() OWNER TO trading_procedures;
+ALTER FUNCTION books_margin_profiles() OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION books_days() FROM PUBLIC;
 REVOKE ALL ON FUNCTION books_limits() FROM PUBLIC;
+REVOKE ALL ON FUNCTION books_margin_profiles() FROM PUBLIC;

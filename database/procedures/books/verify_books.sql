@@ -350,6 +350,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'I2', b.* FROM books_accounts() AS b
     UNION ALL SELECT 'I2', b.* FROM books_days() AS b
     UNION ALL SELECT 'I2', b.* FROM books_limits() AS b
+    UNION ALL SELECT 'I2', b.* FROM books_margin_profiles() AS b
     UNION ALL SELECT 'I2', b.* FROM books_positions() AS b
     UNION ALL SELECT 'I2', b.* FROM books_rebuilt_positions() AS b
     UNION ALL SELECT 'I2', b.* FROM books_rebuilt_balances() AS b

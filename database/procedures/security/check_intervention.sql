@@ -18,12 +18,10 @@ BEGIN
     IF v_seconds IS NULL OR v_seconds <> trunc(v_seconds) OR NOT v_seconds BETWEEN 1 AND v_seconds_max THEN
         PERFORM refuse_value('seconds', left(request ->> 'seconds', 100), format('1 to %s whole seconds', v_seconds_max));
     END IF;
+    PERFORM check_intervention_parameters(v_kind, coalesce(request -> 'parameters', '{}'));
     CASE v_kind
         WHEN 'maintenance' THEN
             v_target := 'platform';
-            IF coalesce(request #>> '{parameters,level}', 'reducing') NOT IN ('reducing', 'full') THEN
-                PERFORM refuse_value('parameters', left(request #>> '{parameters,level}', 100), 'level: reducing or full');
-            END IF;
         WHEN 'ip_block' THEN
             v_target := check_blocked_address(request);
         WHEN 'account_suspension' THEN
@@ -40,6 +38,25 @@ BEGIN
             END IF;
     END CASE;
     RETURN v_target;
+END
+$$;
+
+-- Each kind has its own and no others: what is kept for ever, and shown, is what is carried out.
+CREATE OR REPLACE FUNCTION check_intervention_parameters(p_kind text, p_parameters jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    c_own CONSTANT text := CASE p_kind
+        WHEN 'maintenance' THEN 'level'
+        WHEN 'reserved_concurrency' THEN 'concurrency'
+        WHEN 'price_provider' THEN 'provider'
+    END;
+BEGIN
+    IF p_parameters - coalesce(c_own, '') <> '{}' THEN
+        PERFORM refuse_value('parameters', NULL, coalesce('an object of nothing but ' || c_own, 'left out'));
+    END IF;
+    IF p_kind = 'maintenance' AND coalesce(p_parameters ->> 'level', 'reducing') NOT IN ('reducing', 'full') THEN
+        PERFORM refuse_value('parameters', left(p_parameters ->> 'level', 100), 'level: reducing or full');
+    END IF;
 END
 $$;
 
@@ -79,6 +96,7 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'check_intervention(jsonb)',
+        'check_intervention_parameters(text, jsonb)',
         'intervention_seconds_max(text)',
         'check_alike(jsonb, interventions)'
     ]::regprocedure [] LOOP

@@ -109,19 +109,19 @@ class Responses:
 def carry_out(store: InterventionStore, capacity: Capacity, *, limits: Limits) -> int:
     """Give back and raise reserved concurrency as interventions ask for it; how many were settled.
 
-    One that fails is logged and comes again in the next run. What is over is given back first: one that began since
-    would take what was raised for what was before, and be lost when that is given back.
+    One that fails says so in its outcome and comes again in the next run. What is over is given back first: one that
+    began since would take what was raised for what was before, and be lost when that is given back.
     """
     settled = 0
     not_given_back: set[str] = set()
     for intervention in store.to_revert("reserved_concurrency"):
-        if _guarded(intervention, lambda each: _give_back_concurrency(store, capacity, each)):
+        if _guarded(store, intervention, lambda each: _give_back_concurrency(store, capacity, each)):
             settled += 1
         else:
             not_given_back.add(intervention.target)
     for intervention in store.to_carry_out("reserved_concurrency"):
         if intervention.target not in not_given_back:
-            settled += _guarded(intervention, lambda each: _raise_concurrency(store, capacity, each, limits))
+            settled += _guarded(store, intervention, lambda each: _raise_concurrency(store, capacity, each, limits))
     return settled
 
 
@@ -157,13 +157,16 @@ def _give_back_concurrency(store: InterventionStore, capacity: Capacity, interve
     store.note(intervention.id, {}, reverted=True)
 
 
-def _guarded(intervention: Intervention, settle: Callable[[Intervention], None]) -> bool:
+def _guarded(store: InterventionStore, intervention: Intervention, settle: Callable[[Intervention], None]) -> bool:
     try:
         settle(intervention)
+        if intervention.outcome.get("error") is not None:
+            store.note(intervention.id, {"error": None})
     except TradingError as error:
         if error.code is ErrorCode.DATABASE_UNAVAILABLE:
             raise
         logger().error("an intervention was not carried out", extra={"id": str(intervention.id)}, exc_info=error)
+        store.note(intervention.id, {"error": error.message})
         return False
     return True
 

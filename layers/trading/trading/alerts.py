@@ -111,6 +111,20 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Response:
+    """An automatic response of an alert: due, done, or failed for `error`."""
+
+    kind: str
+    state: str
+    error: str | None = None
+
+    @property
+    def words(self) -> str:
+        """How people are told of it."""
+        return f"{self.kind} {self.state}" + (f" ({self.error.rstrip('.')})" if self.error else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """One message to one channel. `id` is the same at each attempt, so that a receiver can tell a repeat.
 
@@ -136,6 +150,7 @@ class Notice:
     note: str | None = None
     runbook: str | None = None
     incident_id: UUID | None = None
+    responses: tuple[Response, ...] = ()
 
     @property
     def headline(self) -> str:
@@ -156,6 +171,11 @@ class Notice:
         ]
         if self.kind in {"opened", "escalated", "worsened"} and self.runbook:
             said.append(f"Runbook: docs/runbooks/{self.runbook}.md")
+        if self.responses:
+            said.append(
+                f"Automatic responses: {', '.join(each.words for each in self.responses)}. "
+                "GET /api/v1/risk/interventions lists what is in force, DELETE with /{id} behind it ends one."
+            )
         if self.ended_by or self.note:
             said.append(f"{self.ended_by or 'Note'}: {self.note or 'no note'}")
         return "\n".join([self.headline, *said])

@@ -1,4 +1,4 @@
-"""What risk officers do to limits: those of an account, and those of a tier."""
+"""What risk officers do to limits, those of an account and those of a tier, and to margin profiles."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from trading.account_keeping import (
     owner_of,
     told_outcome,
 )
-from trading.account_requests import RiskChange
+from trading.account_requests import MarginProfileChange, RiskChange
 from trading.execution import Origin, RelayWaker
 
 CHANGES_SHOWN_MAX = 50
@@ -38,6 +38,10 @@ class Store(Owners, Protocol):
         """The answer of change_risk_defaults."""
         ...
 
+    def change_margin_profile(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """The answer of change_margin_profile."""
+        ...
+
 
 def read_limits(store: Store, account_id: UUID) -> dict[str, Any]:
     """The limits of anybody's account, and their last changes as `changes`; NOT_FOUND."""
@@ -57,4 +61,13 @@ def change_limits_of_tier(store: Store, tier: str, change: RiskChange, officer: 
     """Make `change` for all accounts of `tier`; no account's events tell it. Raises what the store raises."""
     request = {"tier": tier} | operator_origin(officer, terms)
     answer = store.change_tier(change.model_dump(mode="python") | request)
+    return OperatorAct(answer, answer["replayed"], None)
+
+
+def change_profile(
+    store: Store, profile: str, change: MarginProfileChange, officer: Origin, terms: KeyTerms
+) -> OperatorAct:
+    """Make `change` for all accounts of `profile`; no account's events tell it. Raises what the store raises."""
+    request = {"profile": profile} | operator_origin(officer, terms)
+    answer = store.change_margin_profile(change.as_request() | request)
     return OperatorAct(answer, answer["replayed"], None)

@@ -15,6 +15,8 @@ TOKEN_CHARACTERS_MAX = 8 * 1024
 CLAIM_CHARACTERS_MAX = 256
 PERMISSIONS_MAX = 100
 CLOCK_SKEW_SECONDS = 5
+# The end of the year 9999: what lies behind it is no time, as milliseconds in place of seconds are none.
+MOMENT_MAX = 253_402_300_799
 VERIFIED_TOKENS_MAX = 256
 # A key that was withdrawn at the issuer stops working here after this long.
 VERIFIED_TOKEN_SECONDS = 300
@@ -176,7 +178,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float:
         moment = float(value)
     except OverflowError:
         moment = math.inf
-    if not math.isfinite(moment):
+    if not math.isfinite(moment) or moment > MOMENT_MAX:
         _refuse(f"claim {name}")
     return moment
 

@@ -24,6 +24,7 @@ SIDES = ("buy", "sell")
 ORDER_TYPES: tuple[OrderType, ...] = get_args(OrderType.__value__)
 POSITION_STATUSES = ("open", "closed", "all")
 CURSOR_DIGITS_MAX = 18
+NAME_CHARACTERS_MAX = 100
 # What one order shows of its request beside what every order of a list does.
 ASKED_BESIDE = (
     "parent_order_id",
@@ -122,6 +123,14 @@ def parse_id(text: str, field: str) -> UUID:
     if parsed is None or str(parsed) != text.lower():
         raise validation_failed(field, text, "a UUID", f"{field} must be an id such as GET /api/v1/orders shows.")
     return parsed
+
+
+def parse_name(text: str, field: str) -> str:
+    """The name that `text` is, of something that there may be; VALIDATION_FAILED for what no name can hold."""
+    if not text.isprintable() or len(text) > NAME_CHARACTERS_MAX:
+        constraint = f"text of 1 to {NAME_CHARACTERS_MAX} characters, all of them printable"
+        raise validation_failed(field, text, constraint, f"Send {field} as {constraint}.")
+    return text
 
 
 def optional_id(query: Mapping[str, str], field: str) -> UUID | None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
-from trading.alerts import Figure, Notice, Reading, RuleBook, rule_book
+from trading.alerts import Figure, Notice, Reading, Response, RuleBook, rule_book
 from trading.store.database import Database
 
 REQUEST_VERSION = 1
@@ -176,6 +176,7 @@ def _notice(row: Mapping[str, Any]) -> Notice:
         note=alert["note"],
         runbook=alert["runbook"],
         incident_id=UUID(alert["incident_id"]) if alert["incident_id"] else None,
+        responses=tuple(Response(each["kind"], each["state"], each["error"]) for each in alert["responses"]),
     )
 
 

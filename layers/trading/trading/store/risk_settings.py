@@ -1,4 +1,4 @@
-"""The procedures by which risk officers read and change limits."""
+"""The procedures by which risk officers read and change limits and margin profiles."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +13,9 @@ class RiskSettingsStore:
     """Calls as the role function_risk_officer.
 
     The procedures answer as they document it. They raise NOT_FOUND, IDEMPOTENCY_KEY_REUSED, VALIDATION_FAILED,
-    FORBIDDEN for the officer's own account and DATABASE_UNAVAILABLE; then nothing is kept and the key is free, but for
-    the last, where the outcome is unknown until the same key is sent again.
+    CONFLICT for another version than the one named, FORBIDDEN for the officer's own account and DATABASE_UNAVAILABLE;
+    then nothing is kept and the key is free, but for the last, where the outcome is unknown until the same key is sent
+    again.
     """
 
     def __init__(self, database: Database) -> None:
@@ -36,6 +37,10 @@ class RiskSettingsStore:
         """The tiers with their limits and the last changes of each."""
         return self._answer("SELECT list_risk_defaults(%s) AS answer", limit)
 
+    def margin_profiles(self, limit: int) -> list[dict[str, Any]]:
+        """The margin profiles with their levels and the last changes of each."""
+        return self._answer("SELECT list_margin_profiles(%s) AS answer", limit)
+
     def margin_calls(self, request: Mapping[str, object]) -> list[dict[str, Any]]:
         """Episodes below a margin level, the newest first."""
         return self._database.call("list_margin_calls", {"version": REQUEST_VERSION, **request})["margin_calls"]
@@ -47,6 +52,10 @@ class RiskSettingsStore:
     def change_tier(self, request: Mapping[str, object]) -> dict[str, Any]:
         """Change a tier's limits; outcome changed."""
         return self._database.call("change_risk_defaults", {"version": REQUEST_VERSION, **request})
+
+    def change_margin_profile(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """Change a margin profile; outcome changed."""
+        return self._database.call("change_margin_profile", {"version": REQUEST_VERSION, **request})
 
     def _answer(self, statement: str, *parameters: object) -> Any:
         row = self._database.fetch_one(statement, parameters)
