@@ -210,6 +210,13 @@ class TestFigures:
         states = {str(row["id"]): row["status"] for row in market.rows("positions", trader)}
         assert states == {one["position_id"]: "open", other["position_id"]: "closed"}
 
+    def test_it_slips_more_after_hours(self, market: Market, trader: User) -> None:
+        opened = market.trade(trader)
+        market.close("FX")
+        market.execute("UPDATE platform_settings SET trade_always = true")
+
+        assert market.close_out(trader, opened["position_id"])["slippage"] == Decimal("0.00012")
+
     def test_it_may_lose_more_than_there_is(self, market: Market) -> None:
         # given an account that a fall of 500 pips takes below zero
         user = market.user(balance=1200)

@@ -175,6 +175,23 @@ class TestWhatTouches:
 
         assert ticker.touch(EURUSD, "1.0940", "1.0942") == 0
 
+    def test_a_closed_market_that_is_always_traded_in_slips_as_it_does_at_the_market(
+        self, market: Market, ticker: Ticker
+    ) -> None:
+        # given a position with a stop loss, and a stop of its own
+        market.close("FX")
+        market.execute("UPDATE platform_settings SET trade_always = true")
+        user = market.user()
+        opening = market.trade(user, stop_loss="1.0950")
+        market.place(user, side="sell", order_type="stop", limit_price=None, stop_price="1.0950")
+
+        # when a price touches both
+        assert ticker.tick(EURUSD, "1.0950", "1.0952") == ["filled", "filled"]
+
+        # then they slip by the maximum of 0.6 pips, twice, as what was bought at the market
+        assert [row["slippage"] for row in market.rows("orders", user)] == [opening["slippage"]] * 3
+        assert opening["slippage"] == Decimal("0.00012")
+
     def test_the_fill_is_at_the_quote_that_touched_whatever_came_after(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
         market.place(user, limit_price="1.0950")

@@ -151,7 +151,10 @@ BEGIN
     v_side := CASE v_position.side WHEN 'long' THEN 'sell' ELSE 'buy' END;
     v_fill := CASE v_exit
         WHEN 'take_profit' THEN price_at_quote(v_terms, v_side)
-        ELSE price_order(v_terms, v_side, v_quantity, p_account.id || ':' || v_position.id, false)
+        ELSE price_order(
+            v_terms, v_side, v_quantity, p_account.id || ':' || v_position.id,
+            v_terms.trade_always AND NOT market_is_open(v_terms.calendar, v_terms.quoted_at)
+        )
     END;
     v_fill.commission := charged_commission(p_account, v_terms, v_quantity, p_at);
     v_booked := close_or_send(jsonb_build_object(

@@ -128,7 +128,8 @@ BEGIN
         v_fill := price_at_quote(p_terms, p_order.side);
     ELSE
         v_fill := price_order(
-            p_terms, p_order.side, workable_quantity(p_order), p_account.id || ':' || p_order.id, false
+            p_terms, p_order.side, workable_quantity(p_order), p_account.id || ':' || p_order.id,
+            p_terms.trade_always AND NOT market_is_open(p_terms.calendar, p_terms.quoted_at)
         );
     END IF;
     v_fill.quantity := offered_quantity(p_order, p_terms);
