@@ -1,6 +1,6 @@
--- Cancels the working orders of an account among p_order_ids (NULL: all of them) and returns them as they are then, in
--- key order. An order that is in flight to a venue (pending_new) is not ours to cancel and stays. The caller holds the
--- account's lock, and writes audit and event.
+-- Cancels the working orders of an account among p_order_ids and returns them as they are then, in key order. An order
+-- that is in flight to a venue (pending_new) is not ours to cancel and stays. The caller holds the account's lock, and
+-- writes audit and event.
 CREATE OR REPLACE FUNCTION cancel_order_rows(p_account accounts, p_order_ids uuid[], p_at timestamptz)
 RETURNS SETOF orders
 LANGUAGE sql AS $$
@@ -9,7 +9,7 @@ LANGUAGE sql AS $$
         FROM orders AS o
         WHERE o.user_id = p_account.user_id AND o.account_id = p_account.id
             AND o.status IN ('new', 'triggered', 'partially_filled')
-            AND (p_order_ids IS NULL OR o.id = ANY (p_order_ids))
+            AND o.id = ANY (p_order_ids)
         ORDER BY o.id
         FOR NO KEY UPDATE
     ),

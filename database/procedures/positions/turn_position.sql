@@ -2,14 +2,14 @@
 -- the rest opens one of its own, in one trade of two parts. And one that may only reduce is cut to the position.
 
 -- The account as a fill at p_price finds it before it opens anything: where it is against p_position, with that closed
--- at p_price. In account currency; opens: the fill makes a position of its own. unrealized_pnl is not reduced: the loss
--- of the day counts what is closed at its mark, as it does while it is held. covers: it may cover something for less.
--- Raises TR004 where what is held, or a rate, has no fresh quote.
+-- at p_price. In account currency. unrealized_pnl is not reduced: the loss of the day counts what is closed at its
+-- mark, as it does while it is held. covers: it may cover something for less. Raises TR004 where what is held, or a
+-- rate, has no fresh quote.
 DROP FUNCTION IF EXISTS worth_before_opening(accounts, order_terms, text, positions, numeric, timestamptz);
 CREATE FUNCTION worth_before_opening(
     p_account accounts, p_terms order_terms, p_side text, p_position positions, p_price numeric, p_at timestamptz,
-    OUT opens boolean, OUT open_positions bigint, OUT unrealized_pnl numeric, OUT margin_used numeric,
-    OUT free_margin numeric, OUT margin_level numeric, OUT covers boolean
+    OUT open_positions bigint, OUT unrealized_pnl numeric, OUT margin_used numeric, OUT free_margin numeric,
+    OUT margin_level numeric, OUT covers boolean
 )
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -20,7 +20,6 @@ BEGIN
     IF v_worth.stale IS NOT NULL THEN
         PERFORM refuse_stale_quote(v_worth.stale);
     END IF;
-    opens := p_position.id IS NULL;
     open_positions := v_worth.open_positions;
     unrealized_pnl := v_worth.unrealized_pnl;
     margin_used := v_worth.margin_used;
@@ -33,7 +32,6 @@ BEGIN
     SELECT v.unrealized_pnl INTO STRICT v_marked
     FROM valued_positions(p_account.user_id, p_account.id, p_at) AS v
     WHERE v.position_id = p_position.id;
-    opens := true;
     -- It is all that a netting account holds of the symbol.
     covers := false;
     open_positions := v_worth.open_positions - 1;

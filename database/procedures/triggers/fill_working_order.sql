@@ -213,8 +213,6 @@ BEGIN
         'venue', 'internal', 'trade_id', uuidv7(), 'quantity', p_fill.quantity, 'price', p_fill.price
     ), p_account, p_order, p_terms, p_at, p_at);
     v_order := v_trade.order_after;
-    -- As its row will have it.
-    v_order.version := p_order.version + 1;
     v_order.slippage := greatest(coalesce(p_order.slippage, 0), p_fill.slippage);
     PERFORM finish_trade(request, v_trade.account, v_order, ROW(
         'EXECUTED', p_order.status, quote_details(p_terms) || jsonb_build_object(
