@@ -171,11 +171,14 @@ class TestStopOut:
     def test_orders_at_rest_go_before_it(self, world: VenueWorld, step: Callable[[User], dict[str, Any]]) -> None:
         user = shareholder(world)
         resting = world.market.place(user, quantity="0.01")["order_id"]
+        opening = world.sent(user, quantity="2")
+        world.fill(opening, "1", "150.00")
         fall(world)
 
         answer = step(user)
 
-        assert (answer["state"], answer["canceled_orders"]) == ("routed", [resting])
+        assert (answer["state"], answer["canceled_orders"]) == ("more", [resting, str(opening.id.order_id)])
+        assert len(closing_orders(world, user)) == 1
 
     @pytest.mark.parametrize("scope", ["platform", "symbol", "account"])
     def test_halted_it_goes_out_all_the_same(

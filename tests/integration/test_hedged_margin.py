@@ -14,6 +14,7 @@ from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market, keyed_request, send
 from tests.kit.risk import make_profile, opened, stop_out_step, watch_by
 from tests.kit.ticks import Ticker
+from tests.kit.venues import PAIR, VenueWorld
 
 # A lot of EURUSD is bought at 1.1002 + 0.6 pips and sold at 1.1000 - 0.6 pips: 1,100.26 and 1,099.94 of margin.
 
@@ -192,6 +193,15 @@ class TestOpening:
         denied = market.replace(user, replaced["order_id"], quantity="3")
         assert denied["code"] == "INSUFFICIENT_MARGIN"
 
+    def test_what_turns_a_position_round_covers_nothing(self, market: Market) -> None:
+        # given a netting account whose long of one lot goes before two are short, for 2,199.88
+        user = market.user(balance="2000", position_mode="netting")
+        opened(market.trade(user))
+        # when
+        denied = market.trade(user, side="sell", quantity="3")
+        # then
+        assert denied["code"] == "INSUFFICIENT_MARGIN"
+
     def test_what_is_in_flight_covers_once(self, market: Market) -> None:
         # given a long whose instrument is traded elsewhere, and 150 free
         user = market.user(balance="1276.26")
@@ -207,6 +217,25 @@ class TestOpening:
         assert (first["outcome"], second["outcome"], second["code"]) == ("pending_new", "denied", "INSUFFICIENT_MARGIN")
         # and what is reserved of the first is its spread, less what the pair needs less than the long
         assert market.account(user)["margin_reserved"] == Decimal("25.84")
+
+    def test_what_is_in_flight_for_something_else_does_not_cover(self, market: Market) -> None:
+        with VenueWorld.joined(market) as world:
+            hedges_need(market, 50)
+            # given two who hold two halves of a lot
+            quiet, busy = market.user(balance="100000"), market.user(balance="100000")
+            for user in (quiet, busy, quiet, busy):
+                world.fill(world.sent(user, symbol=PAIR, quantity="0.5"), "0.5", "1.1002")
+            # and one of them a purchase and a close on their way, and a sale that was refused
+            world.accept(busy, symbol=PAIR, quantity="1")
+            half = str(market.rows("positions", busy)[0]["id"])
+            send(market.trader, keyed_request(busy, position_id=half), "close_position")
+            refused = world.sent(busy, symbol=PAIR, side="sell", quantity="1")
+            world.store.end(refused, "rejected", code="VENUE_REJECTED", reason="closed today", retry_attempt=0)
+            # when both sell a lot
+            sales = [world.sent(user, symbol=PAIR, side="sell", quantity="1") for user in (quiet, busy)]
+            # then they need the same for it
+            first, second = (world.route(sale)["margin_required"] for sale in sales)
+            assert 0 < first == second
 
 
 class TestClosing:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from threading import Barrier
 from typing import Any
@@ -60,6 +61,17 @@ class TestAcceptance:
         actions = [(row["action"], row["status"]) for row in world.market.rows("order_audit_log", user)]
         assert actions[-2:] == [("SUBMITTED", "pending_new"), ("APPROVED", "pending_new")]
 
+    @pytest.mark.parametrize(
+        ("side", "allowed", "worst"),
+        [("buy", "0.0010", "1.1012"), ("sell", "0.0010", "1.0990"), ("sell", "2", "0.00001"), ("buy", None, None)],
+    )
+    def test_its_venue_is_told_the_worst_price_that_is_wanted(
+        self, world: VenueWorld, side: str, allowed: str | None, worst: str | None
+    ) -> None:
+        routed = world.sent(world.market.user(), symbol=PAIR, quantity="1", side=side, max_slippage=allowed)
+        assert routed.order.worst_price == (None if worst is None else Decimal(worst))
+        assert world.route(routed)["reference_price"] == Decimal("1.1002" if side == "buy" else "1.1000")
+
     def test_its_key_is_answered_again(self, world: VenueWorld) -> None:
         user = world.market.user()
         request = order_request(user, symbol=STOCK)
@@ -95,6 +107,8 @@ class TestAcceptance:
         # then
         assert outcomes == ["pending_new"] * 11 + ["denied"] * 9
         assert world.reserved(user) == 11 * Decimal("76.20")
+        *_, last = [row["details"] for row in world.market.rows("order_audit_log", user) if row["action"] == "APPROVED"]
+        assert Decimal(str(last["free_margin_after"])) == 850 - 11 * Decimal("76.20")
         assert Decimal(world.market.rows("orders", user)[-1]["quantity"]) == 10
         assert world.market.rows("orders", user)[-1]["failure_code"] == "INSUFFICIENT_MARGIN"
 
@@ -118,6 +132,19 @@ class TestAcceptance:
         assert second["details"]["held_quantity"] == 4
         assert world.reserved(user) == 0
 
+    def test_only_sales_of_it_that_are_on_their_way_take_from_a_position(self, world: VenueWorld) -> None:
+        # given ten shares, another purchase and a sale of something else on their way, and a sale that was refused
+        user = world.market.user(position_mode="netting")
+        world.fill(world.sent(user), "10", "150.00")
+        world.accept(user, quantity="3")
+        world.accept(user, symbol=PAIR, side="sell", quantity="1")
+        refused = world.sent(user, side="sell", quantity="6")
+        world.store.end(refused, "rejected", code="VENUE_REJECTED", reason="closed today", retry_attempt=0)
+        # when all ten are sold
+        sale = world.sent(user, side="sell", quantity="10")
+        # then it takes them, and reserves nothing
+        assert (world.route(sale)["adds_exposure"], world.route(sale)["margin_reserved"]) == (False, 0)
+
     @pytest.mark.parametrize(
         ("limit", "value", "accepted"),
         [("max_positions", 2, 2), ("daily_trade_limit", 3, 3), ("max_position_size", 25, 2)],
@@ -128,6 +155,30 @@ class TestAcceptance:
         assert [outcome["outcome"] for outcome in outcomes] == ["pending_new"] * accepted + ["denied"]
         assert outcomes[-1]["code"] == "RISK_LIMIT_VIOLATION"
         assert outcomes[-1]["details"]["field"] == limit
+
+    @pytest.mark.parametrize(
+        ("limit", "value"), [("max_positions", 1), ("max_daily_loss", "1000"), ("max_drawdown_percent", "10")]
+    )
+    def test_limits_count_what_is_held_and_what_it_has_lost(self, world: VenueWorld, limit: str, value: object) -> None:
+        # given a lot that has lost a hundred pips and the spread, 1,020 of 10,000 dollars
+        user = world.market.user(balance="10000", risk={limit: value})
+        world.market.trade(user, symbol="EURUSD")
+        world.market.quote("EURUSD", "1.0900", "1.0902")
+        # when
+        denied = world.accept(user)
+        # then
+        assert (denied["outcome"], denied["details"]["field"]) == ("denied", limit)
+
+    def test_it_keeps_the_highest_equity_that_it_was_judged_at(self, world: VenueWorld) -> None:
+        # given an order that was sent at the top, at 12,000 dollars
+        user = world.market.user(balance="10000", risk={"max_drawdown_percent": "5"})
+        world.market.trade(user, symbol="EURUSD")
+        world.market.quote("EURUSD", "1.1200", "1.1202")
+        assert world.accept(user)["outcome"] == "pending_new"
+        # when a third of the profit is left
+        world.market.quote("EURUSD", "1.1070", "1.1072")
+        # then
+        assert world.accept(user)["details"]["field"] == "max_drawdown_percent"
 
     @pytest.mark.parametrize(
         ("limit", "value"), [("max_positions", 1), ("daily_trade_limit", 1), ("max_position_size", 19)]
@@ -150,6 +201,7 @@ class TestAcceptance:
             ({}, {"quantity": "100000"}, "INSUFFICIENT_MARGIN"),
             ({}, {"max_slippage": "0", "symbol": PAIR}, "SLIPPAGE_EXCEEDED"),
             ({"kind": "cash"}, {"side": "sell"}, "INSUFFICIENT_POSITION"),
+            ({"position_mode": "netting"}, {"reduce_only": True}, "INSUFFICIENT_POSITION"),
         ],
     )
     def test_it_is_judged_as_an_order_of_ours(
@@ -161,12 +213,32 @@ class TestAcceptance:
         assert world.market.rows("venue_routes", user) == []
         assert world.reserved(user) == 0
 
+    def test_who_may_not_open_any_more_may_close(self, world: VenueWorld) -> None:
+        user = world.market.user(position_mode="netting")
+        world.fill(world.sent(user), "10", "150.00")
+        world.market.execute("UPDATE profiles SET account_status = 'suspended' WHERE id = %s", (user.user_id,))
+        assert world.accept(user, side="sell")["outcome"] == "pending_new"
+        assert world.accept(user)["code"] == "ACCOUNT_NOT_ACTIVE"
+
     def test_without_a_fresh_price_nothing_is_kept(self, world: VenueWorld) -> None:
         user = world.market.user()
         world.market.quote(STOCK, "149.98", "150.00", stale_time())
         with raises_sqlstate("TR004"):
             world.accept(user)
         assert world.market.counts(user)["orders"] == 0
+
+    def test_a_stale_price_of_something_else_that_is_held_keeps_nothing(self, world: VenueWorld) -> None:
+        user = world.market.user()
+        world.market.trade(user, symbol="EURUSD")
+        world.market.quote("EURUSD", "1.1000", "1.1002", stale_time())
+        with raises_sqlstate("TR004"):
+            world.accept(user)
+        assert world.market.counts(user)["orders"] == 1
+
+    def test_a_stop_loss_above_the_price_of_a_purchase_is_refused(self, world: VenueWorld) -> None:
+        with raises_sqlstate("TR006") as caught:
+            world.accept(world.market.user(), stop_loss="151.00")
+        assert details_of(caught.value)["field"] == "stop_loss"
 
     def test_only_market_orders_go_out(self, world: VenueWorld) -> None:
         with raises_sqlstate("TR006") as caught:
@@ -272,6 +344,7 @@ class TestFills:
         world.fill(routed, "10", "150.10", "T1")
         order = world.order(routed)
         assert (order["status"], order["average_price"], order["leaves_quantity"]) == ("filled", Decimal("150.10"), 0)
+        assert order["venue_order_id"] == "V1"
         assert (order["commission"], order["slippage"]) == (Decimal("1.00"), Decimal("0.10"))
         assert order["total_cost"] == Decimal("76.05")
         (position,) = world.market.rows("positions", user)
@@ -281,6 +354,12 @@ class TestFills:
         assert world.events(user) == ["order.pending_new", "order.filled"]
         (fill,) = world.market.rows("fills", user)
         assert (fill["venue"], fill["trade_id"], fill["price"]) == (VENUE, "T1", Decimal("150.10"))
+
+    def test_a_better_tier_pays_less(self, world: VenueWorld) -> None:
+        """A hundred shares by a gold account: 0.02 x 100 x 0.8."""
+        routed = world.sent(world.market.user(tier="gold"), quantity="100")
+        world.fill(routed, "100", "150.10")
+        assert world.order(routed)["commission"] == Decimal("1.60")
 
     def test_parts_come_to_what_the_whole_costs(self, world: VenueWorld) -> None:
         # given / when three parts at three prices: (3 x 150 + 3 x 151 + 4 x 149) / 10 = 149.9
@@ -343,9 +422,22 @@ class TestFills:
         world.fill(routed, "4", "150", "T-same")
         with raises_conflict():
             world.fill(routed, "4", "151", "T-same")
+        with raises_conflict():
+            world.fill(routed, "5", "150", "T-same")
         other = world.sent(user)
         with raises_conflict():
             world.fill(other, "4", "150", "T-same")
+
+    def test_two_venues_may_name_their_trades_alike(self, world: VenueWorld) -> None:
+        user = world.market.user()
+        world.fill(world.sent(user), "10", "150", "T-alike")
+        world.market.execute("UPDATE instruments SET venue = 'paper' WHERE symbol = %s", (PAIR,))
+        try:
+            elsewhere = world.sent(user, symbol=PAIR, quantity="1")
+        finally:
+            world.market.execute("UPDATE instruments SET venue = %s WHERE symbol = %s", (VENUE, PAIR))
+        world.fill(elsewhere, "1", "1.1002", "T-alike")
+        assert world.order(elsewhere)["status"] == "filled"
 
     def test_a_fill_after_the_cancel_is_booked(self, world: VenueWorld) -> None:
         # given an order of which four have filled before it was canceled here
@@ -360,11 +452,25 @@ class TestFills:
         assert world.order(routed)["status"] == "filled"
         assert world.route(routed)["state"] == "done"
 
+    def test_a_fill_after_its_venue_has_ended_it_reserves_nothing(self, world: VenueWorld) -> None:
+        user = world.market.user()
+        routed = world.sent(user)
+        world.fill(routed, "4", "150")
+        world.store.end(routed, "canceled", code="VENUE_CANCELED", reason="killed", retry_attempt=0)
+        world.fill(routed, "3", "150")
+        assert (world.order(routed)["status"], world.order(routed)["filled_quantity"]) == ("canceled", 7)
+        assert world.reserved(user) == 0
+
     def test_a_refused_order_takes_no_fill(self, world: VenueWorld) -> None:
         routed = world.sent(world.market.user())
         world.store.end(routed, "rejected", code="VENUE_REJECTED", reason="no", retry_attempt=0)
         with raises_conflict():
             world.fill(routed, "10", "150")
+
+    def test_what_another_venue_says_of_it_is_refused(self, world: VenueWorld) -> None:
+        routed = world.sent(world.market.user())
+        with raises_conflict():
+            world.fill(replace(routed, venue="paper"), "10", "150")
 
     @pytest.mark.parametrize(("quantity", "price"), [("0", "1"), ("-1", "1"), ("1", "0"), ("NaN", "1"), ("1", "NaN")])
     def test_a_fill_of_nothing_is_refused(self, world: VenueWorld, quantity: str, price: str) -> None:
