@@ -9,8 +9,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.kit import MigratedTemplate, User
+from tests.kit.builders import order_request
 from tests.kit.linked import (
     bracket_request,
     canceling,
@@ -30,6 +32,7 @@ from tests.kit.ticks import Ticker, call
 EURUSD = "EURUSD"
 ENTERED, PROFIT, LOSS = ("1.0948", "1.0950"), ("1.1100", "1.1102"), ("1.0900", "1.0902")
 GBPUSD_EXITS = {"take_profit": {"limit_price": "1.3500"}, "stop_loss": {"stop_price": "1.1500"}}
+BELOW_ITS_LIMIT = {"take_profit": {"limit_price": "1.1055"}}
 # EURUSD stands 28.93 lots deep: what one quote fills of 50.
 PART, REST = Decimal("28.93"), Decimal("21.07")
 
@@ -147,6 +150,15 @@ class TestChildren:
         send(market.trader, keyed_request(user, order_type="limit"), "cancel_orders")
 
         assert states(market, user, ids) == [("canceled", 0, 0, 0)] * 2
+
+    def test_there_may_be_five(self, market: Market) -> None:
+        user = market.user()
+
+        with raises_sqlstate("TR006"):
+            place_linked(market, linked_request(user, "oto", leg(), *[stop_leg()] * 6))
+
+        assert market.counts(user)["orders"] == 0
+        assert len(placed(market, linked_request(user, "oto", leg(), *[stop_leg()] * 5))) == 6
 
     def test_none_of_a_group_can_be_replaced(self, market: Market, user: User) -> None:
         ids = placed(market, linked_request(user, "oto", leg(), stop_leg()))
@@ -283,12 +295,15 @@ class TestExits:
         assert ticker.tick(EURUSD, "1.0891", "1.0893") == ["filled"]
         assert [state[0] for state in states(market, user, ids)] == ["filled", "filled", "canceled"]
 
-    def test_one_that_is_canceled_leaves_the_other(self, market: Market, ticker: Ticker, user: User) -> None:
+    @pytest.mark.parametrize(("canceled", "touches"), [(2, LOSS), (1, PROFIT)], ids=["take profit", "stop loss"])
+    def test_one_that_is_canceled_leaves_the_other(
+        self, market: Market, ticker: Ticker, user: User, canceled: int, touches: tuple[str, str]
+    ) -> None:
         ids = placed(market, bracket_request(user, market_leg()))
 
-        market.cancel(user, ids[2])
+        market.cancel(user, ids[canceled])
 
-        assert ticker.tick(EURUSD, *LOSS) == ["filled"]
+        assert ticker.tick(EURUSD, *touches) == ["filled"]
 
     def test_another_position_is_not_theirs(self, market: Market, ticker: Ticker) -> None:
         user = market.user(position_mode="hedging")
@@ -316,11 +331,20 @@ class TestExits:
         assert ticker.tick(EURUSD, *PROFIT) == ticker.tick(EURUSD, *LOSS) == []
 
     @pytest.mark.parametrize(
-        "how", ["close_by", "close_planned", "its own level", "turned round", "reduced to nothing"]
+        "how",
+        [
+            "close_by",
+            "close_by of another",
+            "close_planned",
+            "its own level",
+            "turned round",
+            "reduced to nothing",
+            "at a venue",
+        ],
     )
     def test_they_end_with_it_however_it_is_closed(self, market: Market, ticker: Ticker, how: str) -> None:
         # given a bracket whose entry is filled, with room for no further working order
-        mode = "netting" if how in {"turned round", "reduced to nothing"} else "hedging"
+        mode = "netting" if how in {"turned round", "reduced to nothing", "at a venue"} else "hedging"
         user = market.user(balance="1000000", position_mode=mode)
         entry = market_leg(stop_loss="1.0950") if how == "its own level" else market_leg()
         ids = placed(market, bracket_request(user, entry))
@@ -329,9 +353,10 @@ class TestExits:
 
         # when the position is closed
         match how:
-            case "close_by":
+            case "close_by" | "close_by of another":
                 opposite = market.trade(user, side="sell")["position_id"]
-                asked = {"position_id": position_id, "opposite_position_id": opposite}
+                named, against = (position_id, opposite) if how == "close_by" else (opposite, position_id)
+                asked = {"position_id": named, "opposite_position_id": against}
                 send(market.trader, keyed_request(user, **asked), "close_by")
             case "close_planned":
                 plan = keyed_request(user, which="all", symbol=EURUSD, positions_max=9)
@@ -339,6 +364,12 @@ class TestExits:
                 send(market.trader, plan | {"position_id": position_id}, "close_planned")
             case "its own level":
                 assert ticker.tick(EURUSD, "1.0940", "1.0942") == ["filled"]
+            case "at a venue":
+                market.execute("UPDATE instruments SET venue = 'mock' WHERE symbol = %s", (EURUSD,))
+                sale = send(market.trader, order_request(user, side="sell"), "accept_order")["order_id"]
+                traded = {"venue": "mock", "trade_id": "T", "quantity": "1", "price": "1.0990"}
+                order = {"version": 1, "user_id": str(user.user_id), "order_id": sale}
+                market.execute("SELECT book_venue_fill(%s)", (Jsonb(order | traded),))
             case _:
                 market.trade(user, side="sell", quantity="3" if how == "turned round" else "1")
 
@@ -461,6 +492,7 @@ class TestExits:
         [
             (leg(), {"stop_loss": {"stop_price": "1.0950"}}, "stop_loss"),
             (leg(), {"take_profit": {"limit_price": "1.0950"}}, "take_profit"),
+            (stop_leg(order_type="stop_limit", limit_price="1.1060"), BELOW_ITS_LIMIT, "take_profit"),
             (market_leg(), {"stop_loss": {"stop_price": "1.1050"}}, "stop_loss"),
             (leg(), {"stop_loss": {}}, "stop_price"),
             (leg(), {"take_profit": {}}, "limit_price"),

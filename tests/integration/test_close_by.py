@@ -170,6 +170,9 @@ class TestBooks:
             (Decimal("0.4"), Decimal("0.4")),
             (Decimal("0.8"), 0),
         ]
+        booked = {str(row["id"]) for row in market.rows("fills", trader) if str(row["position_id"]) in pair}
+        assert {fill["fill_id"] for fill in payload["fills"]} < booked
+        assert len({fill["fill_id"] for fill in payload["fills"]}) == 2
         assert [fact["position_id"] for fact in payload["positions"]] == list(pair)
         assert [fact["status"] for fact in payload["positions"]] == ["open", "closed"]
         assert payload["account"]["margin_used"] == Decimal("660.16")
@@ -275,6 +278,13 @@ class TestRefusal:
         market.close_out(trader, pair[which])
 
         assert self.refused(market, trader, "TR010", *pair)["value"] == "closed"
+
+    def test_an_instrument_that_is_traded_no_more(self, market: Market, trader: User, pair: tuple[str, str]) -> None:
+        market.execute("UPDATE instruments SET is_active = false WHERE symbol = 'EURUSD'")
+        try:
+            assert self.refused(market, trader, "TR004", *pair)["value"] == "EURUSD"
+        finally:
+            market.execute("UPDATE instruments SET is_active = true WHERE symbol = 'EURUSD'")
 
     def test_a_stale_rate(self, market: Market) -> None:
         user = market.user(currency="EUR")

@@ -229,12 +229,23 @@ class TestHeld:
         assert order["failure_code"] == "INSUFFICIENT_MARGIN"
         assert event_types(market, user)[-2:] == ["order.condition_met", "order.rejected"]
 
-    def test_of_an_instrument_that_is_not_traded_any_more(self, market: Market, ticker: Ticker) -> None:
+    def test_of_an_instrument_that_is_halted(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
         hold(market, user)
         market.execute("UPDATE instruments SET trading_state = 'halted' WHERE symbol = %s", (EURUSD,))
 
         assert up(ticker) == ["rejected"]
+
+    def test_of_an_instrument_that_is_not_traded_any_more(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        hold(market, user)
+        market.execute("UPDATE instruments SET is_active = false WHERE symbol = %s", (EURUSD,))
+
+        try:
+            assert up(ticker) == ["rejected"]
+        finally:
+            market.execute("UPDATE instruments SET is_active = true WHERE symbol = %s", (EURUSD,))
+        assert order_of(market, user)["failure_code"] == "TRADING_HALTED"
 
     def test_what_only_reduces(self, market: Market, ticker: Ticker) -> None:
         user = market.user(position_mode="netting")
@@ -253,7 +264,8 @@ class TestSeveral:
         hold(market, user, DOLLAR_UP, POUND_DOWN)
 
         assert up(ticker) == ["new"]
-        assert (met(market, user), order_of(market, user)["held_quantity"]) == ([True, False], 1)
+        order = order_of(market, user)
+        assert (met(market, user), order["held_quantity"], order["version"]) == ([True, False], 1, 2)
         assert ticker.tick(USDJPY, "149.000", "149.010") == []
 
         assert ticker.tick(GBPUSD, "1.2390", "1.2394") == ["filled"]
@@ -291,6 +303,8 @@ class TestAtPlacement:
 
         assert (placed["outcome"], placed["execution_price"]) == ("filled", Decimal("1.1002"))
         assert event_types(market, user) == ["order.new", *["order.condition_met"] * 2, "order.filled"]
+        audit = market.audit(user, placed["order_id"])
+        assert [row["details"]["place"] for row in audit if row["action"] == "CONDITION_MET"] == [1, 2]
         key = order_of(market, user)["idempotency_key"]
         assert market.execute(
             "SELECT answer ->> 'outcome' FROM idempotency_keys WHERE idempotency_key = %s", (key,)
@@ -305,12 +319,15 @@ class TestAtPlacement:
         assert [each["met_at"] is not None for each in placed["conditions"]] == [True, False]
         assert ticker.tick(GBPUSD, "1.2400", "1.2404") == ["filled"]
 
-    @pytest.mark.parametrize("unusable", ["stale", "closed"])
+    @pytest.mark.parametrize("unusable", ["stale", "closed", "ahead"])
     def test_a_quote_that_nothing_is_traded_on_meets_nothing(
         self, market: Market, ticker: Ticker, unusable: str
     ) -> None:
         if unusable == "stale":
             market.quote(AAPL, "149.98", "150.00", stale_time())
+            market.execute("UPDATE quotes SET received_at = now() WHERE symbol = %s", (AAPL,))
+        elif unusable == "ahead":
+            market.quote(AAPL, "149.98", "150.00", datetime.now(UTC) + timedelta(minutes=1))
         else:
             market.close("XNYS")
         user = market.user()
@@ -320,6 +337,12 @@ class TestAtPlacement:
         assert met(market, user) == [False]
         market.prepare()
         assert ticker.tick(AAPL, "149.90", "149.92") == ["filled"]
+
+    def test_of_a_closed_market_that_is_always_traded_in(self, market: Market) -> None:
+        market.close("XNYS")
+        market.execute("UPDATE platform_settings SET trade_always = true")
+
+        assert hold(market, market.user(), when(AAPL, "bid", "below", "160.00"))["outcome"] == "filled"
 
     def test_refused_at_once_it_ends_rejected(self, market: Market) -> None:
         # given what it needs at its own price, but not the spread of the quote besides
@@ -355,12 +378,12 @@ class TestItsEnd:
 
         assert (order_of(market, user)["status"], awaited(market, user)) == ("expired", [])
 
-    def test_a_quote_after_its_end_meets_nothing(self, market: Market, ticker: Ticker) -> None:
+    def test_a_quote_of_its_end_meets_nothing(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
         hold(market, user, **TOMORROW)
 
         with ending(market, user):
-            ticker.touch(USDJPY, "151.000", "151.010")
+            ticker.record((USDJPY, "151.000", "151.010", order_of(market, user)["expires_at"]))
             (claimed,) = [row for row in ticker.claim() if row["kind"] == "condition"]
             assert ticker.execute(claimed)["state"] == "expired"
 
@@ -486,6 +509,18 @@ class TestReplacing:
         # its conditions are met: what replaces it is filled by the quote of now
         assert self.replace(market, user, quantity="2")["execution_price"] == Decimal("1.1006")
 
+    def test_a_market_order_that_waits_for_its_market_to_open(self, market: Market, ticker: Ticker) -> None:
+        user = market.user(risk={"max_position_size": None})
+        hold(market, user, symbol=AAPL, quantity="10")
+        market.close("XNYS")
+        up(ticker)
+
+        assert self.replace(market, user, quantity="20")["outcome"] == "new"
+        market.execute("UPDATE market_calendars SET always_open = true WHERE name = 'XNYS'")
+
+        # its conditions are met: what replaces it takes the next quote too
+        assert ticker.tick(AAPL, "149.80", "149.82") == ["filled"]
+
 
 class TestRefused:
     @pytest.mark.parametrize(
@@ -500,6 +535,7 @@ class TestRefused:
             ({"conditions": [DOLLAR_UP | {"direction": "above"}]}, "conditions.0.direction"),
             ({"conditions": [DOLLAR_UP | {"level": "151.0005"}]}, "conditions.0.level"),
             ({"conditions": [DOLLAR_UP | {"level": "-1"}]}, "conditions.0.level"),
+            ({"conditions": [DOLLAR_UP | {"level": "0"}]}, "conditions.0.level"),
             ({"order_type": "trailing_stop", "trail_amount": "0.0020"}, "conditions"),
             ({"order_type": "limit", "limit_price": "1.05", "time_in_force": "ioc"}, "time_in_force"),
             ({"order_type": "limit", "limit_price": "1.05", "time_in_force": "fok"}, "time_in_force"),

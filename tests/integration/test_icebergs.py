@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.kit import MigratedTemplate, User
@@ -109,6 +110,16 @@ def test_what_is_replaced_hides_as_much(market: Market, ticker: Ticker) -> None:
     )  # fmt: skip
 
 
+def test_what_is_replaced_may_hide_nothing_any_more(market: Market) -> None:
+    user = market.user()
+    placed = market.place(user, quantity="2", display_quantity="0.5", display_variance="0.1")
+
+    market.replace(user, placed["order_id"], display_quantity=None)
+
+    assert market.rows("orders", user)[-1]["display_quantity"] is None
+    assert market.rows("orders", user)[-1]["display_variance"] is None
+
+
 def test_reduce_only_shows_its_parts_too(market: Market, ticker: Ticker) -> None:
     user = market.user(position_mode="netting")
     market.trade(user, quantity="2")
@@ -130,6 +141,7 @@ def test_reduce_only_shows_its_parts_too(market: Market, ticker: Ticker) -> None
         ("display_quantity", {"display_quantity": "0.5", "time_in_force": "ioc"}),
         ("display_quantity", {"display_quantity": "0.5", "order_type": "stop_limit", "stop_price": "1.2"}),
         ("display_variance", {"display_quantity": "0.5", "display_variance": "1.1"}),
+        ("display_variance", {"display_quantity": "0.5", "display_variance": "-0.1"}),
         ("display_variance", {"display_variance": "0.5"}),
     ],
 )
@@ -148,8 +160,9 @@ def test_what_does_not_fit_is_refused(market: Market, field: str, fields: dict[s
     shown=st.integers(1, 500), left=st.integers(1, 1000), filled=st.integers(0, 1000), variance=st.integers(0, 100),
     seed=st.uuids(),
 )  # fmt: skip
-def test_a_part_is_on_the_step_and_within_its_bounds(
-    market: Market, shown: int, left: int, filled: int, variance: int, seed: object
+@example(shown=1, left=100, filled=0, variance=100, seed=UUID(int=9))  # 0.004 lots, before they are a step
+def test_a_part_is_what_its_draw_says_on_the_step_and_within_its_bounds(
+    market: Market, shown: int, left: int, filled: int, variance: int, seed: UUID
 ) -> None:
     (row,) = market.execute(
         "SELECT displayed_slice(jsonb_populate_record(NULL::orders, jsonb_build_object('id', %s, 'leaves_quantity', "
@@ -157,10 +170,7 @@ def test_a_part_is_on_the_step_and_within_its_bounds(
         "jsonb_populate_record(NULL::order_terms, '{\"quantity_step\": 0.01}'))",
         (seed, left, filled, shown, variance),
     )
-    part = row[0]
 
-    assert part % STEP == 0
-    assert STEP <= part <= left * STEP
-    lower = shown * STEP * (100 - variance) / 100 - STEP / 2
-    upper = shown * STEP * (100 + variance) / 100 + STEP / 2
-    assert min(lower, left * STEP) <= part <= max(upper, STEP)
+    draw = slippage_draw(f"{seed}:{(filled * STEP).normalize():f}")
+    wanted = (shown * STEP * (1 + variance * STEP * (2 * draw - 1))).quantize(STEP, ROUND_HALF_UP)
+    assert row == (min(left * STEP, max(STEP, wanted)),)

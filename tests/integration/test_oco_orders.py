@@ -128,22 +128,23 @@ class TestFills:
         )[0]
         assert transactions == 1
 
-    def test_a_fill_in_part_takes_its_quantity_off_the_other(self, market: Market, ticker: Ticker) -> None:
+    def test_each_fill_in_part_takes_its_quantity_off_the_other(self, market: Market, ticker: Ticker) -> None:
         """EURUSD stands 28.93 lots deep."""
         user = market.user(balance="1000000", risk={"max_position_size": None})
-        ids = placed(market, linked_request(user, "oco", leg(quantity="50"), stop_leg(quantity="50")))
+        ids = placed(market, linked_request(user, "oco", leg(quantity="70"), stop_leg(quantity="70")))
 
-        first = ticker.tick(EURUSD, "1.0948", "1.0950")
+        first = ticker.tick(EURUSD, "1.0948", "1.0950") + ticker.tick(EURUSD, "1.0947", "1.0949")
         between = states(market, user, ids)
+        versions = [row["version"] for row in market.rows("orders", user) if row["id"] in ids]
         second = ticker.tick(EURUSD, "1.1050", "1.1052")
 
-        part, rest = Decimal("28.93"), Decimal("21.07")
-        assert (first, second) == (["partially_filled"], ["canceled"])
-        assert between == [("partially_filled", part, rest, 0), ("new", 0, rest, 0)]
+        parts, rest = 2 * Decimal("28.93"), Decimal("12.14")
+        assert (first, second) == (["partially_filled"] * 2, ["canceled"])
+        assert (between, versions) == ([("partially_filled", parts, rest, 0), ("new", 0, rest, 0)], [3, 3])
         # each has filled its part, and what the other has filled is canceled
-        assert states(market, user, ids) == [("canceled", part, 0, 0), ("canceled", rest, 0, 0)]
+        assert states(market, user, ids) == [("canceled", parts, 0, 0), ("canceled", rest, 0, 0)]
         reduced = [row for row in market.audit(user, ids[1]) if row["action"] == "REDUCED"]
-        assert [Decimal(str(row["details"]["leaves_quantity"])) for row in reduced] == [rest]
+        assert [Decimal(str(row["details"]["leaves_quantity"])) for row in reduced] == [Decimal("41.07"), rest]
         assert "order.reduced" in events(market, user)
 
     def test_the_end_of_one_leaves_the_other(self, market: Market, ticker: Ticker) -> None:

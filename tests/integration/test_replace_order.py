@@ -303,6 +303,7 @@ class TestTouchedAtOnce:
 
         old, new = (order_row(market, user, each["order_id"]) for each in (placed, replaced))
         assert (old["status"], old["filled_quantity"], old["leaves_quantity"]) == ("replaced", Decimal("28.93"), 0)
+        assert Decimal(str(market.audit(user, old["id"])[-1]["details"]["filled_quantity"])) == Decimal("28.93")
         assert (new["status"], new["quantity"], new["filled_quantity"]) == (
             "filled",
             Decimal("11.07"),
@@ -417,6 +418,7 @@ class TestRefusal:
             ({}, {"time_in_force": "ioc"}, "time_in_force"),
             ({}, {"time_in_force": "fok"}, "time_in_force"),
             ({}, {"time_in_force": "gtd"}, "expires_at"),
+            ({"time_in_force": "day"}, {"time_in_force": "gtd"}, "expires_at"),
             ({}, {"time_in_force": "gtd", "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
             ({}, {"expires_at": LATER}, "expires_at"),
             ({}, {"stop_loss": "1.06"}, "stop_loss"),

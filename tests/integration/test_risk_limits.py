@@ -719,6 +719,21 @@ class TestStopLossRequired:
         (row,) = [row for row in market.rows("orders", user) if row["id"] == entry]
         assert (row["status"], row["failure_code"], row["filled_quantity"]) == ("rejected", DENIED, 0)
 
+    def test_an_exit_whose_position_is_closed_may_go(self, market: Market) -> None:
+        # given a bracket that was entered in part, as deep as the market is
+        user = market.user(balance="1000000", risk=UNBOUND | {"stop_loss_required": True})
+        _, stop_loss, _ = placed(market, bracket_request(user, leg(quantity="50")))
+        with Ticker.opened(market) as ticker:
+            ticker.tick("EURUSD", "1.0948", "1.0950")
+        with raises_sqlstate("TR015"):
+            market.cancel(user, stop_loss)
+
+        # when that part is closed
+        market.close_out(user, market.rows("positions", user)[0]["id"])
+
+        # then what waits for the rest of the entry needs not stay
+        assert market.cancel(user, stop_loss)["outcome"] == "canceled"
+
     @pytest.mark.parametrize(
         ("risk", "outcome"), [({"stop_loss_max_percent": 5}, "filled"), ({"stop_loss_min_percent": 1}, "denied")]
     )

@@ -266,7 +266,11 @@ class TestPlacing:
         margin = Decimal(1500) / market.execute("SELECT leverage FROM instruments WHERE symbol = 'AAPL'")[0][0]
 
         assert place(market, market.user(balance="1"))["code"] == "INSUFFICIENT_MARGIN"
-        assert place(market, market.user(balance=str(margin + 20)))["outcome"] == "new"
+        user = market.user(balance=str(margin + 20))
+        placed = place(market, user)
+        assert placed["outcome"] == "new"
+        approved = market.audit(user, placed["order_id"])[-1]
+        assert Decimal(str(approved["details"]["margin"])) == margin
 
     def test_at_market_it_needs_a_usable_quote(self, market: Market) -> None:
         user = market.user()

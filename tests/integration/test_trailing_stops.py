@@ -298,6 +298,7 @@ class TestTriggering:
         (executed,) = [row for row in market.audit(user, placed["order_id"]) if row["action"] == "EXECUTED"]
         assert Decimal(str(executed["details"]["mark"])) == Decimal("1.1040")
         assert Decimal(str(executed["details"]["level"])) == Decimal("1.1020")
+        assert Decimal(str(executed["details"]["trigger_price"])) == Decimal("1.1020")
 
     def test_refused_by_then_it_is_rejected_and_its_level_goes(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
@@ -383,8 +384,9 @@ class TestTheRow:
         assert trail_of(market, user) == (Decimal("1.1025"), Decimal("1.1005"))
 
         ticker.tick(EURUSD, "1.0900", "1.0902")
-        again = keyed_request(user, order_id=changed["order_id"], quantity="1")
-        assert send(market.trader, again, "replace_order")["outcome"] == "new"
+        again = keyed_request(user, order_id=changed["order_id"], quantity="1", limit_offset="0.0020")
+        changed = send(market.trader, again, "replace_order")
+        assert (changed["outcome"], changed["limit_offset"]) == ("new", Decimal("0.0020"))
         assert trail_of(market, user) == (Decimal("1.0900"), Decimal("1.0880"))
 
     def test_order_and_row_come_and_go_in_one_transaction(self, market: Market, ticker: Ticker) -> None:

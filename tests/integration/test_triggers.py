@@ -197,13 +197,15 @@ class TestWhatTouches:
         market.place(user, limit_price="1.0950")
 
         ticker.touch(EURUSD, "1.0940", "1.0942")
-        ticker.touch(EURUSD, "1.1000", "1.1002")
+        market.quote(EURUSD, "1.1000", "1.1002")
+        market.execute("UPDATE quotes SET source = 'another' WHERE symbol = %s", (EURUSD,))
         ticker.work()
 
         executed, filled = market.audit(user, order_of(market, user)["id"])[-2:]
         assert order_of(market, user)["average_price"] == Decimal("1.0942")
         assert (executed["action"], filled["action"]) == ("EXECUTED", "FILLED")
         assert Decimal(str(executed["details"]["ask"])) == Decimal("1.0942")
+        assert executed["details"]["source"] == "test"
 
 
 class TestTriggeredFirst:
@@ -260,6 +262,15 @@ class TestDepth:
         # one order, one position on a hedging account too
         (position,) = market.rows("positions", user)
         assert (position["quantity"], position["entry_price"]) == (50, weighted)
+
+    def test_the_smallest_lot_stands_at_every_quote(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        market.execute("UPDATE instruments SET daily_volume = 1 WHERE symbol = %s", (EURUSD,))
+        market.place(user, limit_price="1.0950", quantity="0.02")
+
+        states = ticker.tick(EURUSD, "1.0947", "1.0949") + ticker.tick(EURUSD, "1.0946", "1.0948")
+
+        assert states == ["partially_filled", "filled"]
 
     def test_in_parts_it_costs_the_commission_of_one(self, market: Market, ticker: Ticker) -> None:
         """578.7 shares stand at a quote; one such part alone costs 0.018 x 578.7 = 10.4166."""
@@ -331,6 +342,20 @@ class TestRefusedByThen:
         assert ticker.tick(EURUSD, "1.0947", "1.0949") == ["rejected"]
         assert order_of(market, user)["failure_code"] == "ACCOUNT_NOT_ACTIVE"
 
+    def test_an_order_in_what_is_not_traded_any_more_is_rejected_and_a_position_stays(
+        self, market: Market, ticker: Ticker
+    ) -> None:
+        user = market.user()
+        market.trade(user, quantity="1", stop_loss="1.0950")
+        market.place(user, limit_price="1.0950")
+        market.execute("UPDATE instruments SET is_active = false WHERE symbol = %s", (EURUSD,))
+
+        assert sorted(ticker.tick(EURUSD, "1.0940", "1.0942")) == ["idle", "rejected"]
+
+        (order,) = [row for row in market.rows("orders", user) if row["order_type"] == "limit"]
+        assert (order["failure_code"], order["failure_reason"]) == ("TRADING_HALTED", "EURUSD is not traded any more.")
+        assert [row["status"] for row in market.rows("positions", user)] == ["open"]
+
     def test_a_slip_beyond_what_is_allowed(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
         market.place(user, order_type="stop", limit_price=None, stop_price="1.1050", max_slippage="0", quantity="1")
@@ -391,6 +416,8 @@ class TestExits:
         else:
             worse = touched - closing["average_price"] if side == "buy" else closing["average_price"] - touched
             assert worse == closing["slippage"] > 0
+            (executed,) = [row for row in market.audit(user, closing["id"]) if row["action"] == "EXECUTED"]
+            assert executed["details"]["slippage"]["after_hours_factor"] == 1
 
     def test_a_stop_loss_comes_before_a_take_profit_that_the_same_quote_touches(
         self, market: Market, ticker: Ticker
@@ -404,6 +431,15 @@ class TestExits:
 
         closing = max(market.rows("orders", user), key=lambda row: row["created_at"])
         assert closing["component_name"] == "stop_loss"
+
+    def test_it_pays_the_commission_of_a_close(self, market: Market, ticker: Ticker) -> None:
+        user = market.user()
+        opening = market.trade(user, symbol="AAPL", quantity="10", stop_loss="140.00")
+
+        assert ticker.tick("AAPL", "139.00", "139.02") == ["filled"]
+
+        assert [row["commission"] for row in market.rows("fills", user)] == [Decimal(opening["commission"])] * 2
+        assert Decimal(opening["commission"]) > 0
 
     def test_the_exits_of_an_order_that_rests_reach_its_position(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
@@ -601,6 +637,17 @@ class TestWorkers:
 
         assert (len(first), second) == (2, [])
 
+    def test_who_waits_longest_comes_first(self, market: Market, ticker: Ticker) -> None:
+        late, early = market.user(), market.user()
+        market.place(late, limit_price="1.0950")
+        market.place(early, limit_price="1.0960")
+        ticker.touch(EURUSD, "1.0957", "1.0959")
+        ticker.touch(EURUSD, "1.0947", "1.0949")
+
+        claimed = [ticker.claim(UUID(int=n), users=1)[0]["user_id"] for n in (1, 2)]
+
+        assert claimed == [str(early.user_id), str(late.user_id)]
+
     def test_two_that_claim_at_once_do_not_either(self, market: Market, ticker: Ticker) -> None:
         user = market.user()
         for limit in ("1.0950", "1.0960"):
@@ -624,9 +671,13 @@ class TestWorkers:
         market.place(user, limit_price="1.0950")
         ticker.touch(EURUSD, "1.0940", "1.0942")
         (late,) = ticker.claim(UUID(int=1), lease_ms=0)
+        (own,) = ticker.claim(UUID(int=2), lease_ms=0)
         (claimed,) = ticker.claim(UUID(int=2))
 
+        assert [row["attempts"] for row in (late, own, claimed)] == [1, 2, 3]
         assert ticker.execute(late, UUID(int=1))["state"] == "lost"
+        assert ticker.execute(own, UUID(int=2))["state"] == "lost"
+        assert ticker.execute(claimed, UUID(int=1))["state"] == "lost"
         assert ticker.execute(claimed, UUID(int=2))["state"] == "filled"
         assert ticker.execute(claimed, UUID(int=2))["state"] == "lost"
 
