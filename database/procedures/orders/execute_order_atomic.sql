@@ -121,7 +121,7 @@ BEGIN
 
     v_fill.margin := order_margin(p_account, v_terms, v_quantity, v_fill.price, p_at);
     v_fill.unrealized_pnl := opening_pnl(p_account, v_terms, v_side, v_quantity, v_fill.price, p_at);
-    SELECT * INTO v_worth FROM account_valuation(p_account.user_id, p_account.id, p_at);
+    SELECT * INTO v_worth FROM account_worth(p_account, p_at);
     IF v_worth.stale IS NOT NULL THEN
         PERFORM refuse_stale_quote(v_worth.stale);
     END IF;
