@@ -13,8 +13,9 @@ SELECT -- noqa: ST06
     r.max_positions,
     r.daily_trade_limit,
     r.max_daily_loss,
-    s.trading_state AS platform_trading_state,
-    s.trade_always,
+    -- One row, each by itself: a join would carry all the other columns one level further.
+    (SELECT s.trading_state FROM platform_settings AS s) AS platform_trading_state,
+    (SELECT s.trade_always FROM platform_settings AS s) AS trade_always,
     i.symbol,
     i.asset_class,
     i.base_currency,
@@ -63,15 +64,14 @@ SELECT -- noqa: ST06
     r.stop_loss_max_percent,
     r.price_collar_percent,
     array_position(r.restricted_symbols, i.symbol) IS NOT NULL AS is_restricted,
-    -- The profile's cap of this symbol, else of its asset class.
-    (
+    -- The profile's cap of this symbol, else of its asset class; not looked for without a profile.
+    CASE WHEN r.leverage_profile IS NOT NULL THEN (
         SELECT c.leverage FROM leverage_caps AS c
         WHERE c.profile = r.leverage_profile AND c.asset_class = i.asset_class AND c.symbol IN ('', i.symbol)
         ORDER BY c.symbol DESC LIMIT 1
-    ) AS leverage_cap,
+    ) END AS leverage_cap,
     i.hedged_margin_percent
 FROM effective_limits AS r
-CROSS JOIN platform_settings AS s
 INNER JOIN instruments AS i ON i.is_active
 LEFT JOIN quotes AS q ON i.symbol = q.symbol;
 

@@ -86,6 +86,16 @@ class TestFill:
         assert filled["margin"] == 500
         assert money(market.worth(user)["unrealized_pnl"]) == Decimal("-3.67")  # -550 / 150.000
 
+    def test_its_event_marks_the_whole_position(self, market: Market) -> None:
+        user = market.user(position_mode="netting")
+
+        for _ in range(2):
+            market.trade(user, symbol="USDJPY", quantity="0.5")
+
+        # then what an order opens stands at -550 / 150.000, and what it adds to at all of its lots
+        told = [row["payload"]["positions"][0]["unrealized_pnl"] for row in market.rows("events", user)[-2:]]
+        assert [money(each) for each in told] == [Decimal("-3.67"), Decimal("-7.33")]
+
     def test_a_profit_in_yen_is_changed_at_the_ask(self, market: Market) -> None:
         user = market.user()
         market.trade(user, symbol="USDJPY", quantity="0.5")

@@ -237,6 +237,20 @@ def refusal_of_preview(market: Market, user: User, order: Fields) -> dict[str, A
     return row[0]["refusal"] or row[0]["limit_refusal"]
 
 
+@pytest.mark.parametrize("beside", [{}, {"max_exposure": 1_000_000}], ids=["alone", "beside an exposure"])
+def test_a_size_is_that_of_the_symbol_on_the_orders_side(market: Market, beside: Fields) -> None:
+    # given a lot of the symbol on either side, and one of another symbol
+    user = market.user(risk=UNBOUND)
+    for fields in ({}, {"side": "sell"}, {"symbol": "GBPUSD"}):
+        market.trade(user, quantity="1", **fields)
+    bind(market, user, {"max_position_size": 2} | beside)
+
+    outcomes = [market.trade(user, quantity=quantity) for quantity in ("1.01", "1")]
+
+    assert [told(outcome) for outcome in outcomes] == [DENIED, "filled"]
+    assert (outcomes[0]["details"]["limit"], outcomes[0]["details"]["value"]) == ("max_position_size", "2.01")
+
+
 class TestTradesOfTheDay:
     def test_an_order_that_ended_with_a_part_filled_is_one(self, market: Market) -> None:
         # given an order of which a part was filled

@@ -146,11 +146,19 @@ class TestAcceptance:
         assert (world.route(sale)["adds_exposure"], world.route(sale)["margin_reserved"]) == (False, 0)
 
     @pytest.mark.parametrize(
-        ("limit", "value", "accepted"),
-        [("max_positions", 2, 2), ("daily_trade_limit", 3, 3), ("max_position_size", 25, 2)],
+        ("limit", "value", "accepted", "beside"),
+        [
+            ("max_positions", 2, 2, {}),
+            ("daily_trade_limit", 3, 3, {}),
+            ("max_position_size", 25, 2, {}),
+            # with what is held read along with the exposure
+            ("max_position_size", 25, 2, {"max_exposure": 1_000_000}),
+        ],
     )
-    def test_limits_count_what_is_in_flight(self, world: VenueWorld, limit: str, value: int, accepted: int) -> None:
-        user = world.market.user(risk={limit: value})
+    def test_limits_count_what_is_in_flight(
+        self, world: VenueWorld, limit: str, value: int, accepted: int, beside: dict[str, int]
+    ) -> None:
+        user = world.market.user(risk={limit: value} | beside)
         outcomes = [world.accept(user) for _ in range(accepted + 1)]
         assert [outcome["outcome"] for outcome in outcomes] == ["pending_new"] * accepted + ["denied"]
         assert outcomes[-1]["code"] == "RISK_LIMIT_VIOLATION"

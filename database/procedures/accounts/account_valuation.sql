@@ -40,8 +40,8 @@ $$;
 -- margin_level is NULL while no margin is used; what depends on P&L is NULL while a position has no quote. `stale`
 -- names a symbol whose quote is too old, else NULL. coverable_longs: there are longs of a symbol whose hedges need
 -- less, so that shorts of it may cover them; coverable_shorts likewise; NULL where nothing is held.
-DROP FUNCTION IF EXISTS account_valuation(uuid, uuid, timestamptz);
-CREATE FUNCTION account_valuation(p_user_id uuid, p_account_id uuid, p_at timestamptz DEFAULT NULL)
+-- p_account is the row as it is now: for who has it anyway.
+CREATE OR REPLACE FUNCTION account_worth(p_account accounts, p_at timestamptz)
 RETURNS TABLE (
     balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric, free_margin numeric,
     margin_level numeric, open_positions bigint, stale text, hedged_margin_credit numeric, coverable_longs boolean,
@@ -49,19 +49,18 @@ RETURNS TABLE (
 )
 LANGUAGE sql STABLE AS $$
     SELECT
-        a.balance,
+        p_account.balance,
         v.unrealized_pnl,
-        a.balance + v.unrealized_pnl,
+        p_account.balance + v.unrealized_pnl,
         v.booked - v.credit,
-        a.balance + v.unrealized_pnl - (v.booked - v.credit),
-        (a.balance + v.unrealized_pnl) * 100 / nullif(v.booked - v.credit, 0),
+        p_account.balance + v.unrealized_pnl - (v.booked - v.credit),
+        (p_account.balance + v.unrealized_pnl) * 100 / nullif(v.booked - v.credit, 0),
         v.open_positions,
         v.stale,
         v.credit,
         v.coverable_longs,
         v.coverable_shorts
-    FROM accounts AS a
-    CROSS JOIN LATERAL (
+    FROM (
         SELECT
             -- Not known while a quote is missing, rather than the sum of the others.
             CASE count(*) WHEN count(m.pnl) THEN coalesce(sum(m.pnl), 0) END AS unrealized_pnl,
@@ -73,7 +72,7 @@ LANGUAGE sql STABLE AS $$
             CASE
                 WHEN bool_or(p.side = 'long' AND i.hedged_margin_percent < 100)
                     AND bool_or(p.side = 'short' AND i.hedged_margin_percent < 100)
-                    THEN account_margin_credit(a.user_id, a.id, a.currency)
+                    THEN account_margin_credit(p_account.user_id, p_account.id, p_account.currency)
                 ELSE 0
             END AS credit,
             min(p.symbol) FILTER (
@@ -89,18 +88,34 @@ LANGUAGE sql STABLE AS $$
         ) AS g
         CROSS JOIN LATERAL (
             SELECT CASE
-                WHEN i.quote_currency = a.currency THEN g.quoted
-                ELSE convert_amount(g.quoted, i.quote_currency, a.currency, p_at)
+                WHEN i.quote_currency = p_account.currency THEN g.quoted
+                ELSE convert_amount(g.quoted, i.quote_currency, p_account.currency, p_at)
             END AS pnl
         ) AS m
-        WHERE p.user_id = p_user_id AND p.account_id = p_account_id AND p.status = 'open'
+        WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
     ) AS v
+$$;
+
+DROP FUNCTION IF EXISTS account_valuation(uuid, uuid, timestamptz);
+CREATE FUNCTION account_valuation(p_user_id uuid, p_account_id uuid, p_at timestamptz DEFAULT NULL)
+RETURNS TABLE (
+    balance numeric, unrealized_pnl numeric, equity numeric, margin_used numeric, free_margin numeric,
+    margin_level numeric, open_positions bigint, stale text, hedged_margin_credit numeric, coverable_longs boolean,
+    coverable_shorts boolean
+)
+LANGUAGE sql STABLE AS $$
+    SELECT w.*
+    FROM accounts AS a
+    CROSS JOIN LATERAL account_worth(a, p_at) AS w
     WHERE a.user_id = p_user_id AND a.id = p_account_id
 $$;
 
 ALTER FUNCTION valued_positions(uuid, uuid, timestamptz) OWNER TO trading_procedures;
+ALTER FUNCTION account_worth(accounts, timestamptz) OWNER TO trading_procedures;
 ALTER FUNCTION account_valuation(uuid, uuid, timestamptz) OWNER TO trading_procedures;
 REVOKE ALL ON FUNCTION valued_positions(uuid, uuid, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION account_worth(accounts, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION account_valuation(uuid, uuid, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION valued_positions(uuid, uuid, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION account_worth(accounts, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION account_valuation(uuid, uuid, timestamptz) TO trading_readers;

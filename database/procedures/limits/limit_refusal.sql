@@ -1,6 +1,6 @@
--- The limits that bind what adds exposure, one statement for all that are set. What only reduces is never asked here.
+-- The limits that bind what adds exposure. What only reduces is never asked here.
 -- A new limit is a column of effective_limits, a line in limit_refusal and a sentence in broken_limit; what it reads
--- beside is a field of limit_facts.
+-- beside is a field of limit_facts, which asked_facts fills.
 
 -- Why the order of p_case breaks a limit: the first in the order below, NULL when none does. p_terms: the limits, the
 -- instrument and its quote.
@@ -11,52 +11,91 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_facts limit_facts;
 BEGIN
-    IF NOT p_terms.is_restricted AND NOT p_terms.stop_loss_required AND num_nonnulls(
-        p_terms.max_order_quantity, p_terms.max_order_notional, p_terms.price_collar_percent,
-        p_terms.stop_loss_min_percent, p_terms.stop_loss_max_percent, p_terms.duplicate_window_ms,
-        p_terms.order_rate_limit, p_terms.max_positions, p_terms.max_position_size, p_terms.max_exposure,
-        p_terms.max_concentration_percent, p_terms.daily_trade_limit, p_terms.max_daily_loss,
-        p_terms.max_drawdown_percent
-    ) = 0 THEN
+    IF NOT is_limited(p_terms) THEN
         RETURN NULL;
     END IF;
     -- What adds exposure has margin reserved; where orders leave for a venue, those that only reduce count as trades too.
     IF p_account.margin_reserved > 0 OR p_terms.venue <> 'internal' THEN
         p_case := with_flight(p_account, p_terms, p_case);
     END IF;
-    SELECT
-        CASE
-            WHEN p_terms.is_restricted THEN 'restricted_symbols'
-            WHEN p_case.order_quantity > p_terms.max_order_quantity THEN 'max_order_quantity'
-            WHEN p_case.is_new AND f.collar_deviation > p_terms.price_collar_percent THEN 'price_collar_percent'
-            WHEN p_terms.stop_loss_required AND p_case.stop_loss IS NULL THEN 'stop_loss_required'
-            WHEN f.stop_distance < p_terms.stop_loss_min_percent THEN 'stop_loss_min_percent'
-            WHEN f.stop_distance > p_terms.stop_loss_max_percent THEN 'stop_loss_max_percent'
-            WHEN r.duplicate_age_ms < p_terms.duplicate_window_ms THEN 'duplicate_window_ms'
-            WHEN r.recent_orders + p_case.orders > p_terms.order_rate_limit THEN 'order_rate_limit'
-            WHEN f.order_notional > p_terms.max_order_notional THEN 'max_order_notional'
-            WHEN p_case.opens AND p_case.open_positions >= p_terms.max_positions THEN 'max_positions'
-            WHEN h.held > p_terms.max_position_size THEN 'max_position_size'
-            WHEN x.exposure > p_terms.max_exposure THEN 'max_exposure'
-            WHEN x.exposure > p_terms.concentration_from_exposure
-                AND x.symbol_exposure * 100 > p_terms.max_concentration_percent * x.exposure
-                THEN 'max_concentration_percent'
-            WHEN d.trades >= p_terms.daily_trade_limit THEN 'daily_trade_limit'
-            WHEN d.loss >= p_terms.max_daily_loss THEN 'max_daily_loss'
-            WHEN d.drawdown_percent >= p_terms.max_drawdown_percent THEN 'max_drawdown_percent'
-        END,
-        h.held, f.order_notional, x.symbol_exposure, x.exposure, r.recent_orders, r.duplicate_age_ms, d.day_ends_at,
-        d.trades, d.loss, d.drawdown_percent, f.collar_deviation, f.stop_distance
-    INTO v_facts
-    FROM order_figures(p_account, p_terms, p_case, p_at) AS f
-    CROSS JOIN recent_orders(p_account, p_terms, p_case, p_at) AS r
-    CROSS JOIN held_lots(p_account, p_terms, p_case) AS h
-    CROSS JOIN exposure_with(p_account, p_terms, p_case, f.added_notional, p_at) AS x
-    CROSS JOIN day_so_far(p_account, p_terms, p_case, p_at) AS d;
+    v_facts := asked_facts(p_account, p_terms, p_case, p_at);
+    v_facts.broken := CASE
+        WHEN p_terms.is_restricted THEN 'restricted_symbols'
+        WHEN p_case.order_quantity > p_terms.max_order_quantity THEN 'max_order_quantity'
+        WHEN p_case.is_new AND v_facts.collar_deviation > p_terms.price_collar_percent THEN 'price_collar_percent'
+        WHEN p_terms.stop_loss_required AND p_case.stop_loss IS NULL THEN 'stop_loss_required'
+        WHEN v_facts.stop_distance < p_terms.stop_loss_min_percent THEN 'stop_loss_min_percent'
+        WHEN v_facts.stop_distance > p_terms.stop_loss_max_percent THEN 'stop_loss_max_percent'
+        WHEN v_facts.duplicate_age_ms < p_terms.duplicate_window_ms THEN 'duplicate_window_ms'
+        WHEN v_facts.recent_orders + p_case.orders > p_terms.order_rate_limit THEN 'order_rate_limit'
+        WHEN v_facts.order_notional > p_terms.max_order_notional THEN 'max_order_notional'
+        WHEN p_case.opens AND p_case.open_positions >= p_terms.max_positions THEN 'max_positions'
+        WHEN v_facts.held > p_terms.max_position_size THEN 'max_position_size'
+        WHEN v_facts.exposure > p_terms.max_exposure THEN 'max_exposure'
+        WHEN v_facts.exposure > p_terms.concentration_from_exposure
+            AND v_facts.symbol_exposure * 100 > p_terms.max_concentration_percent * v_facts.exposure
+            THEN 'max_concentration_percent'
+        WHEN v_facts.trades >= p_terms.daily_trade_limit THEN 'daily_trade_limit'
+        WHEN v_facts.loss >= p_terms.max_daily_loss THEN 'max_daily_loss'
+        WHEN v_facts.drawdown_percent >= p_terms.max_drawdown_percent THEN 'max_drawdown_percent'
+    END;
     IF v_facts.broken IS NULL THEN
         RETURN NULL;
     END IF;
     RETURN broken_limit(p_account, p_terms, p_case, v_facts);
+END
+$$;
+
+-- Whether anything is asked at all; put in line, for who would make a case first.
+CREATE OR REPLACE FUNCTION is_limited(p_terms order_terms) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT p_terms.is_restricted OR p_terms.stop_loss_required OR num_nonnulls(
+        p_terms.max_order_quantity, p_terms.max_order_notional, p_terms.price_collar_percent,
+        p_terms.stop_loss_min_percent, p_terms.stop_loss_max_percent, p_terms.duplicate_window_ms,
+        p_terms.order_rate_limit, p_terms.max_positions, p_terms.max_position_size, p_terms.max_exposure,
+        p_terms.max_concentration_percent, p_terms.daily_trade_limit, p_terms.max_daily_loss,
+        p_terms.max_drawdown_percent
+    ) > 0
+$$;
+
+-- What the limits that are set have to know, NULL where none asks. The collar's deviation is that of the order's prices
+-- from the side of the quote that it takes, in percent; the stop's distance that from the price that it is judged at.
+-- What is read is a statement each, because starting one costs more than what it reads; all see what the caller's saw.
+CREATE OR REPLACE FUNCTION asked_facts(
+    p_account accounts, p_terms order_terms, p_case limit_case, p_at timestamptz
+) RETURNS limit_facts
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_facts limit_facts;
+    v_lot numeric;
+BEGIN
+    IF num_nonnulls(p_terms.max_order_notional, p_terms.max_exposure, p_terms.max_concentration_percent) > 0 THEN
+        v_lot := exposure_amount(
+            p_terms.asset_class, p_terms.base_currency, p_terms.quote_currency, p_terms.contract_size, p_case.price,
+            p_account.currency, p_at
+        );
+        v_facts.order_notional := round_money(v_lot * p_case.order_quantity, p_account.currency);
+    END IF;
+    v_facts.collar_deviation := collar_deviation(
+        p_case.limit_price, p_case.stop_price, CASE p_case.side WHEN 'buy' THEN p_terms.ask ELSE p_terms.bid END
+    );
+    v_facts.stop_distance := abs(p_case.price - p_case.stop_loss) * 100 / p_case.price;
+    IF num_nonnulls(p_terms.order_rate_limit, p_terms.duplicate_window_ms) > 0 THEN
+        SELECT r.recent_orders, r.duplicate_age_ms INTO v_facts.recent_orders, v_facts.duplicate_age_ms
+        FROM recent_orders(p_account, p_terms, p_case, p_at) AS r;
+    END IF;
+    IF num_nonnulls(p_terms.max_exposure, p_terms.max_concentration_percent) > 0 THEN
+        SELECT x.held, x.symbol_exposure, x.exposure INTO v_facts.held, v_facts.symbol_exposure, v_facts.exposure
+        FROM exposure_with(p_account, p_terms, p_case, v_lot * p_case.added, p_at) AS x;
+    ELSIF p_terms.max_position_size IS NOT NULL THEN
+        SELECT h.held INTO v_facts.held FROM held_lots(p_account, p_terms, p_case) AS h;
+    END IF;
+    IF num_nonnulls(p_terms.daily_trade_limit, p_terms.max_daily_loss, p_terms.max_drawdown_percent) > 0 THEN
+        SELECT d.day_ends_at, d.trades, d.loss, d.drawdown_percent
+        INTO v_facts.day_ends_at, v_facts.trades, v_facts.loss, v_facts.drawdown_percent
+        FROM day_so_far(p_account, p_terms, p_case, p_at) AS d;
+    END IF;
+    RETURN v_facts;
 END
 $$;
 
@@ -110,31 +149,6 @@ BEGIN
 END
 $$;
 
--- What the order comes to by itself: its value and that of what it adds, in account currency; how far its prices lie
--- from the side of the quote that it takes, and its stop loss from the price that it is judged at, in percent.
-CREATE OR REPLACE FUNCTION order_figures(
-    p_account accounts, p_terms order_terms, p_case limit_case, p_at timestamptz
-) RETURNS TABLE (order_notional numeric, added_notional numeric, collar_deviation numeric, stop_distance numeric)
-LANGUAGE sql STABLE AS $$
-    SELECT
-        round_money(n.lot * p_case.order_quantity, p_account.currency),
-        n.lot * p_case.added,
-        collar_deviation(p_case.limit_price, p_case.stop_price, n.reference),
-        abs(p_case.price - p_case.stop_loss) * 100 / p_case.price
-    FROM (
-        SELECT
-            CASE WHEN num_nonnulls(
-                p_terms.max_order_notional, p_terms.max_exposure, p_terms.max_concentration_percent
-            ) > 0 THEN exposure_amount(
-                p_terms.asset_class, p_terms.base_currency, p_terms.quote_currency, p_terms.contract_size,
-                p_case.price, p_account.currency, p_at
-            ) END AS lot,
-            CASE p_case.side WHEN 'buy' THEN p_terms.ask ELSE p_terms.bid END AS reference
-        -- Evaluated once.
-        OFFSET 0
-    ) AS n
-$$;
-
 -- Whether an order was sent by somebody. What the platform closes by itself, by a stop of a position, a stop-out or a
 -- wind-down, comes without a key and belongs to no group.
 CREATE OR REPLACE FUNCTION is_sent(p_key text, p_contingency text) RETURNS boolean
@@ -157,7 +171,7 @@ LANGUAGE sql STABLE AS $$
             AND NOT o.reduce_only AND o.status <> 'replaced' AND is_alike(o, p_case.asked)
         ))
     FROM orders AS o
-    WHERE p_case.is_new AND num_nonnulls(p_terms.order_rate_limit, p_terms.duplicate_window_ms) > 0
+    WHERE p_case.is_new
         AND o.user_id = p_account.user_id AND o.account_id = p_account.id AND o.status <> 'denied'
         AND is_sent(o.idempotency_key, o.contingency)
         AND o.id >= uuidv7_floor(p_at - greatest(
@@ -202,40 +216,44 @@ RETURNS TABLE (held numeric)
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(sum(p.quantity), 0) + p_case.lots_in_flight + p_case.added
     FROM positions AS p
-    WHERE p_terms.max_position_size IS NOT NULL
-        AND p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
+    WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
         AND p.symbol = p_terms.symbol AND p.side = CASE p_case.side WHEN 'buy' THEN 'long' ELSE 'short' END
 $$;
 
 -- The exposure of the symbol and of the account with p_added of it, in account currency: open positions at their marks,
--- longs and shorts both counted, and what is in flight to a venue at the price that it was accepted at.
-CREATE OR REPLACE FUNCTION exposure_with(
+-- longs and shorts both counted, and what is in flight to a venue at the price that it was accepted at. With it what
+-- held_lots tells, of the same rows.
+DROP FUNCTION IF EXISTS exposure_with(accounts, order_terms, limit_case, numeric, timestamptz);
+CREATE FUNCTION exposure_with(
     p_account accounts, p_terms order_terms, p_case limit_case, p_added numeric, p_at timestamptz
-) RETURNS TABLE (symbol_exposure numeric, exposure numeric)
+) RETURNS TABLE (held numeric, symbol_exposure numeric, exposure numeric)
 LANGUAGE sql STABLE AS $$
     SELECT
+        coalesce(sum(e.quantity) FILTER (
+            WHERE e.symbol = p_terms.symbol AND e.side = CASE p_case.side WHEN 'buy' THEN 'long' ELSE 'short' END
+        ), 0) + p_case.lots_in_flight + p_case.added,
         round_money(coalesce(sum(e.amount) FILTER (WHERE e.symbol = p_terms.symbol), 0) + p_added, p_account.currency),
         round_money(coalesce(sum(e.amount), 0) + p_added, p_account.currency)
     FROM (
-        SELECT h.symbol, exposure_amount(
+        SELECT h.symbol, h.side, h.quantity, exposure_amount(
             i.asset_class, i.base_currency, i.quote_currency, h.quantity * i.contract_size, h.price,
             p_account.currency, p_at
         ) AS amount
         FROM (
-            SELECT p.symbol, p.quantity, CASE p.side WHEN 'long' THEN q.bid ELSE q.ask END AS price
+            SELECT p.symbol, p.side, p.quantity, CASE p.side WHEN 'long' THEN q.bid ELSE q.ask END AS price
             FROM positions AS p
             LEFT JOIN quotes AS q USING (symbol)
             WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
                 AND p.id IS DISTINCT FROM p_case.closed_position_id
             UNION ALL
-            SELECT o.symbol, o.quantity - o.filled_quantity, r.reference_price
+            -- No side: p_case counts these lots.
+            SELECT o.symbol, NULL, o.quantity - o.filled_quantity, r.reference_price
             FROM venue_routes AS r
             INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
             WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done'
                 AND r.adds_exposure
         ) AS h
         INNER JOIN instruments AS i USING (symbol)
-        WHERE num_nonnulls(p_terms.max_exposure, p_terms.max_concentration_percent) > 0
     ) AS e
 $$;
 
@@ -276,8 +294,7 @@ LANGUAGE sql STABLE AS $$
     FROM (VALUES (1)) AS one (row)
     LEFT JOIN LATERAL (
         SELECT * FROM account_days AS a
-        WHERE num_nonnulls(p_terms.daily_trade_limit, p_terms.max_daily_loss, p_terms.max_drawdown_percent) > 0
-            AND a.user_id = p_account.user_id AND a.account_id = p_account.id
+        WHERE a.user_id = p_account.user_id AND a.account_id = p_account.id
         ORDER BY a.starts_at DESC LIMIT 1
     ) AS d ON true
     OFFSET 0
@@ -289,11 +306,9 @@ CREATE OR REPLACE FUNCTION new_limit_case(
     request jsonb, p_position positions, p_quantity numeric, p_added numeric, p_price numeric
 ) RETURNS limit_case
 LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    RETURN ROW(
-        request ->> 'side', request ->> 'order_type', p_quantity, p_added, p_price,
-        (request ->> 'limit_price')::numeric, (request ->> 'stop_price')::numeric,
-        (request ->> 'trail_amount')::numeric, (request ->> 'trail_percent')::numeric,
+DECLARE
+    v_case limit_case := ROW(
+        request ->> 'side', request ->> 'order_type', p_quantity, p_added, p_price, NULL, NULL, NULL, NULL,
         coalesce(
             request ->> 'stop_loss', request ->> 'exit_stop_price',
             CASE WHEN p_added = p_quantity THEN (
@@ -302,10 +317,21 @@ BEGIN
                 END
             )::text END
         )::numeric,
-        true, coalesce((request ->> 'group_size')::integer, 1), (request ->> 'replaces_order_id')::uuid,
-        p_position.id IS NULL OR p_added < p_quantity, CASE WHEN p_added < p_quantity THEN p_position.id END,
-        0, 0, 0, 0, request
+        true, 1, NULL, p_position.id IS NULL OR p_added < p_quantity,
+        CASE WHEN p_added < p_quantity THEN p_position.id END, 0, 0, 0, 0, request
     )::limit_case;
+BEGIN
+    IF request ?| ARRAY[
+        'limit_price', 'stop_price', 'trail_amount', 'trail_percent', 'group_size', 'replaces_order_id'
+    ] THEN
+        v_case.limit_price := request ->> 'limit_price';
+        v_case.stop_price := request ->> 'stop_price';
+        v_case.trail_amount := request ->> 'trail_amount';
+        v_case.trail_percent := request ->> 'trail_percent';
+        v_case.orders := coalesce((request ->> 'group_size')::integer, 1);
+        v_case.replaces_order_id := request ->> 'replaces_order_id';
+    END IF;
+    RETURN v_case;
 END
 $$;
 
@@ -445,6 +471,7 @@ $$;
 DROP FUNCTION IF EXISTS limit_refusal(accounts, order_terms, text, numeric, boolean, bigint, numeric, timestamptz);
 DROP FUNCTION IF EXISTS limit_violation(text, numeric, numeric, text);
 DROP FUNCTION IF EXISTS realized_since(uuid, uuid, timestamptz);
+DROP FUNCTION IF EXISTS order_figures(accounts, order_terms, limit_case, timestamptz);
 
 DO $$
 DECLARE
@@ -452,10 +479,11 @@ DECLARE
 BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'limit_refusal(accounts, order_terms, limit_case, timestamptz)',
+        'is_limited(order_terms)',
+        'asked_facts(accounts, order_terms, limit_case, timestamptz)',
         'with_flight(accounts, order_terms, limit_case)',
         'collar_deviation(numeric, numeric, numeric)',
         'collar_refusal(jsonb, accounts, order_terms)',
-        'order_figures(accounts, order_terms, limit_case, timestamptz)',
         'is_sent(text, text)',
         'recent_orders(accounts, order_terms, limit_case, timestamptz)',
         'is_alike(orders, jsonb)',

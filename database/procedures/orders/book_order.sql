@@ -377,7 +377,7 @@ END
 $$;
 
 -- The event of an executed order: the order pending, then filled; its fill, position and account. A notice adds the
--- orders that changed before it, and a risk.
+-- orders that changed before it, and a risk. What the order opened is marked as it was judged.
 CREATE OR REPLACE FUNCTION filled_payload(
     request jsonb, p_terms order_terms, p_fill order_fill, p_position positions, p_worth jsonb, p_at_text text
 ) RETURNS jsonb
@@ -387,15 +387,15 @@ DECLARE
         'order_id', p_fill.order_id, 'client_order_id', request -> 'client_order_id', 'symbol', p_position.symbol,
         'side', request -> 'side', 'order_type', request -> 'order_type', 'quantity', p_fill.quantity
     );
-BEGIN
-    RETURN jsonb_build_object(
-        'orders', coalesce(request #> '{notice,orders}', '[]') || jsonb_build_array(
-            v_asked || '{"status": "pending_new", "filled_quantity": 0}',
-            v_asked || jsonb_build_object(
-                'status', 'filled', 'filled_quantity', p_fill.quantity, 'average_price', p_fill.price,
-                'executed_at', p_at_text
-            )
-        ),
+    v_orders jsonb := jsonb_build_array(
+        v_asked || '{"status": "pending_new", "filled_quantity": 0}',
+        v_asked || jsonb_build_object(
+            'status', 'filled', 'filled_quantity', p_fill.quantity, 'average_price', p_fill.price,
+            'executed_at', p_at_text
+        )
+    );
+    v_payload jsonb := jsonb_build_object(
+        'orders', v_orders,
         'fills', jsonb_build_array(jsonb_build_object(
             'order_id', p_fill.order_id, 'fill_id', p_fill.fill_id, 'trade_id', p_fill.fill_id,
             'quantity', p_fill.quantity, 'price', p_fill.price, 'total_filled', p_fill.quantity, 'leaves_quantity', 0,
@@ -405,12 +405,22 @@ BEGIN
             'position_id', p_position.id, 'symbol', p_position.symbol, 'side', p_position.side,
             'quantity', p_position.quantity, 'entry_price', p_position.entry_price,
             'current_price', CASE p_position.side WHEN 'long' THEN p_terms.bid ELSE p_terms.ask END,
-            'unrealized_pnl', position_pnl(p_position, p_terms, p_worth ->> 'currency'),
+            'unrealized_pnl', CASE WHEN p_position.order_id = p_fill.order_id
+                THEN round_money(p_fill.unrealized_pnl, p_worth ->> 'currency')
+                ELSE position_pnl(p_position, p_terms, p_worth ->> 'currency')
+            END,
             'margin_used', p_position.margin_used, 'realized_pnl', p_position.realized_pnl,
             'status', p_position.status
         )),
         'account', p_worth
-    ) || CASE WHEN request ? 'notice' THEN jsonb_build_object('risk', request #> '{notice,risk}') ELSE '{}' END;
+    );
+BEGIN
+    IF request ? 'notice' THEN
+        v_payload := v_payload || jsonb_build_object(
+            'orders', coalesce(request #> '{notice,orders}', '[]') || v_orders, 'risk', request #> '{notice,risk}'
+        );
+    END IF;
+    RETURN v_payload;
 END
 $$;
 

@@ -121,7 +121,7 @@ BEGIN
 
     v_fill.margin := order_margin(p_account, v_terms, v_quantity, v_fill.price, p_at);
     v_fill.unrealized_pnl := opening_pnl(p_account, v_terms, v_side, v_quantity, v_fill.price, p_at);
-    SELECT * INTO v_worth FROM account_valuation(p_account.user_id, p_account.id, p_at);
+    SELECT * INTO v_worth FROM account_worth(p_account, p_at);
     IF v_worth.stale IS NOT NULL THEN
         PERFORM refuse_stale_quote(v_worth.stale);
     END IF;
@@ -130,14 +130,17 @@ BEGIN
             THEN margin_credit_change(p_account, v_terms, v_side, v_quantity, v_fill.margin)
         ELSE 0
     END;
-    v_case := new_limit_case(request, v_position, v_quantity, v_quantity, v_fill.price);
-    v_case.open_positions := v_worth.open_positions;
-    v_case.equity := v_worth.equity;
-    IF v_terms.max_drawdown_percent IS NOT NULL THEN
-        PERFORM raise_peak_equity(p_account, v_worth.equity);
+    IF is_limited(v_terms) THEN
+        v_case := new_limit_case(request, v_position, v_quantity, v_quantity, v_fill.price);
+        v_case.open_positions := v_worth.open_positions;
+        v_case.equity := v_worth.equity;
+        IF v_terms.max_drawdown_percent IS NOT NULL THEN
+            PERFORM raise_peak_equity(p_account, v_worth.equity);
+        END IF;
+        v_refusal := limit_refusal(p_account, v_terms, v_case, p_at);
     END IF;
     v_refusal := coalesce(
-        limit_refusal(p_account, v_terms, v_case, p_at),
+        v_refusal,
         margin_refusal(p_account, v_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
     );
     IF v_refusal IS NOT NULL THEN
