@@ -291,6 +291,18 @@ SET_TO_WORK = (
 )
 ICEBERG = "(SELECT id FROM orders WHERE user_id = %(linker)s AND post_only)"
 TIMED = "(SELECT id FROM orders WHERE user_id = %(linker)s AND active_at IS NOT NULL)"
+
+
+def reading(rule: str, value: int, after: str = "0") -> str:
+    """The statement by which the alert of `rule` is breached at `value`, `after` some time (an interval)."""
+    return (
+        f"SELECT record_readings(jsonb_build_object('version', 1, 'at', clock_timestamp() + interval '{after}', "
+        f"'samples', '[]'::jsonb, 'readings', jsonb_build_array(jsonb_build_object('rule', '{rule}', 'subject', '', "
+        f"'verdict', 'breached', 'value', {value}, 'samples', 1))))"
+    )
+
+
+THREAT = (reading("SECURITY_THREAT", 1), reading("SECURITY_THREAT", 2))
 # An order of the platform's own: without a key, so that nothing but its event tells of it.
 WITHOUT_KEY = (
     f"DELETE FROM idempotency_keys WHERE (answer ->> 'order_id')::uuid = {CLOSING}",
@@ -765,8 +777,7 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "an alert that ended without a word": (
         (
-            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
-            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
+            reading("MARGIN_WATCH_SILENT", 400),
             "UPDATE alerts SET state = 'cleared', ended_at = clock_timestamp()",
         ),
         "I3",
@@ -774,17 +785,43 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "an alert that nobody is told of": (
         (
-            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
-            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
+            reading("MARGIN_WATCH_SILENT", 400),
             "DELETE FROM alert_notifications",
         ),
         "I3",
         "nobody is told of alert MARGIN_WATCH_SILENT",
     ),
+    "an alert whose escalation nobody is told of": (
+        (
+            reading("MARGIN_WATCH_SILENT", 400),
+            reading("MARGIN_WATCH_SILENT", 400, "1 hour"),
+            "UPDATE alert_notifications SET state = 'failed', ended_at = created_at WHERE kind = 'escalated' "
+            "AND level = 2",
+        ),
+        "I3",
+        "nobody is told that alert MARGIN_WATCH_SILENT has escalated to level 2",
+    ),
+    "an alert that worsened and nobody is told": (
+        (
+            *THREAT,
+            "UPDATE alert_notifications SET state = 'failed', ended_at = created_at WHERE kind = 'worsened'",
+        ),
+        "I3",
+        "alert SECURITY_THREAT worsened 1 times by the audit, of 0 somebody is told",
+    ),
+    "an alert that is told to have worsened and has not": (
+        (THREAT[0], "UPDATE alert_notifications SET kind = 'worsened'"),
+        "I3",
+        "alert SECURITY_THREAT worsened 0 times by the audit, of 1 somebody is told",
+    ),
+    "an alert that worsened and its timeline does not tell": (
+        (*THREAT, "UPDATE incident_events SET kind = 'notified' WHERE kind = 'worsened'"),
+        "I3",
+        "the incident of alert SECURITY_THREAT is missing, or tells another life",
+    ),
     "an incident that ended before its alert": (
         (
-            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
-            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
+            reading("MARGIN_WATCH_SILENT", 400),
             "UPDATE incidents SET closed_at = clock_timestamp()",
         ),
         "I3",
@@ -792,8 +829,7 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "a line of a timeline missing": (
         (
-            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
-            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
+            reading("MARGIN_WATCH_SILENT", 400),
             "UPDATE incident_events SET place = 2",
         ),
         "I3",
