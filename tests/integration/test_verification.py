@@ -96,7 +96,9 @@ ACTS: tuple[tuple[str, dict[str, object]], ...] = (
     ("withdraw", {"amount": "1000000"}),  # refused
     ("adjust", {"amount": "-0.01"}),
     ("change_account", {"leverage": 50, "account_tier": "silver", "kyc_status": "rejected"}),
-    ("change_account", {"leverage": 30, "account_status": "suspended"}),
+    ("change_account", {"leverage": 30, "position_mode": "netting", "margin_profile": "retail"}),
+    ("change_account", {"account_status": "suspended"}),
+    ("change_risk_settings", {"limits": {"max_positions": 3}}),
 )
 
 
@@ -303,6 +305,17 @@ def reading(rule: str, value: int, after: str = "0") -> str:
 
 
 THREAT = (reading("SECURITY_THREAT", 1), reading("SECURITY_THREAT", 2))
+SILENT = reading("MARGIN_WATCH_SILENT", 400)
+STILL_SILENT = reading("MARGIN_WATCH_SILENT", 400, "1 hour")
+# The hedger's two lots have lost more than the balance: an episode begins.
+CALLED = (
+    "UPDATE quotes SET bid = 0.6000, ask = 0.6002, quoted_at = clock_timestamp(), received_at = clock_timestamp() "
+    "WHERE symbol = 'EURUSD'",
+    "SELECT record_margin_call(jsonb_build_object('version', 1, 'user_id', user_id, 'account_id', id)) "
+    "FROM accounts WHERE user_id = %(hedger)s",
+)
+ANOTHER_EPISODE = "the audit tells another episode below the margin levels"
+EPISODE_TOLD_OTHERWISE = "the events tell otherwise of an episode below the margin levels"
 # An order of the platform's own: without a key, so that nothing but its event tells of it.
 WITHOUT_KEY = (
     f"DELETE FROM idempotency_keys WHERE (answer ->> 'order_id')::uuid = {CLOSING}",
@@ -407,6 +420,16 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I3",
         "the events tell otherwise of what an operator did",
     ),
+    "an adjustment that no event tells of": (
+        ("DELETE FROM events WHERE user_id = %(kept)s AND event_type = 'account.adjusted'",),
+        "I3",
+        "the events tell otherwise of what an operator did",
+    ),
+    "an event of an adjustment that was not": (
+        ("DELETE FROM order_audit_log WHERE user_id = %(kept)s AND action = 'ADJUSTED'",),
+        "I3",
+        "the events tell otherwise of what an operator did",
+    ),
     "a change told as another": (
         (
             "UPDATE events SET payload = jsonb_set(payload, '{account,leverage}', '500') WHERE user_id = %(kept)s "
@@ -419,6 +442,16 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         ("UPDATE accounts SET leverage = 500 WHERE user_id = %(kept)s",),
         "I2",
         "the audit's last change made it 30, it is 500",
+    ),
+    "a position mode changed past the audit": (
+        ("UPDATE accounts SET position_mode = 'hedging' WHERE user_id = %(kept)s",),
+        "I2",
+        'the audit\'s last change made it "netting", it is "hedging"',
+    ),
+    "a margin profile changed past the audit": (
+        ("UPDATE accounts SET margin_profile = 'standard' WHERE user_id = %(kept)s",),
+        "I2",
+        'the audit\'s last change made it "retail", it is "standard"',
     ),
     "a client verified past the audit": (
         ("UPDATE profiles SET kyc_status = 'verified' WHERE id = %(kept)s",),
@@ -775,26 +808,37 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I3",
         "intervention maintenance: the audit tells of 1 starts and 0 ends",
     ),
-    "an alert that ended without a word": (
-        (
-            reading("MARGIN_WATCH_SILENT", 400),
-            "UPDATE alerts SET state = 'cleared', ended_at = clock_timestamp()",
-        ),
+    **{
+        f"an alert that {became} without a word": (
+            (SILENT, f"UPDATE alerts SET {values}"),
+            "I3",
+            "the audit tells another life of alert MARGIN_WATCH_SILENT",
+        )
+        for became, values in (
+            ("was taken on", "acknowledged_at = opened_at, acknowledged_by = 'nobody'"),
+            ("ended", "state = 'cleared', ended_at = clock_timestamp()"),
+            ("was resolved", "state = 'resolved', ended_at = clock_timestamp(), resolved_by = 'nobody'"),
+        )
+    },
+    "an alert that opened without a word": (
+        (*THREAT, "DELETE FROM platform_audit_log WHERE action = 'ALERT_OPENED'"),
         "I3",
-        "the audit tells another life of alert MARGIN_WATCH_SILENT",
+        "the audit tells another life of alert SECURITY_THREAT",
     ),
-    "an alert that nobody is told of": (
-        (
-            reading("MARGIN_WATCH_SILENT", 400),
-            "DELETE FROM alert_notifications",
-        ),
+    "an alert that nobody could be told of": (
+        (SILENT, "UPDATE alert_notifications SET state = 'failed', ended_at = created_at"),
+        "I3",
+        "nobody is told of alert MARGIN_WATCH_SILENT",
+    ),
+    "an alert of which only something else is told": (
+        (SILENT, "UPDATE alert_notifications SET kind = 'escalated'"),
         "I3",
         "nobody is told of alert MARGIN_WATCH_SILENT",
     ),
     "an alert whose escalation nobody is told of": (
         (
-            reading("MARGIN_WATCH_SILENT", 400),
-            reading("MARGIN_WATCH_SILENT", 400, "1 hour"),
+            SILENT,
+            STILL_SILENT,
             "UPDATE alert_notifications SET state = 'failed', ended_at = created_at WHERE kind = 'escalated' "
             "AND level = 2",
         ),
@@ -819,22 +863,54 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I3",
         "the incident of alert SECURITY_THREAT is missing, or tells another life",
     ),
-    "an incident that ended before its alert": (
-        (
-            reading("MARGIN_WATCH_SILENT", 400),
-            "UPDATE incidents SET closed_at = clock_timestamp()",
-        ),
-        "I3",
-        "the incident of alert MARGIN_WATCH_SILENT is missing, or tells another life",
-    ),
-    "a line of a timeline missing": (
-        (
-            reading("MARGIN_WATCH_SILENT", 400),
-            "UPDATE incident_events SET place = 2",
-        ),
-        "I3",
-        "the incident of alert MARGIN_WATCH_SILENT is missing, or tells another life",
-    ),
+    **{
+        name: (
+            (SILENT, STILL_SILENT, *statements),
+            "I3",
+            "the incident of alert MARGIN_WATCH_SILENT is missing, or tells another life",
+        )
+        for name, statements in {
+            "an incident that ended before its alert": ("UPDATE incidents SET closed_at = clock_timestamp()",),
+            "a critical alert without an incident": ("DELETE FROM incident_events", "DELETE FROM incidents"),
+            "an incident of an alert that is not critical": ("UPDATE alerts SET severity = 'warning'",),
+            "a line of a timeline missing": ("UPDATE incident_events SET place = 9 WHERE place = 2",),
+            "a timeline that does not begin with its alert": (
+                "UPDATE incident_events SET kind = 'notified' WHERE kind = 'opened'",
+            ),
+            "a timeline that ends before its alert": (
+                "UPDATE incident_events SET kind = 'cleared' WHERE kind = 'escalated'",
+            ),
+        }.items()
+    },
+    **{
+        name: ((*CALLED, statement), "I3", ANOTHER_EPISODE)
+        for name, statement in {
+            "an episode at another level": "UPDATE margin_call_episodes SET level_name = 'margin_call'",
+            "an episode that changed at another time": (
+                "UPDATE margin_call_episodes SET changed_at = changed_at + interval '1 microsecond'"
+            ),
+            "an episode that was left without a word": (
+                "UPDATE margin_call_episodes SET left_at = changed_at, left_equity = entered_equity"
+            ),
+            "an episode that is not there": "DELETE FROM margin_call_episodes",
+            "an episode that began without a word": "DELETE FROM order_audit_log WHERE details ? 'episode_id'",
+        }.items()
+    },
+    **{
+        name: ((*CALLED, statement), "I3", EPISODE_TOLD_OTHERWISE)
+        for name, statement in {
+            "an episode that no event tells of": "DELETE FROM events WHERE payload -> 'risk' ? 'episode_id'",
+            "an event of an episode that was not": "DELETE FROM order_audit_log WHERE details ? 'episode_id'",
+            "an event of another episode": (
+                "UPDATE events SET payload = jsonb_set(payload, '{risk,episode_id}', to_jsonb(uuidv7())) "
+                "WHERE payload -> 'risk' ? 'episode_id'"
+            ),
+            "an event of another level": (
+                "UPDATE events SET payload = jsonb_set(payload, '{risk,level}', '\"margin_call\"') "
+                "WHERE payload -> 'risk' ? 'episode_id'"
+            ),
+        }.items()
+    },
     "an order that replaces one of another symbol": (
         (f"UPDATE orders SET symbol = 'GBPUSD' WHERE id = {REPLACED}",),
         "I3",
@@ -964,6 +1040,11 @@ class TestBooks:
 
         assert any(broken == invariant and problem in said for broken, _, said in faults), faults
         assert world.market.book_faults() == []
+
+    @pytest.mark.parametrize("statements", [(SILENT, STILL_SILENT), THREAT, CALLED])
+    def test_what_the_mutations_begin_with_is_in_order(self, world: World, statements: tuple[str, ...]) -> None:
+        with tampered(world.market, *statements, **users(world)):
+            assert world.market.book_faults() == []
 
     def test_an_order_without_a_key_lacks_only_the_key_that_the_audit_tells(self, world: World) -> None:
         with tampered(world.market, *WITHOUT_KEY, **users(world)):
