@@ -534,6 +534,16 @@ def test_twenty_at_once_are_judged_alike(market: Market, limit: Limit) -> None:
     assert outcomes == [DENIED] * CALLERS
 
 
+@pytest.mark.parametrize(("stop_price", "limit_price"), [("1.1100", "1.2200"), ("1.2200", "1.1100")])
+def test_the_collar_holds_both_prices_of_an_order(market: Market, stop_price: str, limit_price: str) -> None:
+    """An ask of 1.1002: the one is 0.9 percent away, the other 10.9."""
+    user = market.user(risk={"price_collar_percent": 10})
+
+    denied = market.place(user, order_type="stop_limit", stop_price=stop_price, limit_price=limit_price)
+
+    assert (denied["outcome"], denied["details"]["limit"]) == ("denied", "price_collar_percent")
+
+
 class TestTiers:
     def test_an_account_has_its_tiers_limits_its_own_come_first_and_some_are_lifted(self, market: Market) -> None:
         as_tier = market.user(tier="bronze", risk={"price_collar_percent": None})

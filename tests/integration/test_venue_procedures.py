@@ -143,6 +143,15 @@ class TestAcceptance:
 
         assert (resting["outcome"], resting.answer.get("details", {}).get("limit")) == ("denied", limit)
 
+    @pytest.mark.parametrize("limit", ["max_positions", "daily_trade_limit"])
+    def test_so_do_those_of_a_symbol_that_goes_to_no_venue(self, world: VenueWorld, limit: str) -> None:
+        user = world.market.user(risk={limit: 1})
+        assert world.accept(user)["outcome"] == "pending_new"
+
+        denied = world.market.trade(user)
+
+        assert (denied["outcome"], denied["details"]["limit"]) == ("denied", limit)
+
     @pytest.mark.parametrize(
         ("facts", "overrides", "code"),
         [
