@@ -165,6 +165,11 @@ class TestWhatCounts:
         assert market.trade(user, quantity="0.1")["outcome"] == "filled"
         assert days(market, user)[0]["peak_equity"] == 5000
 
+        # and the next day's is not the first one's
+        end_day(market, user)
+        act(market.owner, "deposit", operator_request(user, amount="100"))
+        assert [day["transferred"] for day in days(market, user)] == [5000, 100]
+
     @pytest.mark.parametrize("how", ["placed", "replaced", "in a group", "touched", "turned round", "only asked about"])
     def test_whatever_is_judged_keeps_the_peak_that_it_has_seen_but_for_a_preview(
         self, market: Market, how: str

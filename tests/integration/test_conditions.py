@@ -603,6 +603,7 @@ class TestBooks:
         [
             ("DELETE FROM order_conditions", "no quote meets its condition 1"),
             ("UPDATE order_conditions SET symbol = 'EURUSD'", "no quote meets its condition 1"),
+            ("UPDATE order_conditions SET account_id = uuidv7()", "no quote meets its condition 1"),
             ("UPDATE order_conditions SET level = 1", "no quote meets its condition 1"),
             ("UPDATE order_conditions SET watch = 'bid_falls'", "no quote meets its condition 1"),
             ("UPDATE order_conditions SET place = place + 1", "a quote may meet a condition that it does not wait for"),

@@ -304,6 +304,7 @@ def reading(rule: str, value: int, after: str = "0") -> str:
     )
 
 
+SECOND_ACCOUNT = "INSERT INTO accounts (user_id, currency, balance) VALUES (%(replacer)s, 'USD', 5)"
 THREAT = (reading("SECURITY_THREAT", 1), reading("SECURITY_THREAT", 2))
 SILENT = reading("MARGIN_WATCH_SILENT", 400)
 STILL_SILENT = reading("MARGIN_WATCH_SILENT", 400, "1 hour")
@@ -344,6 +345,21 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         ("UPDATE accounts SET balance = balance + 0.01 WHERE user_id = %(netter)s",),
         "I2",
         "the ledger sums to",
+    ),
+    "a balance moved past the audit": (
+        ("UPDATE accounts SET balance = balance + 0.01 WHERE user_id = %(netter)s",),
+        "I2",
+        ", by the audit ",
+    ),
+    "a balance of an account that nothing was booked on": (
+        (SECOND_ACCOUNT,),
+        "I2",
+        "balance is 5, by the audit 0",
+    ),
+    "a balance without a ledger": (
+        (SECOND_ACCOUNT,),
+        "I2",
+        "balance is 5, the ledger sums to 0",
     ),
     "a ledger row missing": (
         (f"DELETE FROM ledger_entries WHERE order_id = {LAST_ORDER} AND entry_type = 'realized_pnl'",),
@@ -877,6 +893,10 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
             "a timeline that does not begin with its alert": (
                 "UPDATE incident_events SET kind = 'notified' WHERE kind = 'opened'",
             ),
+            "a timeline in which something comes before its alert": (
+                "UPDATE incident_events SET kind = CASE place WHEN 1 THEN 'escalated' ELSE 'opened' END "
+                "WHERE place <= 2",
+            ),
             "a timeline that ends before its alert": (
                 "UPDATE incident_events SET kind = 'cleared' WHERE kind = 'escalated'",
             ),
@@ -926,6 +946,19 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I3",
         "it replaces an order of another kind",
     ),
+    "an order that replaces one of another account": (
+        (
+            SECOND_ACCOUNT,
+            f"UPDATE orders SET account_id = (SELECT id FROM accounts WHERE balance = 5) WHERE id = {REPLACED}",
+        ),
+        "I3",
+        "it replaces an order of another kind",
+    ),
+    "an order that took another one's place by the audit": (
+        (f"UPDATE order_audit_log SET order_id = {NOT_REPLACED} WHERE order_id = {REPLACED} AND action = 'REPLACED'",),
+        "I3",
+        "the audit of what it replaces tells otherwise",
+    ),
     "an order that trails and nothing says where": (
         ("DELETE FROM trailing_levels WHERE user_id = %(trailer)s AND kind = 'order'",),
         "I3",
@@ -937,7 +970,12 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
             "I3",
             "nothing says where it trails",
         )
-        for column, value in (("symbol", "'EURUSD'"), ("watch", "'ask_rises'"), ("trail_percent", "2"))
+        for column, value in (
+            ("account_id", "uuidv7()"),
+            ("symbol", "'EURUSD'"),
+            ("watch", "'ask_rises'"),
+            ("trail_percent", "2"),
+        )
     },
     "a level of what does not trail": (
         (f"UPDATE trailing_levels SET subject_id = {TRIGGERED} WHERE subject_id = {TRAILING}",),
