@@ -157,6 +157,21 @@ class TestWhatCounts:
         market.quote("EURUSD", "1.0798", "1.0800")
         assert market.trade(user, quantity="0.01")["details"]["limit"] == "max_daily_loss"
 
+    def test_what_is_asked_about_before_the_day_begins_has_lost_nothing_yet(self, market: Market) -> None:
+        user = market.user(risk={"max_daily_loss": 1000})
+        market.trade(user)  # a lot at 1.10026
+        market.quote("EURUSD", "1.0900", "1.0902")
+        pair = linked_request(user, "oco", leg(limit_price="1.0850"), stop_leg(stop_price="1.1050"))
+
+        def refusal() -> dict[str, Any] | None:
+            ((told,),) = market.trader.execute("SELECT preview_group(%s, %s)", (user.user_id, Jsonb(pair))).fetchall()
+            return told["refusal"]
+
+        assert (refusal() or {})["details"]["limit"] == "max_daily_loss"
+        end_day(market, user)
+
+        assert refusal() is None
+
     def test_what_comes_in_and_goes_out_is_neither_loss_nor_profit(self, market: Market) -> None:
         user = market.user(balance=10_000, risk={"max_daily_loss": 100, "max_drawdown_percent": 10})
 

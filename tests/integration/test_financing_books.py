@@ -57,6 +57,11 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I2",
         "its financing of 2026-11-25 is -10.17, by the audit -9.17",
     ),
+    "a charge that left another balance": (
+        (f"UPDATE ledger_entries SET balance_after = balance_after + 1 WHERE {FIRST}",),
+        "I2",
+        "its financing of 2026-11-25 is -9.17, by the audit -9.17",
+    ),
     "a charge that was audited at another rate": (
         (f"UPDATE order_audit_log SET details = jsonb_set(details, '{{rate}}', '-2.0') WHERE {AUDITED}",),
         "I2",

@@ -992,6 +992,22 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I3",
         "its stop trails by 0.002 from 1.1030, the level of the feed by 0.003 at 1.1030",
     ),
+    **{
+        f"a position whose stop trails by a level of another {column}": (
+            (f"UPDATE trailing_levels SET {column} = {value} WHERE user_id = %(trailer)s AND kind = 'position'",),
+            "I3",
+            "its stop trails by 0.002 from 1.1030, the level of the feed by 0.002 at 1.1030",
+        )
+        for column, value in (("account_id", "uuidv7()"), ("symbol", "'GBPUSD'"))
+    },
+    "a short position whose stop has gone back": (
+        (
+            "UPDATE positions SET side = 'short' WHERE user_id = %(trailer)s AND trail_distance IS NOT NULL",
+            "UPDATE trailing_levels SET level = level + 0.001 WHERE user_id = %(trailer)s AND kind = 'position'",
+        ),
+        "I3",
+        "its stop trails by 0.002 from 1.1030, the level of the feed by 0.002 at 1.1040",
+    ),
     "a position whose stop has gone back": (
         ("UPDATE trailing_levels SET level = level - 0.001 WHERE user_id = %(trailer)s AND kind = 'position'",),
         "I3",
