@@ -346,6 +346,29 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I2",
         "the ledger sums to",
     ),
+    "a touch that took more margin than was free": (
+        (
+            "UPDATE order_audit_log SET details = details || '{\"free_margin_after\": -1}' WHERE user_id = %(linker)s "
+            "AND action = 'EXECUTED'",
+        ),
+        "I4",
+        "was filled by a touch and left free margin -1",
+    ),
+    "an order that was replaced before it worked": (
+        (f"UPDATE order_audit_log SET status = 'replaced' WHERE order_id = {RESTING} AND action = 'APPROVED'",),
+        "I3",
+        "the audit steps from pending_new to replaced",
+    ),
+    "an entry that the account does not count": (
+        ("UPDATE accounts SET ledger_version = ledger_version + 1 WHERE user_id = %(netter)s",),
+        "I2",
+        ", the ledger sums to ",
+    ),
+    "margin that is reserved for nothing": (
+        ("UPDATE accounts SET margin_reserved = 1 WHERE user_id = %(netter)s",),
+        "I3",
+        "reserved 1, in flight 0",
+    ),
     "a balance moved past the audit": (
         ("UPDATE accounts SET balance = balance + 0.01 WHERE user_id = %(netter)s",),
         "I2",
@@ -1116,6 +1139,7 @@ class TestBooks:
             ("GRANT UPDATE ON order_audit_log TO function_trader", "function_trader may UPDATE"),
             ("GRANT DELETE ON platform_audit_log TO trading_procedures", "trading_procedures may DELETE"),
             ("GRANT TRUNCATE ON fills TO compliance", "compliance may TRUNCATE"),
+            ("GRANT UPDATE ON incident_events TO function_alerts", "function_alerts may UPDATE"),
         ],
     )
     def test_a_guard_that_does_not_stand(self, world: World, statement: str, problem: str) -> None:
