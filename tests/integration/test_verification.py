@@ -268,6 +268,7 @@ class TestAudit:
 
 
 LAST_ORDER = "(SELECT id FROM orders WHERE user_id = %(netter)s ORDER BY id DESC LIMIT 1)"
+FIRST_ORDER = "(SELECT id FROM orders WHERE user_id = %(netter)s ORDER BY id LIMIT 1)"
 COPY_OF_ORDER = (
     "INSERT INTO orders SELECT (jsonb_populate_record(o, jsonb_build_object('id', uuidv7(), 'status', 'denied', "
     "'failure_code', 'X', 'filled_quantity', 0, 'average_price', NULL))).* FROM orders AS o WHERE id = " + LAST_ORDER
@@ -335,6 +336,47 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         (f"UPDATE fills SET realized_pnl = 1 WHERE order_id = {LAST_ORDER}",),
         "I3",
         "the ledger tells another realized P&L",
+    ),
+    **{
+        f"a fill of another {column} than the audit's": (
+            (f"UPDATE fills SET {column} = {value} WHERE order_id = {LAST_ORDER}",),
+            "I3",
+            "the audit tells another fill",
+        )
+        for column, value in (
+            ("realized_pnl", "1"),
+            ("commission", "commission + 1"),
+            ("order_id", FIRST_ORDER),
+        )
+    },
+    **{
+        f"a commission of another {column} than its fill's": (
+            (
+                f"UPDATE ledger_entries SET {column} = {value} WHERE order_id = {LAST_ORDER} "
+                "AND entry_type = 'commission'",
+            ),
+            "I3",
+            "the ledger tells another commission",
+        )
+        for column, value in (("order_id", FIRST_ORDER), ("position_id", "NULL"))
+    },
+    "a profit of no fill": (
+        (f"DELETE FROM fills WHERE order_id = {LAST_ORDER}",),
+        "I3",
+        "the ledger tells another realized P&L",
+    ),
+    "a profit that was not booked": (
+        (f"DELETE FROM ledger_entries WHERE order_id = {LAST_ORDER} AND entry_type = 'realized_pnl'",),
+        "I3",
+        "the ledger tells another realized P&L",
+    ),
+    "an order that is told as filled by more": (
+        (
+            "UPDATE events SET payload = jsonb_set(payload, '{orders,1,filled_quantity}', '9') "
+            f"WHERE payload -> 'orders' -> 1 ->> 'order_id' = {LAST_ORDER}::text",
+        ),
+        "I3",
+        "no event tells of it",
     ),
     "a fill on the other side": (
         (f"UPDATE fills SET side = 'buy' WHERE order_id = {LAST_ORDER}",),
