@@ -541,7 +541,9 @@ def test_what_rests_is_not_judged_anew_by_what_binds_its_sending(market: Market)
     bind(market, user, {"order_rate_limit": 0, "duplicate_window_ms": 3_600_000, "price_collar_percent": 0})
 
     with Ticker.opened(market) as ticker:
-        assert ticker.tick("EURUSD", "1.0948", "1.0950") == ["filled"]
+        ticker.tick("EURUSD", "1.0948", "1.0950")
+
+    assert [order["status"] for order in market.rows("orders", user)] == ["filled"]
 
 
 def test_each_window_reaches_back_as_far_as_it_is_long(market: Market) -> None:
