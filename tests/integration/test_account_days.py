@@ -157,6 +157,21 @@ class TestWhatCounts:
         market.quote("EURUSD", "1.0798", "1.0800")
         assert market.trade(user, quantity="0.01")["details"]["limit"] == "max_daily_loss"
 
+    def test_what_is_asked_about_before_the_day_begins_has_lost_nothing_yet(self, market: Market) -> None:
+        user = market.user(risk={"max_daily_loss": 1000})
+        market.trade(user)  # a lot at 1.10026
+        market.quote("EURUSD", "1.0900", "1.0902")
+        pair = linked_request(user, "oco", leg(limit_price="1.0850"), stop_leg(stop_price="1.1050"))
+
+        def refusal() -> dict[str, Any] | None:
+            ((told,),) = market.trader.execute("SELECT preview_group(%s, %s)", (user.user_id, Jsonb(pair))).fetchall()
+            return told["refusal"]
+
+        assert (refusal() or {})["details"]["limit"] == "max_daily_loss"
+        end_day(market, user)
+
+        assert refusal() is None
+
     def test_what_comes_in_and_goes_out_is_neither_loss_nor_profit(self, market: Market) -> None:
         user = market.user(balance=10_000, risk={"max_daily_loss": 100, "max_drawdown_percent": 10})
 
@@ -164,6 +179,11 @@ class TestWhatCounts:
 
         assert market.trade(user, quantity="0.1")["outcome"] == "filled"
         assert days(market, user)[0]["peak_equity"] == 5000
+
+        # and the next day's is not the first one's
+        end_day(market, user)
+        act(market.owner, "deposit", operator_request(user, amount="100"))
+        assert [day["transferred"] for day in days(market, user)] == [5000, 100]
 
     @pytest.mark.parametrize("how", ["placed", "replaced", "in a group", "touched", "turned round", "only asked about"])
     def test_whatever_is_judged_keeps_the_peak_that_it_has_seen_but_for_a_preview(
@@ -215,9 +235,14 @@ class TestWhatCounts:
     [
         ("UPDATE account_days SET start_balance = start_balance + 1 WHERE user_id = %s", "the ledger had"),
         ("UPDATE account_days SET transferred = 7 WHERE user_id = %s", "the ledger sums to"),
-        ("UPDATE account_days SET peak_equity = -1 WHERE user_id = %s", "below what it began with"),
+        ("UPDATE account_days SET peak_equity = start_equity WHERE user_id = %s", "below what it began with"),
         ("UPDATE accounts SET day_ends_at = day_ends_at + interval '1 h' WHERE user_id = %s", "the last one at"),
         ("DELETE FROM account_days WHERE user_id = %s", "the last one at"),
+        (
+            "INSERT INTO account_days SELECT (jsonb_populate_record(d, jsonb_build_object('starts_at', "
+            "d.starts_at + interval '1 h'))).* FROM account_days AS d WHERE user_id = %s",
+            "the next day begins before it ends",
+        ),
     ],
 )
 def test_books_that_tell_of_another_day_are_found(shared: Market, statement: str, problem: str) -> None:
@@ -228,19 +253,31 @@ def test_books_that_tell_of_another_day_are_found(shared: Market, statement: str
         assert any(problem in found for _, _, found in shared.book_faults())
 
 
+OF_THE_ACCOUNT = "the audit tells another change of limits"
+OF_THE_TIER = "the audit tells another change of a tier's limits"
+
+
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "problem"),
     [
-        "UPDATE risk_settings SET max_positions = 4 WHERE user_id = %s",
-        "UPDATE risk_changes SET after = '{\"max_positions\": 4}' WHERE user_id = %s",
-        "DELETE FROM risk_changes WHERE user_id = %s",
+        ("UPDATE risk_settings SET max_positions = 4 WHERE user_id = %(user)s", "the last change made it 3, it is 4"),
+        ("UPDATE risk_changes SET after = '{\"max_positions\": 4}' WHERE user_id = %(user)s", OF_THE_ACCOUNT),
+        ("UPDATE risk_changes SET before = '{\"max_positions\": 4}' WHERE user_id = %(user)s", OF_THE_ACCOUNT),
+        ("DELETE FROM risk_changes WHERE user_id = %(user)s", OF_THE_ACCOUNT),
+        ("UPDATE risk_defaults SET max_positions = 6 WHERE tier = 'silver'", "the last change made it 5, it is 6"),
+        ("UPDATE risk_changes SET before = '{\"max_positions\": 4}' WHERE tier = 'silver'", OF_THE_TIER),
+        ("UPDATE risk_changes SET after = '{\"max_positions\": 4}' WHERE tier = 'silver'", OF_THE_TIER),
+        ("UPDATE risk_changes SET tier = 'gold' WHERE tier = 'silver'", OF_THE_TIER),
+        ("DELETE FROM risk_changes WHERE tier = 'silver'", OF_THE_TIER),
     ],
 )
-def test_limits_that_no_change_made_are_found(shared: Market, statement: str) -> None:
+def test_limits_that_no_change_made_are_found(shared: Market, statement: str, problem: str) -> None:
     user = shared.user()
-    act(shared.owner, "change_risk_settings", operator_request(user, limits={"max_positions": 3}))
-    assert shared.book_faults() == []
+    tier = {"version": 1, "tier": "silver", "idempotency_key": "once", "request_hash": "", "actor": "tests"}
     with shared.owner.transaction(force_rollback=True):
-        shared.execute(statement, (user.user_id,))
+        act(shared.owner, "change_risk_settings", operator_request(user, limits={"max_positions": 3}))
+        act(shared.owner, "change_risk_defaults", tier | {"limits": {"max_positions": 5}, "reason": "a test"})
+        assert shared.book_faults() == []
+        shared.execute(statement, {"user": user.user_id})
 
-        assert shared.book_faults() != []
+        assert any(problem in said for _, _, said in shared.book_faults())

@@ -169,9 +169,9 @@ class TestMove:
 
 
 class TestSpread:
-    @pytest.mark.parametrize(("ask", "expected"), [("1.01005", "active"), ("1.01006", "reducing")])
+    @pytest.mark.parametrize(("ask", "expected"), [("1.00500", "active"), ("1.00501", "reducing")])
     def test_above_so_many_percent_it_trips(self, market: Market, prices: Prices, ask: str, expected: str) -> None:
-        prices.tell("1.00", 0, ask)
+        prices.tell("0.99500", 0, ask)
 
         assert state(market) == expected
 
@@ -280,6 +280,8 @@ class TestPlatform:
         rich = market.user()
         for _ in range(taken):
             market.trade(rich)
+        with Officer.opened(market) as officer:
+            officer.set_state("symbol", "halted", symbol="USDJPY")  # that is another's, and begins nothing anew
 
         # when
         with market.database.connect("function_risk") as risk:
@@ -291,26 +293,60 @@ class TestPlatform:
         if tripped:
             assert last_change(market)[2] == "Circuit breaker: 75.00 % of the orders were refused, more than 50 %"
 
-    def test_armed_again_it_counts_anew(self, market: Market) -> None:
-        # given one that has tripped, and an officer who arms it at once
+    def test_where_trade_is_always_on_it_does_not_trip(self, market: Market) -> None:
+        market.execute("UPDATE platform_settings SET trade_always = true")
         for poor in [market.user(balance=1) for _ in range(4)]:
             market.trade(poor)
+
+        with market.database.connect("function_risk") as risk:
+            answer = call(risk, "watch_breakers", EVERYTHING)
+
+        assert (answer["tripped"], answer["reject_rate"]) == (False, 100)
+
+    def test_orders_of_before_the_window_do_not_count(self, market: Market) -> None:
+        for poor in [market.user(balance=1) for _ in range(4)]:
+            market.trade(poor)
+
+        rates = "SELECT reject_rate(clock_timestamp()), reject_rate(clock_timestamp() + interval '61 s')"
+
+        assert market.execute(rates) == [(100, None)]
+
+    def test_armed_again_it_counts_anew(self, market: Market) -> None:
+        # given one that has tripped, and an officer who arms it at once
+        patient = market.user()
+        for poor in [market.user(balance=1) for _ in range(4)]:
+            market.trade(poor)
+            market.place(patient)
+        market.execute("UPDATE platform_settings SET reject_rate_percent = 49")
         with market.database.connect("function_risk") as risk, Officer.opened(market) as officer:
             assert call(risk, "watch_breakers", EVERYTHING)["tripped"]
             officer.set_state("platform", "active")
 
-            # when nothing else is refused
+            # when nothing else is refused, and what was sent before comes to an end
+            market.cancel_all(patient)
             answer = call(risk, "watch_breakers", EVERYTHING)
+            for poor in [market.user(balance=1) for _ in range(4)]:
+                market.trade(poor)
+            later = call(risk, "watch_breakers", EVERYTHING)
 
+        # then only what is sent from then on counts
         assert (answer["tripped"], answer["reject_rate"]) == (False, None)
+        assert (later["tripped"], later["reject_rate"]) == (True, 100)
 
-    def test_what_a_stopped_market_refuses_does_not_count(self, market: Market) -> None:
-        # given orders of two users in a symbol that was halted
-        users = [market.user() for _ in range(2)]
+    def test_what_a_stopped_market_or_user_is_refused_for_does_not_count(self, market: Market) -> None:
+        # given orders of users who may not trade, of others in a symbol that was halted, and in a market that is closed
+        def refuse(code: str, **facts: str) -> None:
+            for user in [market.user(**facts) for _ in range(4)]:
+                assert market.trade(user)["code"] == code
+
+        refuse("KYC_REQUIRED", kyc="pending")
+        refuse("ACCOUNT_NOT_ACTIVE", status="suspended")
         with Officer.opened(market) as officer:
             officer.set_state("symbol", "halted", symbol="EURUSD")
-        for number in range(6):
-            assert market.trade(users[number % 2])["code"] == "TRADING_HALTED"
+            refuse("TRADING_HALTED")
+            officer.set_state("symbol", "active", symbol="EURUSD")
+        market.close("FX")
+        refuse("MARKET_CLOSED")
 
         with market.database.connect("function_risk") as risk:
             answer = call(risk, "watch_breakers", EVERYTHING)
@@ -398,6 +434,37 @@ class TestAccount:
             self.close(market, trader, at_a_profit=True)
 
             assert call(risk, "trip_account_breaker", due) == {"losses": None, "tripped": False}
+
+    def test_what_comes_right_just_now_is_waited_for(self, market: Market, trader: User) -> None:
+        # given an account that is due, and a close at a profit that is not committed yet
+        held = market.trade(trader)["position_id"]
+        for _ in range(3):
+            self.close(market, trader)
+        request = keyed_request(trader, position_id=held)
+        market.quote("EURUSD", "1.1100", "1.1102")
+        with (
+            market.database.connect("function_trader", autocommit=False) as closing,
+            market.database.connect("function_risk") as risk,
+            ThreadPoolExecutor(1) as watch,
+        ):
+            send(closing, request, "close_position")
+            due = {"user_id": str(trader.user_id), "account_id": str(trader.account_id)}
+            tripping = watch.submit(call, risk, "trip_account_breaker", due)
+            eventually(lambda: waits_for_a_lock(market), what="a breaker behind the close")
+
+            # when
+            closing.commit()
+
+            # then
+            assert tripping.result(10) == {"losses": None, "tripped": False}
+
+    def test_what_a_person_has_reduced_is_not_looked_at(self, market: Market, officer: Officer, trader: User) -> None:
+        held = [market.trade(trader)["position_id"] for _ in range(3)]
+        officer.set_state("account", "reducing", account_id=str(trader.account_id))
+        for position_id in held:
+            market.close_out(trader, position_id)
+
+        assert self.watch(market) == []
 
     def test_without_a_limit_nothing_trips(self, market: Market) -> None:
         user = market.user()

@@ -635,21 +635,43 @@ def cancel(user: User, order_id: str, connection: psycopg.Connection[Any]) -> st
 
 class TestBooks:
     @pytest.mark.parametrize(
-        "broken",
+        ("broken", "problem"),
         [
-            "DELETE FROM order_conditions",
-            "UPDATE order_conditions SET level = 1",
-            "UPDATE order_conditions SET watch = 'bid_falls'",
-            "UPDATE order_conditions SET place = place + 1",
-            "INSERT INTO order_conditions SELECT user_id, uuidv7(), account_id, order_id, 9, symbol, watch, 1 "
-            "FROM order_conditions",
-            "UPDATE orders SET held_quantity = 0 WHERE conditions IS NOT NULL AND status = 'new'",
-            "UPDATE orders SET trigger_price = 1 WHERE conditions IS NOT NULL AND status = 'new'",
-            "UPDATE orders SET conditions = jsonb_set(conditions, '{0,met_at}', '\"2030-01-01T00:00:00Z\"') "
-            "WHERE conditions IS NOT NULL AND status = 'new'",
+            ("DELETE FROM order_conditions", "no quote meets its condition 1"),
+            ("UPDATE order_conditions SET symbol = 'EURUSD'", "no quote meets its condition 1"),
+            ("UPDATE order_conditions SET account_id = uuidv7()", "no quote meets its condition 1"),
+            ("UPDATE order_conditions SET level = 1", "no quote meets its condition 1"),
+            ("UPDATE order_conditions SET watch = 'bid_falls'", "no quote meets its condition 1"),
+            ("UPDATE order_conditions SET place = place + 1", "a quote may meet a condition that it does not wait for"),
+            (
+                "INSERT INTO order_conditions SELECT user_id, uuidv7(), account_id, order_id, 9, symbol, watch, 1 "
+                "FROM order_conditions",
+                "a quote may meet a condition that it does not wait for",
+            ),
+            (
+                "UPDATE orders SET held_quantity = 0 WHERE conditions IS NOT NULL AND status = 'new'",
+                "0 of 1 left is held, waiting for conditions: t",
+            ),
+            (
+                "UPDATE orders SET trigger_price = 1 WHERE conditions IS NOT NULL AND status = 'new'",
+                "1 of 1 left is held, waiting for conditions: t",
+            ),
+            (
+                "UPDATE orders SET conditions = jsonb_set(conditions, '{0,met_at}', '\"2030-01-01T00:00:00Z\"') "
+                "WHERE conditions IS NOT NULL AND status = 'new'",
+                "1 of 1 left is held, waiting for conditions: f",
+            ),
+            (
+                "UPDATE orders SET filled_quantity = 0.5 WHERE conditions IS NOT NULL AND status = 'new'",
+                "it became new before its conditions were met",
+            ),
+            (
+                "UPDATE orders SET status = 'triggered' WHERE conditions IS NOT NULL AND status = 'new'",
+                "it became triggered before its conditions were met",
+            ),
         ],
     )
-    def test_tell_what_is_out_of_order(self, market: Market, broken: str) -> None:
+    def test_tell_what_is_out_of_order(self, market: Market, broken: str, problem: str) -> None:
         hold(market, market.user())
 
         with market.owner.transaction(force_rollback=True):
@@ -657,6 +679,7 @@ class TestBooks:
             faults = market.book_faults()
 
         assert {fault[0] for fault in faults} == {"I3"}
+        assert any(problem in said for _, _, said in faults), faults
 
     def test_the_audit_replays_its_life(self, market: Market, ticker: Ticker) -> None:
         user = market.user()

@@ -15,7 +15,7 @@ from tests.kit.risk import opened
 
 @dataclass(frozen=True)
 class World:
-    """One who held a lot over two rolls, one who opened after them, and one who held nothing."""
+    """One who held a lot over two rolls, one who opened after them, and one who borrowed nothing for it."""
 
     market: Market
     holder: User
@@ -36,6 +36,7 @@ def world(migrated: MigratedTemplate) -> Iterator[World]:
             set_rate(market, "EURUSD", "-2.5", "1", markup="0.5")
             holder, late = market.user(), market.user()
             opened(market.trade(holder))
+            opened(market.trade(market.user(kind="cash"), quantity="0.1"))
             roll(market)
             roll(market, roll_date=ROLL_DATE + timedelta(days=1))
             opened(market.trade(late))
@@ -57,6 +58,11 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I2",
         "its financing of 2026-11-25 is -10.17, by the audit -9.17",
     ),
+    "a charge that left another balance": (
+        (f"UPDATE ledger_entries SET balance_after = balance_after + 1 WHERE {FIRST}",),
+        "I2",
+        "its financing of 2026-11-25 is -9.17, by the audit -9.17",
+    ),
     "a charge that was audited at another rate": (
         (f"UPDATE order_audit_log SET details = jsonb_set(details, '{{rate}}', '-2.0') WHERE {AUDITED}",),
         "I2",
@@ -77,6 +83,14 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I2",
         "its financing of 2026-11-25 is of 1 lots",
     ),
+    **{
+        f"a charge at another {column} than the roll's": (
+            (f"UPDATE instrument_rolls SET {column} = {column} + 1 WHERE roll_date = '2026-11-25'",),
+            "I2",
+            "its financing of 2026-11-25 is of 1 lots, by its fills and the roll of 1",
+        )
+        for column in ("long_rate", "markup")
+    },
     "a charge forgotten": (
         (
             f"DELETE FROM ledger_entries WHERE {FIRST}",
@@ -122,6 +136,14 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "a charge told as another amount": (
         (f"UPDATE events SET payload = jsonb_set(payload, '{{financing,0,amount}}', '-1') WHERE {TOLD}",),
+        "I3",
+        "the events tell otherwise of its financing of 2026-11-25",
+    ),
+    "a charge told in two parts": (
+        (
+            "UPDATE events SET payload = jsonb_set(payload, '{financing}', payload -> 'financing' || "
+            f"jsonb_set(payload -> 'financing' -> 0, '{{amount}}', '0')) WHERE {TOLD}",
+        ),
         "I3",
         "the events tell otherwise of its financing of 2026-11-25",
     ),

@@ -598,6 +598,44 @@ def test_twenty_at_once_are_judged_alike(market: Market, limit: Limit) -> None:
     assert outcomes == [DENIED] * CALLERS
 
 
+def test_what_rests_is_not_judged_anew_by_what_binds_its_sending(market: Market) -> None:
+    # given an order that rests since before these limits were set
+    user = market.user(risk=UNBOUND)
+    market.place(user, limit_price="1.0950")
+    bind(market, user, {"order_rate_limit": 0, "duplicate_window_ms": 3_600_000, "price_collar_percent": 0})
+
+    with Ticker.opened(market) as ticker:
+        ticker.tick("EURUSD", "1.0948", "1.0950")
+
+    assert [order["status"] for order in market.rows("orders", user)] == ["filled"]
+
+
+def test_each_window_reaches_back_as_far_as_it_is_long(market: Market) -> None:
+    user = market.user(risk={"order_rate_limit": 2, "order_rate_window_s": 3600, "duplicate_window_ms": 1})
+    for limit_price in ("1.0500", "1.0501"):
+        assert market.place(user, limit_price=limit_price)["outcome"] == "new"
+
+    assert market.place(user, limit_price="1.0502")["details"]["limit"] == "order_rate_limit"
+
+
+def test_what_adds_to_a_position_opens_none(market: Market) -> None:
+    user = market.user(position_mode="netting", risk={"max_positions": 1})
+    market.trade(user)
+
+    assert market.trade(user)["outcome"] == "filled"
+    assert market.trade(user, symbol="GBPUSD")["details"]["limit"] == "max_positions"
+
+
+@pytest.mark.parametrize(("stop_price", "limit_price"), [("1.1100", "1.2200"), ("1.2200", "1.1100")])
+def test_the_collar_holds_both_prices_of_an_order(market: Market, stop_price: str, limit_price: str) -> None:
+    """An ask of 1.1002: the one is 0.9 percent away, the other 10.9."""
+    user = market.user(risk={"price_collar_percent": 10})
+
+    denied = market.place(user, order_type="stop_limit", stop_price=stop_price, limit_price=limit_price)
+
+    assert (denied["outcome"], denied["details"]["limit"]) == ("denied", "price_collar_percent")
+
+
 class TestTiers:
     def test_an_account_has_its_tiers_limits_its_own_come_first_and_some_are_lifted(self, market: Market) -> None:
         as_tier = market.user(tier="bronze", risk={"price_collar_percent": None})

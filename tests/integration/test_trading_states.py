@@ -225,6 +225,25 @@ class TestRecord:
             platform["change_id"],
         ]
 
+    @pytest.mark.parametrize("scope", SCOPES)
+    def test_of_two_changes_at_once_each_begins_where_the_other_ended(
+        self, market: Market, officer: Officer, trader: User, scope: str
+    ) -> None:
+        with (
+            market.database.connect("function_risk_officer", autocommit=False) as first,
+            ThreadPoolExecutor(1) as other,
+        ):
+            # given one that is not committed yet, and another one that waits for it
+            call(first, "set_trading_state", officer.request(scope, trading_state="reducing", **subject(scope, trader)))
+            second = other.submit(officer.set_state, scope, "halted", **subject(scope, trader))
+            eventually(lambda: waits_for_a_lock(market), what="a change behind the other")
+
+            # when
+            first.commit()
+
+            # then
+            assert second.result(10)["answer"]["before"] == "reducing"
+
     def test_the_list_names_what_is_not_active(self, officer: Officer, trader: User) -> None:
         officer.set_state("symbol", "halted", symbol="AAPL")
         officer.set_state("account", "reducing", account_id=str(trader.account_id))
@@ -268,6 +287,15 @@ class TestKeys:
 
         with raises_sqlstate("TR003"):
             officer.set_state("symbol", "halted", symbol="EURUSD", idempotency_key=key, request_hash="other")
+
+    def test_a_key_is_its_officers_own(self, market: Market, officer: Officer) -> None:
+        key = str(uuid.uuid4())
+        officer.set_state("symbol", "reducing", symbol="EURUSD", idempotency_key=key)
+
+        with Officer.opened(market) as another:
+            answer = another.set_state("symbol", "halted", symbol="EURUSD", idempotency_key=key)
+
+        assert (answer["replayed"], answer["answer"]["trading_state"]) == (False, "halted")
 
     def test_twenty_at_once_are_one_change(self, market: Market, officer: Officer) -> None:
         request = officer.request("symbol", symbol="EURUSD", trading_state="halted")

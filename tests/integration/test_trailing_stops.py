@@ -414,18 +414,24 @@ class TestTheRow:
         assert ticker.work() == ["filled"]
 
     @pytest.mark.parametrize(
-        "broken",
+        ("broken", "problem"),
         [
-            "DELETE FROM trailing_levels",
-            "UPDATE trailing_levels SET trail_amount = 0.5",
-            "UPDATE orders SET trail_amount = 0.5",
-            "INSERT INTO trailing_levels SELECT user_id, uuidv7(), account_id, kind, symbol, watch, 1, NULL, 2, 1 "
-            "FROM trailing_levels",
-            "INSERT INTO trailing_levels SELECT user_id, uuidv7(), account_id, 'position', symbol, watch, "
-            "1, NULL, 2, 1 FROM trailing_levels",
+            ("DELETE FROM trailing_levels", "nothing says where it trails"),
+            ("UPDATE trailing_levels SET trail_amount = 0.5", "nothing says where it trails"),
+            ("UPDATE orders SET trail_amount = 0.5", "nothing says where it trails"),
+            (
+                "INSERT INTO trailing_levels SELECT user_id, uuidv7(), account_id, kind, symbol, watch, 1, NULL, 2, 1 "
+                "FROM trailing_levels",
+                "a level trails for it though it does not wait for one",
+            ),
+            (
+                "INSERT INTO trailing_levels SELECT user_id, uuidv7(), account_id, 'position', symbol, watch, "
+                "1, NULL, 2, 1 FROM trailing_levels",
+                "its stop trails by  from , the level of the feed by 1 at 1",
+            ),
         ],
     )
-    def test_the_books_tell_what_is_out_of_order(self, market: Market, broken: str) -> None:
+    def test_the_books_tell_what_is_out_of_order(self, market: Market, broken: str, problem: str) -> None:
         place(market, market.user())
 
         with market.owner.transaction(force_rollback=True):
@@ -433,6 +439,7 @@ class TestTheRow:
             faults = market.book_faults()
 
         assert {fault[0] for fault in faults} == {"I3"}
+        assert any(problem in said for _, _, said in faults), faults
 
     def test_what_is_looked_up_is_found_by_index(self, market: Market, ticker: Ticker) -> None:
         """Among many that wait, a quote reads the rows that it moves or touches."""

@@ -12,6 +12,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.kit.builders import User, order_request
+from tests.kit.mutations import tampered
 from tests.kit.orders import Market, details_of, raises_sqlstate, stale_time
 from tests.kit.servers import MigratedTemplate
 from tests.kit.venues import PAIR, STOCK, VENUE, VenueWorld, fill_of
@@ -200,6 +201,15 @@ class TestAcceptance:
         resting = world.market.place(user, symbol=STOCK, quantity="10", limit_price="140.00")
 
         assert (resting["outcome"], resting.answer.get("details", {}).get("limit")) == ("denied", limit)
+
+    @pytest.mark.parametrize("limit", ["max_positions", "daily_trade_limit"])
+    def test_so_do_those_of_a_symbol_that_goes_to_no_venue(self, world: VenueWorld, limit: str) -> None:
+        user = world.market.user(risk={limit: 1})
+        assert world.accept(user)["outcome"] == "pending_new"
+
+        denied = world.market.trade(user)
+
+        assert (denied["outcome"], denied["details"]["limit"]) == ("denied", limit)
 
     @pytest.mark.parametrize(
         ("facts", "overrides", "code"),
@@ -599,27 +609,67 @@ class TestChecker:
     """verify_books finds what the procedures would never do."""
 
     @pytest.mark.parametrize(
-        ("damage", "invariant"),
+        ("damage", "invariant", "problem"),
         [
-            ("UPDATE accounts SET margin_reserved = margin_reserved + 1 WHERE user_id = %(user)s", "I3"),
-            ("UPDATE venue_routes SET state = 'done', margin_reserved = 0 WHERE order_id = %(order)s", "I3"),
-            ("UPDATE orders SET filled_quantity = 5, leaves_quantity = 5 WHERE id = %(order)s", "I3"),
-            ("UPDATE venue_routes SET venue = 'paper' WHERE order_id = %(order)s", "I3"),
+            ("UPDATE accounts SET margin_reserved = margin_reserved + 1 WHERE user_id = %(user)s", "I3", "reserved "),
+            (
+                "UPDATE venue_routes SET state = 'done', margin_reserved = 0 WHERE order_id = %(order)s",
+                "I3",
+                "its state is partially_filled, its route is done",
+            ),
+            (
+                "DELETE FROM venue_routes WHERE order_id = %(pending)s",
+                "I3",
+                "its state is pending_new, its route is missing",
+            ),
+            (
+                "UPDATE orders SET filled_quantity = 5, leaves_quantity = 5 WHERE id = %(order)s",
+                "I3",
+                "filled 5, its fills sum to 4",
+            ),
+            (
+                "UPDATE venue_routes SET venue = 'paper' WHERE order_id = %(order)s",
+                "I3",
+                "filled at mock, sent to paper",
+            ),
             (
                 "UPDATE venue_routes AS r SET closes_position_id = p.id FROM positions AS p "
                 "WHERE p.user_id = %(user)s AND r.order_id = %(order)s",
                 "I3",
+                "the audit names another position that it was sent to close",
             ),
-            ("DELETE FROM events WHERE user_id = %(user)s AND event_type = 'order.partial'", "I3"),
+            (
+                "DELETE FROM events WHERE user_id = %(user)s AND event_type = 'order.partial'",
+                "I3",
+                "its newest event tells of pending_new",
+            ),
+            (
+                "DELETE FROM events WHERE user_id = %(user)s AND event_type = 'order.partial'",
+                "I3",
+                "no event tells of this fill",
+            ),
+            (
+                "UPDATE events SET payload = jsonb_set(payload, '{positions,0,position_id}', '\"another\"') "
+                "WHERE user_id = %(user)s AND event_type = 'order.partial'",
+                "I3",
+                "no event tells of this fill",
+            ),
+            (
+                "UPDATE order_audit_log SET details = details || '{\"free_margin_after\": -1}' "
+                "WHERE order_id = %(order)s AND action = 'APPROVED'",
+                "I4",
+                "was sent out and left free margin -1",
+            ),
         ],
     )
-    def test_it_finds(self, world: VenueWorld, damage: str, invariant: str) -> None:
+    def test_it_finds(self, world: VenueWorld, damage: str, invariant: str, problem: str) -> None:
         user = world.market.user()
-        routed = world.sent(user)
+        routed, pending = world.sent(user), world.sent(user)
         world.fill(routed, "4", "150")
-        with world.market.owner.transaction(force_rollback=True):
-            world.market.execute(damage, {"user": user.user_id, "order": routed.id.order_id})
-            assert invariant in {fault[0] for fault in world.market.book_faults()}
+        ids = {"user": user.user_id, "order": routed.id.order_id, "pending": pending.id.order_id}
+        with tampered(world.market, damage, **ids):
+            faults = world.market.book_faults()
+        assert any(broken == invariant and problem in said for broken, _, said in faults), faults
 
 
 def raises_conflict() -> Any:

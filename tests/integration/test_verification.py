@@ -96,7 +96,9 @@ ACTS: tuple[tuple[str, dict[str, object]], ...] = (
     ("withdraw", {"amount": "1000000"}),  # refused
     ("adjust", {"amount": "-0.01"}),
     ("change_account", {"leverage": 50, "account_tier": "silver", "kyc_status": "rejected"}),
-    ("change_account", {"leverage": 30, "account_status": "suspended"}),
+    ("change_account", {"leverage": 30, "position_mode": "netting", "margin_profile": "retail"}),
+    ("change_account", {"account_status": "suspended"}),
+    ("change_risk_settings", {"limits": {"max_positions": 3}}),
 )
 
 
@@ -266,6 +268,7 @@ class TestAudit:
 
 
 LAST_ORDER = "(SELECT id FROM orders WHERE user_id = %(netter)s ORDER BY id DESC LIMIT 1)"
+FIRST_ORDER = "(SELECT id FROM orders WHERE user_id = %(netter)s ORDER BY id LIMIT 1)"
 COPY_OF_ORDER = (
     "INSERT INTO orders SELECT (jsonb_populate_record(o, jsonb_build_object('id', uuidv7(), 'status', 'denied', "
     "'failure_code', 'X', 'filled_quantity', 0, 'average_price', NULL))).* FROM orders AS o WHERE id = " + LAST_ORDER
@@ -291,6 +294,30 @@ SET_TO_WORK = (
 )
 ICEBERG = "(SELECT id FROM orders WHERE user_id = %(linker)s AND post_only)"
 TIMED = "(SELECT id FROM orders WHERE user_id = %(linker)s AND active_at IS NOT NULL)"
+
+
+def reading(rule: str, value: int, after: str = "0") -> str:
+    """The statement by which the alert of `rule` is breached at `value`, `after` some time (an interval)."""
+    return (
+        f"SELECT record_readings(jsonb_build_object('version', 1, 'at', clock_timestamp() + interval '{after}', "
+        f"'samples', '[]'::jsonb, 'readings', jsonb_build_array(jsonb_build_object('rule', '{rule}', 'subject', '', "
+        f"'verdict', 'breached', 'value', {value}, 'samples', 1))))"
+    )
+
+
+SECOND_ACCOUNT = "INSERT INTO accounts (user_id, currency, balance) VALUES (%(replacer)s, 'USD', 5)"
+THREAT = (reading("SECURITY_THREAT", 1), reading("SECURITY_THREAT", 2))
+SILENT = reading("MARGIN_WATCH_SILENT", 400)
+STILL_SILENT = reading("MARGIN_WATCH_SILENT", 400, "1 hour")
+# The hedger's two lots have lost more than the balance: an episode begins.
+CALLED = (
+    "UPDATE quotes SET bid = 0.6000, ask = 0.6002, quoted_at = clock_timestamp(), received_at = clock_timestamp() "
+    "WHERE symbol = 'EURUSD'",
+    "SELECT record_margin_call(jsonb_build_object('version', 1, 'user_id', user_id, 'account_id', id)) "
+    "FROM accounts WHERE user_id = %(hedger)s",
+)
+ANOTHER_EPISODE = "the audit tells another episode below the margin levels"
+EPISODE_TOLD_OTHERWISE = "the events tell otherwise of an episode below the margin levels"
 # An order of the platform's own: without a key, so that nothing but its event tells of it.
 WITHOUT_KEY = (
     f"DELETE FROM idempotency_keys WHERE (answer ->> 'order_id')::uuid = {CLOSING}",
@@ -310,6 +337,47 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I3",
         "the ledger tells another realized P&L",
     ),
+    **{
+        f"a fill of another {column} than the audit's": (
+            (f"UPDATE fills SET {column} = {value} WHERE order_id = {LAST_ORDER}",),
+            "I3",
+            "the audit tells another fill",
+        )
+        for column, value in (
+            ("realized_pnl", "1"),
+            ("commission", "commission + 1"),
+            ("order_id", FIRST_ORDER),
+        )
+    },
+    **{
+        f"a commission of another {column} than its fill's": (
+            (
+                f"UPDATE ledger_entries SET {column} = {value} WHERE order_id = {LAST_ORDER} "
+                "AND entry_type = 'commission'",
+            ),
+            "I3",
+            "the ledger tells another commission",
+        )
+        for column, value in (("order_id", FIRST_ORDER), ("position_id", "NULL"))
+    },
+    "a profit of no fill": (
+        (f"DELETE FROM fills WHERE order_id = {LAST_ORDER}",),
+        "I3",
+        "the ledger tells another realized P&L",
+    ),
+    "a profit that was not booked": (
+        (f"DELETE FROM ledger_entries WHERE order_id = {LAST_ORDER} AND entry_type = 'realized_pnl'",),
+        "I3",
+        "the ledger tells another realized P&L",
+    ),
+    "an order that is told as filled by more": (
+        (
+            "UPDATE events SET payload = jsonb_set(payload, '{orders,1,filled_quantity}', '9') "
+            f"WHERE payload -> 'orders' -> 1 ->> 'order_id' = {LAST_ORDER}::text",
+        ),
+        "I3",
+        "no event tells of it",
+    ),
     "a fill on the other side": (
         (f"UPDATE fills SET side = 'buy' WHERE order_id = {LAST_ORDER}",),
         "I2",
@@ -319,6 +387,44 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         ("UPDATE accounts SET balance = balance + 0.01 WHERE user_id = %(netter)s",),
         "I2",
         "the ledger sums to",
+    ),
+    "a touch that took more margin than was free": (
+        (
+            "UPDATE order_audit_log SET details = details || '{\"free_margin_after\": -1}' WHERE user_id = %(linker)s "
+            "AND action = 'EXECUTED'",
+        ),
+        "I4",
+        "was filled by a touch and left free margin -1",
+    ),
+    "an order that was replaced before it worked": (
+        (f"UPDATE order_audit_log SET status = 'replaced' WHERE order_id = {RESTING} AND action = 'APPROVED'",),
+        "I3",
+        "the audit steps from pending_new to replaced",
+    ),
+    "an entry that the account does not count": (
+        ("UPDATE accounts SET ledger_version = ledger_version + 1 WHERE user_id = %(netter)s",),
+        "I2",
+        ", the ledger sums to ",
+    ),
+    "margin that is reserved for nothing": (
+        ("UPDATE accounts SET margin_reserved = 1 WHERE user_id = %(netter)s",),
+        "I3",
+        "reserved 1, in flight 0",
+    ),
+    "a balance moved past the audit": (
+        ("UPDATE accounts SET balance = balance + 0.01 WHERE user_id = %(netter)s",),
+        "I2",
+        ", by the audit ",
+    ),
+    "a balance of an account that nothing was booked on": (
+        (SECOND_ACCOUNT,),
+        "I2",
+        "balance is 5, by the audit 0",
+    ),
+    "a balance without a ledger": (
+        (SECOND_ACCOUNT,),
+        "I2",
+        "balance is 5, the ledger sums to 0",
     ),
     "a ledger row missing": (
         (f"DELETE FROM ledger_entries WHERE order_id = {LAST_ORDER} AND entry_type = 'realized_pnl'",),
@@ -395,6 +501,16 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I3",
         "the events tell otherwise of what an operator did",
     ),
+    "an adjustment that no event tells of": (
+        ("DELETE FROM events WHERE user_id = %(kept)s AND event_type = 'account.adjusted'",),
+        "I3",
+        "the events tell otherwise of what an operator did",
+    ),
+    "an event of an adjustment that was not": (
+        ("DELETE FROM order_audit_log WHERE user_id = %(kept)s AND action = 'ADJUSTED'",),
+        "I3",
+        "the events tell otherwise of what an operator did",
+    ),
     "a change told as another": (
         (
             "UPDATE events SET payload = jsonb_set(payload, '{account,leverage}', '500') WHERE user_id = %(kept)s "
@@ -407,6 +523,16 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         ("UPDATE accounts SET leverage = 500 WHERE user_id = %(kept)s",),
         "I2",
         "the audit's last change made it 30, it is 500",
+    ),
+    "a position mode changed past the audit": (
+        ("UPDATE accounts SET position_mode = 'hedging' WHERE user_id = %(kept)s",),
+        "I2",
+        'the audit\'s last change made it "netting", it is "hedging"',
+    ),
+    "a margin profile changed past the audit": (
+        ("UPDATE accounts SET margin_profile = 'standard' WHERE user_id = %(kept)s",),
+        "I2",
+        'the audit\'s last change made it "retail", it is "standard"',
     ),
     "a client verified past the audit": (
         ("UPDATE profiles SET kyc_status = 'verified' WHERE id = %(kept)s",),
@@ -763,42 +889,113 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I3",
         "intervention maintenance: the audit tells of 1 starts and 0 ends",
     ),
-    "an alert that ended without a word": (
-        (
-            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
-            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
-            "UPDATE alerts SET state = 'cleared', ended_at = clock_timestamp()",
-        ),
+    **{
+        f"an alert that {became} without a word": (
+            (SILENT, f"UPDATE alerts SET {values}"),
+            "I3",
+            "the audit tells another life of alert MARGIN_WATCH_SILENT",
+        )
+        for became, values in (
+            ("was taken on", "acknowledged_at = opened_at, acknowledged_by = 'nobody'"),
+            ("ended", "state = 'cleared', ended_at = clock_timestamp()"),
+            ("was resolved", "state = 'resolved', ended_at = clock_timestamp(), resolved_by = 'nobody'"),
+        )
+    },
+    "an alert that opened without a word": (
+        (*THREAT, "DELETE FROM platform_audit_log WHERE action = 'ALERT_OPENED'"),
         "I3",
-        "the audit tells another life of alert MARGIN_WATCH_SILENT",
+        "the audit tells another life of alert SECURITY_THREAT",
     ),
-    "an alert that nobody is told of": (
-        (
-            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
-            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
-            "DELETE FROM alert_notifications",
-        ),
+    "an alert that nobody could be told of": (
+        (SILENT, "UPDATE alert_notifications SET state = 'failed', ended_at = created_at"),
         "I3",
         "nobody is told of alert MARGIN_WATCH_SILENT",
     ),
-    "an incident that ended before its alert": (
+    "an alert of which only something else is told": (
+        (SILENT, "UPDATE alert_notifications SET kind = 'escalated'"),
+        "I3",
+        "nobody is told of alert MARGIN_WATCH_SILENT",
+    ),
+    "an alert whose escalation nobody is told of": (
         (
-            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
-            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
-            "UPDATE incidents SET closed_at = clock_timestamp()",
+            SILENT,
+            STILL_SILENT,
+            "UPDATE alert_notifications SET state = 'failed', ended_at = created_at WHERE kind = 'escalated' "
+            "AND level = 2",
         ),
         "I3",
-        "the incident of alert MARGIN_WATCH_SILENT is missing, or tells another life",
+        "nobody is told that alert MARGIN_WATCH_SILENT has escalated to level 2",
     ),
-    "a line of a timeline missing": (
+    "an alert that worsened and nobody is told": (
         (
-            """SELECT record_readings('{"version": 1, "samples": [], "readings": [{"rule": "MARGIN_WATCH_SILENT",
-            "subject": "", "verdict": "breached", "value": 400, "samples": 1}]}')""",
-            "UPDATE incident_events SET place = 2",
+            *THREAT,
+            "UPDATE alert_notifications SET state = 'failed', ended_at = created_at WHERE kind = 'worsened'",
         ),
         "I3",
-        "the incident of alert MARGIN_WATCH_SILENT is missing, or tells another life",
+        "alert SECURITY_THREAT worsened 1 times by the audit, of 0 somebody is told",
     ),
+    "an alert that is told to have worsened and has not": (
+        (THREAT[0], "UPDATE alert_notifications SET kind = 'worsened'"),
+        "I3",
+        "alert SECURITY_THREAT worsened 0 times by the audit, of 1 somebody is told",
+    ),
+    "an alert that worsened and its timeline does not tell": (
+        (*THREAT, "UPDATE incident_events SET kind = 'notified' WHERE kind = 'worsened'"),
+        "I3",
+        "the incident of alert SECURITY_THREAT is missing, or tells another life",
+    ),
+    **{
+        name: (
+            (SILENT, STILL_SILENT, *statements),
+            "I3",
+            "the incident of alert MARGIN_WATCH_SILENT is missing, or tells another life",
+        )
+        for name, statements in {
+            "an incident that ended before its alert": ("UPDATE incidents SET closed_at = clock_timestamp()",),
+            "a critical alert without an incident": ("DELETE FROM incident_events", "DELETE FROM incidents"),
+            "an incident of an alert that is not critical": ("UPDATE alerts SET severity = 'warning'",),
+            "a line of a timeline missing": ("UPDATE incident_events SET place = 9 WHERE place = 2",),
+            "a timeline that does not begin with its alert": (
+                "UPDATE incident_events SET kind = 'notified' WHERE kind = 'opened'",
+            ),
+            "a timeline in which something comes before its alert": (
+                "UPDATE incident_events SET kind = CASE place WHEN 1 THEN 'escalated' ELSE 'opened' END "
+                "WHERE place <= 2",
+            ),
+            "a timeline that ends before its alert": (
+                "UPDATE incident_events SET kind = 'cleared' WHERE kind = 'escalated'",
+            ),
+        }.items()
+    },
+    **{
+        name: ((*CALLED, statement), "I3", ANOTHER_EPISODE)
+        for name, statement in {
+            "an episode at another level": "UPDATE margin_call_episodes SET level_name = 'margin_call'",
+            "an episode that changed at another time": (
+                "UPDATE margin_call_episodes SET changed_at = changed_at + interval '1 microsecond'"
+            ),
+            "an episode that was left without a word": (
+                "UPDATE margin_call_episodes SET left_at = changed_at, left_equity = entered_equity"
+            ),
+            "an episode that is not there": "DELETE FROM margin_call_episodes",
+            "an episode that began without a word": "DELETE FROM order_audit_log WHERE details ? 'episode_id'",
+        }.items()
+    },
+    **{
+        name: ((*CALLED, statement), "I3", EPISODE_TOLD_OTHERWISE)
+        for name, statement in {
+            "an episode that no event tells of": "DELETE FROM events WHERE payload -> 'risk' ? 'episode_id'",
+            "an event of an episode that was not": "DELETE FROM order_audit_log WHERE details ? 'episode_id'",
+            "an event of another episode": (
+                "UPDATE events SET payload = jsonb_set(payload, '{risk,episode_id}', to_jsonb(uuidv7())) "
+                "WHERE payload -> 'risk' ? 'episode_id'"
+            ),
+            "an event of another level": (
+                "UPDATE events SET payload = jsonb_set(payload, '{risk,level}', '\"margin_call\"') "
+                "WHERE payload -> 'risk' ? 'episode_id'"
+            ),
+        }.items()
+    },
     "an order that replaces one of another symbol": (
         (f"UPDATE orders SET symbol = 'GBPUSD' WHERE id = {REPLACED}",),
         "I3",
@@ -814,6 +1011,19 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "I3",
         "it replaces an order of another kind",
     ),
+    "an order that replaces one of another account": (
+        (
+            SECOND_ACCOUNT,
+            f"UPDATE orders SET account_id = (SELECT id FROM accounts WHERE balance = 5) WHERE id = {REPLACED}",
+        ),
+        "I3",
+        "it replaces an order of another kind",
+    ),
+    "an order that took another one's place by the audit": (
+        (f"UPDATE order_audit_log SET order_id = {NOT_REPLACED} WHERE order_id = {REPLACED} AND action = 'REPLACED'",),
+        "I3",
+        "the audit of what it replaces tells otherwise",
+    ),
     "an order that trails and nothing says where": (
         ("DELETE FROM trailing_levels WHERE user_id = %(trailer)s AND kind = 'order'",),
         "I3",
@@ -825,7 +1035,12 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
             "I3",
             "nothing says where it trails",
         )
-        for column, value in (("symbol", "'EURUSD'"), ("watch", "'ask_rises'"), ("trail_percent", "2"))
+        for column, value in (
+            ("account_id", "uuidv7()"),
+            ("symbol", "'EURUSD'"),
+            ("watch", "'ask_rises'"),
+            ("trail_percent", "2"),
+        )
     },
     "a level of what does not trail": (
         (f"UPDATE trailing_levels SET subject_id = {TRIGGERED} WHERE subject_id = {TRAILING}",),
@@ -841,6 +1056,22 @@ MUTATIONS: dict[str, tuple[tuple[str, ...], str, str]] = {
         ("UPDATE trailing_levels SET trail_amount = 0.003 WHERE user_id = %(trailer)s AND kind = 'position'",),
         "I3",
         "its stop trails by 0.002 from 1.1030, the level of the feed by 0.003 at 1.1030",
+    ),
+    **{
+        f"a position whose stop trails by a level of another {column}": (
+            (f"UPDATE trailing_levels SET {column} = {value} WHERE user_id = %(trailer)s AND kind = 'position'",),
+            "I3",
+            "its stop trails by 0.002 from 1.1030, the level of the feed by 0.002 at 1.1030",
+        )
+        for column, value in (("account_id", "uuidv7()"), ("symbol", "'GBPUSD'"))
+    },
+    "a short position whose stop has gone back": (
+        (
+            "UPDATE positions SET side = 'short' WHERE user_id = %(trailer)s AND trail_distance IS NOT NULL",
+            "UPDATE trailing_levels SET level = level + 0.001 WHERE user_id = %(trailer)s AND kind = 'position'",
+        ),
+        "I3",
+        "its stop trails by 0.002 from 1.1030, the level of the feed by 0.002 at 1.1040",
     ),
     "a position whose stop has gone back": (
         ("UPDATE trailing_levels SET level = level - 0.001 WHERE user_id = %(trailer)s AND kind = 'position'",),
@@ -929,6 +1160,11 @@ class TestBooks:
         assert any(broken == invariant and problem in said for broken, _, said in faults), faults
         assert world.market.book_faults() == []
 
+    @pytest.mark.parametrize("statements", [(SILENT, STILL_SILENT), THREAT, CALLED])
+    def test_what_the_mutations_begin_with_is_in_order(self, world: World, statements: tuple[str, ...]) -> None:
+        with tampered(world.market, *statements, **users(world)):
+            assert world.market.book_faults() == []
+
     def test_an_order_without_a_key_lacks_only_the_key_that_the_audit_tells(self, world: World) -> None:
         with tampered(world.market, *WITHOUT_KEY, **users(world)):
             ((invariant, _, said),) = world.market.book_faults()
@@ -945,6 +1181,7 @@ class TestBooks:
             ("GRANT UPDATE ON order_audit_log TO function_trader", "function_trader may UPDATE"),
             ("GRANT DELETE ON platform_audit_log TO trading_procedures", "trading_procedures may DELETE"),
             ("GRANT TRUNCATE ON fills TO compliance", "compliance may TRUNCATE"),
+            ("GRANT UPDATE ON incident_events TO function_alerts", "function_alerts may UPDATE"),
         ],
     )
     def test_a_guard_that_does_not_stand(self, world: World, statement: str, problem: str) -> None:

@@ -11,9 +11,10 @@ import pytest
 from tests.kit import MigratedTemplate, User
 from tests.kit.gateway import eventually
 from tests.kit.kill_switch import Officer
+from tests.kit.linked import leg, linked_request, placed
 from tests.kit.orders import Market, details_of, raises_sqlstate, stale_time
 from tests.kit.risk import stop_out_step
-from tests.kit.ticks import call
+from tests.kit.ticks import HOLDER, Ticker, call
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,8 @@ class TestWhatItEnds:
 
         assert states == ["more", "more", "more", "done"]
         assert (held(market, trader), working(market, trader)) == (set(), set())
+        oldest_first = sorted(market.rows("positions", trader), key=lambda row: row["closed_at"])
+        assert [row["symbol"] for row in oldest_first] == ["EURUSD", "USDJPY"]
         done = progress(officer, started)
         assert (done["accounts"], done["done"], done["orders_canceled"], done["positions_closed"]) == (1, 1, 2, 2)
         assert done["finished"]
@@ -84,8 +87,8 @@ class TestWhatItEnds:
         officer.set_state("account", "reducing", **account(trader))
 
         officer.wind_down("account", "cancel_orders", **account(trader))
-        officer.work()
 
+        assert officer.work() == ["more", "done"]
         assert (held(market, trader), working(market, trader)) == ({"EURUSD", "USDJPY"}, set())
 
     def test_of_a_symbol_only_that_ends_and_of_all_accounts(
@@ -102,15 +105,31 @@ class TestWhatItEnds:
         assert held(market, other) == set()
 
     def test_what_children_hold_ends_with_their_parent(self, market: Market, officer: Officer) -> None:
-        # given a bracket whose entry rests
+        # given an entry that rests, with a child of another symbol
         user = market.user()
-        market.place(user, stop_loss="1.0400", take_profit="1.0600")
-        officer.set_state("platform", "halted")
+        placed(market, linked_request(user, "oto", leg(), leg(symbol="GBPUSD", limit_price="1.2000")))
+        officer.set_state("symbol", "halted", symbol="EURUSD")
 
-        officer.wind_down("platform", "cancel_orders")
+        officer.wind_down("symbol", "cancel_orders", symbol="EURUSD")
         officer.work()
 
         assert working(market, user) == set()
+
+    def test_what_is_done_is_not_begun_again(self, market: Market, officer: Officer) -> None:
+        # given
+        user = market.user(position_mode="netting")
+        market.trade(user)
+        market.place(user)
+        officer.set_state("account", "reducing", **account(user))
+        officer.wind_down("account", "cancel_orders", **account(user))
+        (claimed,) = officer.claim()
+        assert [officer.step(claimed)["state"] for _ in range(2)] == ["more", "done"]
+
+        # when an order rests that was sent since, and the worker comes again
+        market.place(user, side="sell", quantity="0.1", limit_price="1.2000", reduce_only=True)
+
+        assert officer.step(claimed)["state"] == "lost"
+        assert working(market, user) == {"EURUSD"}
 
     def test_each_step_is_audited_and_told_with_the_reason(
         self, market: Market, officer: Officer, trader: User
@@ -128,7 +147,20 @@ class TestWhatItEnds:
 
 
 class TestWhatWaits:
-    def test_a_closed_market_keeps_the_rest_until_it_opens(
+    def test_a_closed_market_keeps_its_positions_whatever_its_last_quote(
+        self, market: Market, officer: Officer
+    ) -> None:
+        user = market.user()
+        for symbol in ("EURUSD", "AAPL"):
+            market.trade(user, symbol=symbol)
+        officer.set_state("account", "halted", **account(user))
+        officer.wind_down("account", **account(user))
+        market.close("FX")
+
+        assert officer.work() == ["more", "waiting"]
+        assert held(market, user) == {"EURUSD"}
+
+    def test_a_price_that_is_missing_keeps_the_rest_until_it_comes(
         self, market: Market, officer: Officer, trader: User
     ) -> None:
         # given
@@ -218,12 +250,15 @@ class TestWhatWaits:
         # then each was closed once; the books say so after all tests
         assert (held(market, user), len(market.rows("positions", user))) == (set(), 6)
 
-    def test_a_worker_that_lost_its_lease_does_nothing(self, market: Market, officer: Officer, trader: User) -> None:
+    @pytest.mark.parametrize("holder", [HOLDER, uuid.uuid4()], ids=["itself", "another"])
+    def test_a_worker_that_lost_its_lease_does_nothing(
+        self, market: Market, officer: Officer, trader: User, holder: uuid.UUID
+    ) -> None:
         # given one that died with its lease, and one that took over
         officer.set_state("account", "halted", **account(trader))
         officer.wind_down("account", **account(trader))
         (late,) = officer.claim(lease_ms=0)
-        (current,) = officer.claim(uuid.uuid4())
+        (current,) = officer.claim(holder)
 
         assert late["fencing"] < current["fencing"]
         assert officer.step(late)["state"] == "lost"
@@ -299,6 +334,37 @@ class TestStarting:
         officer.set_state("platform", "halted")
 
         assert officer.wind_down("account", **account(trader))["answer"]["accounts"] == 1
+
+    def test_an_order_that_is_filled_in_part_counts(self, market: Market, officer: Officer) -> None:
+        user = market.user()
+        market.execute("UPDATE instruments SET daily_volume = 86400 WHERE symbol = 'GBPUSD'")
+        market.place(user, symbol="GBPUSD", quantity="3", limit_price="1.2400")
+        with Ticker.opened(market) as ticker:
+            assert ticker.tick("GBPUSD", "1.2398", "1.2400") == ["partially_filled"]
+        officer.set_state("account", "halted", **account(user))
+
+        preview = call(
+            officer.states, "preview_wind_down", officer.request("account", action="flatten", **account(user))
+        )
+
+        assert preview == {"accounts": 1, "working_orders": 1, "open_positions": 1}
+        officer.wind_down("account", **account(user))
+        assert officer.work() == ["more", "more", "done"]
+
+    def test_a_repeat_at_once_waits_for_the_first(self, market: Market, officer: Officer, trader: User) -> None:
+        officer.set_state("account", "halted", **account(trader))
+        request = officer.request("account", action="flatten", **account(trader))
+        waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        with (
+            market.database.connect("function_risk_officer", autocommit=False) as first,
+            ThreadPoolExecutor(1) as other,
+        ):
+            started = call(first, "start_wind_down", request)
+            repeated = other.submit(call, officer.states, "start_wind_down", request)
+            eventually(lambda: market.execute(waits), what="the repeat behind the first")
+            first.commit()
+
+            assert repeated.result(10) == {"replayed": True, "answer": started["answer"]}
 
     def test_a_preview_counts_and_changes_nothing(self, market: Market, officer: Officer, trader: User) -> None:
         officer.set_state("account", "halted", **account(trader))

@@ -174,8 +174,7 @@ BEGIN
         AND (p_wind_down.symbol IS NULL OR p.symbol = p_wind_down.symbol)
         AND (t.trade_always OR market_is_open(t.calendar, p_at))
         AND quote_is_fresh(t, p_at)
-        -- Both ways, because the commission is paid and the P&L may be earned.
-        AND fresh_conversion_fraction(t.quote_currency, p_account.currency, true, p_at) IS NOT NULL
+        -- What can be paid can be earned: it is the same quotes that convert both.
         AND fresh_conversion_fraction(t.quote_currency, p_account.currency, false, p_at) IS NOT NULL
         AND lots_to_close(p_account, p, p_at) > 0
     ORDER BY p.id
