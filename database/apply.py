@@ -66,7 +66,9 @@ def apply_procedures(url: str) -> list[str]:
             digest = hashlib.sha256(text).hexdigest()
             if applied.get(file.name) == digest:
                 continue
+            # It says itself which of the owners it is run as.
             connection.execute(text)
+            connection.execute("RESET ROLE")
             connection.execute(
                 "INSERT INTO applied_procedures VALUES (%s, %s) "
                 "ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256",

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The limits that bind an account: its own, else its tier's. NULL does not bind.
 CREATE OR REPLACE VIEW effective_limits WITH (security_invoker = TRUE) AS
 SELECT
@@ -86,5 +88,4 @@ FROM risk_settings AS r
 INNER JOIN profiles AS p ON r.user_id = p.id
 INNER JOIN risk_defaults AS d ON p.account_tier = d.tier;
 
-ALTER VIEW effective_limits OWNER TO trading_procedures;
 GRANT SELECT ON effective_limits TO trading_readers;

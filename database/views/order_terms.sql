@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What an order is judged by besides its account: the instrument with its quote, the user, the limits, the platform.
 -- Read with the rights of whoever asks: procedures see every user, reading functions the one that is set. New columns
 -- come last.
@@ -75,5 +77,4 @@ FROM effective_limits AS r
 INNER JOIN instruments AS i ON i.is_active
 LEFT JOIN quotes AS q ON i.symbol = q.symbol;
 
-ALTER VIEW order_terms OWNER TO trading_procedures;
 GRANT SELECT ON order_terms TO trading_readers;

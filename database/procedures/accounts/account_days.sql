@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The days of an account: what it had when each began, from which the day's loss and the drawdown are counted.
 
 -- Opens the account's day at p_at, unless it is open; the account's row as it is then. The caller holds its lock.
@@ -67,10 +69,3 @@ LANGUAGE sql AS $$
     WHERE d.user_id = p_account.user_id AND d.account_id = p_account.id AND d.ends_at = p_account.day_ends_at
         AND d.peak_equity < p_equity
 $$;
-
-ALTER FUNCTION open_account_day(accounts, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION day_bounds(text, integer, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION raise_peak_equity(accounts, numeric) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION open_account_day(accounts, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION day_bounds(text, integer, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION raise_peak_equity(accounts, numeric) FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What an account is worth: computed from its rows and the quotes, never from a stored figure.
 
 -- Open positions with their mark (longs at bid, shorts at ask) and P&L in quote and in account currency.
@@ -110,12 +112,6 @@ LANGUAGE sql STABLE AS $$
     WHERE a.user_id = p_user_id AND a.id = p_account_id
 $$;
 
-ALTER FUNCTION valued_positions(uuid, uuid, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION account_worth(accounts, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION account_valuation(uuid, uuid, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION valued_positions(uuid, uuid, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION account_worth(accounts, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION account_valuation(uuid, uuid, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION valued_positions(uuid, uuid, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION account_worth(accounts, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION account_valuation(uuid, uuid, timestamptz) TO trading_readers;

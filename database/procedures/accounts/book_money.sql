@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What deposit, withdraw, adjust and change_account share: the request under its account's lock, a movement of money
 -- with its ledger, audit, event and stored answer.
 
@@ -185,26 +187,5 @@ BEGIN
         p_account, request ->> 'idempotency_key', p_hash, p_answer,
         coalesce((request ->> 'idempotency_key_days')::integer, 30), p_at
     );
-END
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'open_operator_request(jsonb, text)',
-        'operator_request_hash(jsonb, text)',
-        'requested_amount(jsonb, text, boolean)',
-        'check_reason(jsonb, boolean)',
-        'move_money(jsonb, text)',
-        'book_money(jsonb, accounts, text, text, numeric, timestamptz)',
-        'tell_operator_act(jsonb, accounts, text, jsonb, jsonb, timestamptz)',
-        'operator_event(text)',
-        'keep_operator_answer(jsonb, accounts, text, jsonb, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
 END
 $$;

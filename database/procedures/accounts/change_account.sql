@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Changes what a user is and may: KYC, status and tier on the profile, leverage, position mode and margin profile on
 -- the account, by an operator who says why. The only way to those columns. Takes effect for the next order; open
 -- positions keep the margin of their fills, and the mode changes while there are none and no order works.
@@ -174,16 +176,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION change_account(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION requested_terms(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION check_account_terms(jsonb, accounts) OWNER TO trading_procedures;
-ALTER FUNCTION check_margin_profile(text, accounts) OWNER TO trading_procedures;
-ALTER FUNCTION check_mode_may_change(accounts) OWNER TO trading_procedures;
-ALTER FUNCTION write_account_terms(accounts, jsonb, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION change_account(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION requested_terms(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION check_account_terms(jsonb, accounts) FROM PUBLIC;
-REVOKE ALL ON FUNCTION check_margin_profile(text, accounts) FROM PUBLIC;
-REVOKE ALL ON FUNCTION check_mode_may_change(accounts) FROM PUBLIC;
-REVOKE ALL ON FUNCTION write_account_terms(accounts, jsonb, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION change_account(jsonb) TO function_operator;

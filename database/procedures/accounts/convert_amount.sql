@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Amounts of one currency in another: a positive amount takes the bid, a negative one the ask, directly or by one
 -- cross through USD.
 
@@ -104,21 +106,9 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'quote_is_ahead(timestamptz, timestamptz, timestamptz)',
-        'quote_is_stale(timestamptz, timestamptz, integer, text, timestamptz)',
-        'pair_fraction(text, text, boolean, timestamptz)',
-        'conversion_fraction(text, text, boolean, timestamptz)',
-        'convert_amount(numeric, text, text, timestamptz)',
-        'refuse_stale_quote(text)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO trading_readers', v_function);
-    END LOOP;
-END
-$$;
+GRANT EXECUTE ON FUNCTION quote_is_ahead(timestamptz, timestamptz, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION quote_is_stale(timestamptz, timestamptz, integer, text, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION pair_fraction(text, text, boolean, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION conversion_fraction(text, text, boolean, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION convert_amount(numeric, text, text, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION refuse_stale_quote(text) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Money into an account, by an operator: ledger, audit and event in one transaction, once per idempotency key.
 -- request {version: 1, user_id, account_id, amount, reason?, idempotency_key, actor, actor_id?, request_hash?,
 --   request_id?, ip_address?, user_agent?, email?, idempotency_key_days? (30)}
@@ -9,6 +11,4 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT move_money(request, 'deposit')
 $$;
 
-ALTER FUNCTION deposit(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION deposit(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION deposit(jsonb) TO function_operator;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What an operator looks up: whose account it is, and the accounts of an address.
 
 -- The user of an account; NULL for none.
@@ -10,6 +12,11 @@ CREATE OR REPLACE FUNCTION get_user_of_email(p_email text) RETURNS uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT id FROM profiles WHERE email = lower(p_email)
 $$;
+
+GRANT EXECUTE ON FUNCTION get_user_of_email(text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION get_account_owner(uuid) TO function_operator, function_risk_officer;
+
+SET LOCAL ROLE trading_readers;
 
 -- The accounts of the user with that address, the oldest first, at most 100: what get_account tells, and what
 -- change_account changes. None for an address that nobody has.
@@ -36,12 +43,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION get_account_owner(uuid) OWNER TO trading_procedures;
-ALTER FUNCTION get_user_of_email(text) OWNER TO trading_procedures;
-ALTER FUNCTION find_accounts(text) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION get_account_owner(uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION get_user_of_email(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION find_accounts(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION get_user_of_email(text) TO trading_readers;
-GRANT EXECUTE ON FUNCTION get_account_owner(uuid) TO function_operator, function_risk_officer;
 GRANT EXECUTE ON FUNCTION find_accounts(text) TO function_operator;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Rounding and text forms that every procedure shares.
 
 -- Half-up (away from zero) to the currency's minor unit.
@@ -47,22 +49,6 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT (lpad(to_hex(floor(extract(EPOCH FROM p_at) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid
 $$;
 
-ALTER FUNCTION uuidv7_floor(timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION round_money(numeric, text) OWNER TO trading_procedures;
-ALTER FUNCTION round_to_tick(numeric, numeric) OWNER TO trading_procedures;
-ALTER FUNCTION money_form(numeric, text) OWNER TO trading_procedures;
-ALTER FUNCTION price_form(numeric, numeric) OWNER TO trading_procedures;
-ALTER FUNCTION number_form(numeric) OWNER TO trading_procedures;
-ALTER FUNCTION with_places(numeric, numeric) OWNER TO trading_procedures;
-ALTER FUNCTION utc_text(timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION uuidv7_floor(timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION round_money(numeric, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION round_to_tick(numeric, numeric) FROM PUBLIC;
-REVOKE ALL ON FUNCTION money_form(numeric, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION price_form(numeric, numeric) FROM PUBLIC;
-REVOKE ALL ON FUNCTION number_form(numeric) FROM PUBLIC;
-REVOKE ALL ON FUNCTION with_places(numeric, numeric) FROM PUBLIC;
-REVOKE ALL ON FUNCTION utc_text(timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION uuidv7_floor(timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION round_money(numeric, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION round_to_tick(numeric, numeric) TO trading_readers;

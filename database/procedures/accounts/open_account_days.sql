@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The daily reset as a job: accounts that hold something begin their day at its boundary, not with their next order.
 
 -- One page of accounts in key order behind (after_user_id, after_account_id) that hold something and whose day has
@@ -50,9 +52,5 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION find_ended_days(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION begin_account_day(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION find_ended_days(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION begin_account_day(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION find_ended_days(jsonb) TO function_end_of_day;
 GRANT EXECUTE ON FUNCTION begin_account_day(jsonb) TO function_end_of_day;

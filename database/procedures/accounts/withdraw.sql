@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Money out of an account, by an operator: at most what the account can spare at fresh quotes.
 -- request and answer as of deposit, amount positive in the request and negative in the answer, as in the ledger.
 -- -> also {outcome: 'refused', code: 'INSUFFICIENT_FUNDS', message, details, account_id, sequence, transact_time,
@@ -51,12 +53,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION withdraw(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION withdrawable(accounts, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION book_refused_withdrawal(
-    jsonb, accounts, text, numeric, numeric, timestamptz
-) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION withdraw(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION withdrawable(accounts, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION book_refused_withdrawal(jsonb, accounts, text, numeric, numeric, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION withdraw(jsonb) TO function_operator;

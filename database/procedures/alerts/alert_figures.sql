@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_watchers;
+
 -- The figures that alert rules are about, counted from rows by a role that may only read what it counts. Each procedure
 -- is one collector, so that one that fails takes no other's figures with it.
 --
@@ -288,22 +290,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'figure(text, text, integer, numeric, bigint)', 'collected_at(jsonb)',
-        'waiting_seconds(timestamptz, timestamptz)', 'count_orders(timestamptz, integer[])', 'order_was_refused(text)',
-        'collect_order_figures(jsonb)', 'collect_queue_figures(jsonb)', 'collect_price_figures(jsonb)',
-        'collect_server_figures(jsonb)', 'collect_duty_figures(jsonb)', 'collect_history_figures(jsonb)',
-        'collect_security_figures(jsonb)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_watchers', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION collect_order_figures(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION collect_queue_figures(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION collect_price_figures(jsonb) TO function_alerts;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The outbox of alerts: messages are claimed, sent with no transaction open, and what became of them is reported.
 
 -- Take a lease on up to `limit` messages that are due, those of critical alerts first, and of those the ones that were
@@ -194,19 +196,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'claim_notifications(jsonb)', 'report_notification(jsonb)',
-        'tell_next_channel(alert_notifications, timestamptz)', 'claim_responses(jsonb)', 'report_response(jsonb)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION claim_notifications(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION report_notification(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION claim_responses(jsonb) TO function_alerts;

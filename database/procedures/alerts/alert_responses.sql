@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What automatic responses look up: whom a threat comes from, and which provider the feed is to take.
 
 -- request {version: 1, alert_id, kind: ip_block or account_suspension} -> [{finding_id, target}], see alert_suspects.
@@ -79,13 +81,5 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION list_suspects(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION alert_suspects(uuid, text) OWNER TO trading_procedures;
-ALTER FUNCTION was_refused(security_findings) OWNER TO trading_procedures;
-ALTER FUNCTION get_feed_provider(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION list_suspects(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION alert_suspects(uuid, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION was_refused(security_findings) FROM PUBLIC;
-REVOKE ALL ON FUNCTION get_feed_provider(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_suspects(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION get_feed_provider(jsonb) TO function_prices;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The steps of an alert's life, each with what comes of it: messages, responses, the incident's timeline, the audit.
 -- Whoever opens, ends or escalates one has locked the row of alert_evaluation.
 
@@ -175,26 +177,4 @@ LANGUAGE sql IMMUTABLE AS $$
         'alert_id', p_alert.id, 'rule', p_alert.rule, 'subject', p_alert.subject, 'severity', p_alert.severity,
         'value', p_alert.last_value, 'threshold', p_alert.threshold, 'samples', p_alert.samples
     )
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'open_alert(alert_rules, jsonb, timestamptz)',
-        'tell_worsening(alert_rules, uuid, timestamptz)',
-        'renew_responses(uuid)',
-        'end_alert(alerts, text, text, text, timestamptz)',
-        'drop_retries(uuid, timestamptz)',
-        'escalate_alerts(timestamptz)',
-        'first_addressee(alert_rules)',
-        'tell_alert(alerts, text, integer, text, text[], timestamptz)',
-        'append_incident_event(uuid, text, text, jsonb, timestamptz)',
-        'alert_fact(alerts)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
 $$;

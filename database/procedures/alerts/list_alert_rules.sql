@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- What evaluation goes by: {rules: [...], escalations: [...], channels: [{name, fallback}]}, rules that are enabled.
 CREATE OR REPLACE FUNCTION list_alert_rules() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -10,6 +12,4 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     )
 $$;
 
-ALTER FUNCTION list_alert_rules() OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION list_alert_rules() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_alert_rules() TO function_alerts;

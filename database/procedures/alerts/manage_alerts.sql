@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- What people do about alerts: look at them, take them on, end them.
 
 -- An alert as people see it; an open one that somebody has taken on is shown as acknowledged.
@@ -75,6 +77,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     FROM incidents AS i
     WHERE i.id = (request ->> 'incident_id')::uuid
 $$;
+
+GRANT EXECUTE ON FUNCTION readable_alert(alerts) TO trading_procedures;
+GRANT EXECUTE ON FUNCTION list_alerts(jsonb) TO function_incidents;
+GRANT EXECUTE ON FUNCTION get_incident(jsonb) TO function_incidents;
+
+SET LOCAL ROLE trading_procedures;
 
 -- Takes an open alert on: from now on it escalates no further. Again by anybody it changes nothing.
 -- request {version: 1, alert_id, actor, note?, idempotency_key, request_hash, idempotency_key_days}
@@ -180,26 +188,5 @@ LANGUAGE sql AS $$
     RETURNING answer || '{"replayed": false}'
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'acknowledge_alert(jsonb)', 'resolve_alert(jsonb)', 'open_alert_request(jsonb)',
-        'keep_alert_answer(jsonb, alerts, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-    FOREACH v_function IN ARRAY ARRAY['list_alerts(jsonb)', 'get_incident(jsonb)', 'readable_alert(alerts)']::regprocedure []
-    LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_readers', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
-GRANT EXECUTE ON FUNCTION readable_alert(alerts) TO trading_procedures;
-GRANT EXECUTE ON FUNCTION list_alerts(jsonb) TO function_incidents;
-GRANT EXECUTE ON FUNCTION get_incident(jsonb) TO function_incidents;
 GRANT EXECUTE ON FUNCTION acknowledge_alert(jsonb) TO function_incidents;
 GRANT EXECUTE ON FUNCTION resolve_alert(jsonb) TO function_incidents;

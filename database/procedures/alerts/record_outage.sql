@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Books what was told while the database could not be asked: the alert of its silence, opened when that began, with the
 -- messages that went out by themselves. One that is open already stays as it is.
 -- request {version: 1, since, notified: [{level, addressee, channel, kind, sent}]}; answer {alert_id}
@@ -38,6 +40,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION record_outage(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION record_outage(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION record_outage(jsonb) TO function_alerts;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What a run of the evaluation has found, booked in one transaction: alerts that open, go on and end, who is told, what
 -- is to be done about it. Runs are serialized by the row of alert_evaluation, so that however many copies find the same
 -- at once, there is one alert and one message.
@@ -151,21 +153,4 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'record_readings(jsonb)',
-        'begin_evaluation(timestamptz)',
-        'note_release(text, timestamptz)',
-        'keep_samples(jsonb, timestamptz)',
-        'apply_reading(jsonb, timestamptz)',
-        'note_condition(text, text, text, boolean, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION record_readings(jsonb) TO function_alerts;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The hash chain of an account: hash = sha256(previous hash || bytes of the row).
 
 -- Version 1 of the bytes; p_created_at as utc_text() writes it. Never changed: a new form is a new function and a new
@@ -117,22 +119,3 @@ CREATE OR REPLACE FUNCTION audit_pii_digest(p_salt bytea, p_ip inet, p_user_agen
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT sha256(p_salt || convert_to(jsonb_build_array(host(p_ip), p_user_agent, p_email)::text, 'UTF8'))
 $$;
-
-ALTER FUNCTION audit_bytes_v1(
-    uuid, uuid, bigint, uuid, text, text, jsonb, text, integer, bytea, text
-) OWNER TO trading_procedures;
-ALTER FUNCTION append_audit(accounts, uuid, audit_entry[], timestamptz, jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION append_execution(
-    accounts, uuid, jsonb, jsonb, jsonb, jsonb, timestamptz, jsonb, text
-) OWNER TO trading_procedures;
-ALTER FUNCTION append_audit_pii(uuid, uuid, jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION audit_pii_digest(bytea, inet, text, text) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION audit_bytes_v1(
-    uuid, uuid, bigint, uuid, text, text, jsonb, text, integer, bytea, text
-) FROM PUBLIC;
-REVOKE ALL ON FUNCTION append_audit(accounts, uuid, audit_entry[], timestamptz, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION append_execution(
-    accounts, uuid, jsonb, jsonb, jsonb, jsonb, timestamptz, jsonb, text
-) FROM PUBLIC;
-REVOKE ALL ON FUNCTION append_audit_pii(uuid, uuid, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION audit_pii_digest(bytea, inet, text, text) FROM PUBLIC;

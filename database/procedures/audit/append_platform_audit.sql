@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The chain of what concerns no account: releases, platform settings.
 
 CREATE OR REPLACE FUNCTION platform_audit_bytes_v1(
@@ -47,10 +49,3 @@ BEGIN
     END IF;
 END
 $$;
-
-ALTER FUNCTION platform_audit_bytes_v1(bigint, text, text, jsonb, text, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION append_platform_audit(text, text, jsonb, text) OWNER TO trading_procedures;
-ALTER FUNCTION set_trade_always(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION platform_audit_bytes_v1(bigint, text, text, jsonb, text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION append_platform_audit(text, text, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION set_trade_always(jsonb) FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- An order's life from the audit alone, step by step, and what is rebuilt from it beside the tables. Reads only.
 -- Personal data lies in audit_pii and is not looked at; what the caller wrote in words of their own is left out.
 
@@ -116,21 +118,4 @@ LANGUAGE sql STABLE AS $$
     )
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'replay_order(uuid)',
-        'replayed_steps(uuid, uuid)',
-        'audit_actor(text, jsonb, boolean)',
-        'without_callers_words(jsonb)',
-        'replayed_positions(uuid, uuid)',
-        'held_together(jsonb, jsonb)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION replay_order(uuid) TO compliance;

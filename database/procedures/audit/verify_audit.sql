@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Rows where a hash chain is broken, in order; none when every chain holds from its first row to its head.
 
 CREATE OR REPLACE FUNCTION verify_audit()
@@ -76,8 +78,4 @@ LANGUAGE sql STABLE AS $$
     WHERE h.audit_version <> coalesce(t.version, 0) OR h.audit_head <> coalesce(t.hash, '')
 $$;
 
-ALTER FUNCTION verify_audit() OWNER TO trading_procedures;
-ALTER FUNCTION verify_platform_audit() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION verify_audit() FROM PUBLIC;
-REVOKE ALL ON FUNCTION verify_platform_audit() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION verify_audit() TO compliance, backup;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The part of verify_books about what operators did: it can be rebuilt from the audit, and was told.
 
 -- Every change of a term of a user or an account, as the audit tells it: the last one and the one before it.
@@ -73,10 +75,3 @@ LANGUAGE sql STABLE AS $$
         OR d.balance <> (t.account ->> 'balance')::numeric
         OR NOT t.account @> coalesce(d.after, '{}')
 $$;
-
-ALTER FUNCTION audited_terms() OWNER TO trading_procedures;
-ALTER FUNCTION books_accounts() OWNER TO trading_procedures;
-ALTER FUNCTION books_operator_events() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION audited_terms() FROM PUBLIC;
-REVOKE ALL ON FUNCTION books_accounts() FROM PUBLIC;
-REVOKE ALL ON FUNCTION books_operator_events() FROM PUBLIC;

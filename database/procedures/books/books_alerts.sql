@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- I3: an alert is told in the platform's audit as it stands, to somebody each time that it opened, escalated or
 -- worsened, and a critical one by an incident whose timeline has no gap and ends with it.
 CREATE OR REPLACE FUNCTION books_alerts() RETURNS TABLE (account_id uuid, subject text, problem text)
@@ -65,6 +67,3 @@ LANGUAGE sql STABLE AS $$
             a.ended_at, true, a.state <> 'open', l.events, coalesce(t.worsened, 0)
         ))
 $$;
-
-ALTER FUNCTION books_alerts() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION books_alerts() FROM PUBLIC;

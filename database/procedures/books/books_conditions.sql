@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- I3 of orders with conditions: what quotes look for is what the orders still wait for, an order is held whole as long
 -- as it waits for any and not at all after that, and nothing that was held was filled.
 CREATE OR REPLACE FUNCTION books_conditions() RETURNS TABLE (account_id uuid, subject text, problem text)
@@ -33,6 +35,3 @@ LANGUAGE sql STABLE AS $$
     WHERE o.conditions IS NOT NULL AND awaits_conditions(o.conditions)
         AND (o.filled_quantity > 0 OR o.status NOT IN ('new', 'canceled', 'expired', 'replaced', 'denied'))
 $$;
-
-ALTER FUNCTION books_conditions() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION books_conditions() FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The part of verify_books about the days of accounts, each of which can be rebuilt from the ledger, and about what
 -- risk officers have changed.
 
@@ -114,10 +116,3 @@ LANGUAGE sql STABLE AS $$
         l.details ->> 'profile', l.details -> 'terms_before', l.details -> 'terms_after'
     )
 $$;
-
-ALTER FUNCTION books_days() OWNER TO trading_procedures;
-ALTER FUNCTION books_limits() OWNER TO trading_procedures;
-ALTER FUNCTION books_margin_profiles() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION books_days() FROM PUBLIC;
-REVOKE ALL ON FUNCTION books_limits() FROM PUBLIC;
-REVOKE ALL ON FUNCTION books_margin_profiles() FROM PUBLIC;

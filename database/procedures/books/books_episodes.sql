@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The part of verify_books about episodes below the margin levels: each stands where the audit says, and was told.
 
 -- MARGIN_CALL_ESCALATED is told as margin_call.escalated.
@@ -38,8 +40,3 @@ LANGUAGE sql STABLE AS $$
     WHERE c.id IS NULL OR t.id IS NULL OR (t.risk ->> 'episode_id')::uuid IS DISTINCT FROM c.episode_id
         OR coalesce(t.risk ->> 'level', 'margin_call') <> c.level_name
 $$;
-
-ALTER FUNCTION episode_event(text) OWNER TO trading_procedures;
-ALTER FUNCTION books_episodes() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION episode_event(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION books_episodes() FROM PUBLIC;

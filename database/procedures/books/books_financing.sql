@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The part of verify_books about financing: each entry is what its roll, its position's fills and the audit come to,
 -- and none is missing or there twice.
 
@@ -102,17 +104,4 @@ LANGUAGE sql STABLE AS $$
         GROUP BY 1, 2, 3, 4
     ) AS t USING (user_id, account_id, position_id, roll_date)
     WHERE (e.amount, 1::bigint) IS DISTINCT FROM (t.amount, t.times)
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'rebuilt_rolls()', 'books_financing()', 'books_financing_events()'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
 $$;

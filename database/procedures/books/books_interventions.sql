@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- I3: each intervention that started, and each that ended, is told once in the platform's audit.
 CREATE OR REPLACE FUNCTION books_interventions() RETURNS TABLE (account_id uuid, subject text, problem text)
 LANGUAGE sql STABLE AS $$
@@ -17,6 +19,3 @@ LANGUAGE sql STABLE AS $$
     LEFT JOIN told AS t ON i.id::text = t.id
     WHERE coalesce(t.started, 0) <> 1 OR coalesce(t.ended, 0) <> (i.undone_at IS NOT NULL)::integer
 $$;
-
-ALTER FUNCTION books_interventions() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION books_interventions() FROM PUBLIC;

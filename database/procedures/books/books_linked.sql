@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- I3 of orders that depend on each other: what is held is what the parent has not filled yet, what one of two has
 -- filled the other may not fill again, only what is workable waits for a price, an exit works for a position that is
 -- open, and the orders that a group's answer names are there.
@@ -51,6 +53,3 @@ LANGUAGE sql STABLE AS $$
     LEFT JOIN orders AS o ON k.user_id = o.user_id AND (x.fact ->> 'order_id')::uuid = o.id
     WHERE k.answer ->> 'outcome' = 'placed' AND o.contingency IS NULL
 $$;
-
-ALTER FUNCTION books_linked() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION books_linked() FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The part of verify_books that rebuilds orders, positions and balances from the audit alone and holds them against the
 -- tables.
 
@@ -132,21 +134,4 @@ LANGUAGE sql STABLE AS $$
     FROM accounts AS a
     LEFT JOIN moved AS m ON a.user_id = m.user_id AND a.id = m.account_id AND m.is_last
     WHERE a.balance <> coalesce(m.summed, 0)
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'row_differences(jsonb, jsonb)',
-        'rebuilt_beside(positions, jsonb)',
-        'books_rebuilt_orders()',
-        'books_rebuilt_positions()',
-        'books_rebuilt_balances()'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
 $$;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- I3 of orders that took another one's place: the old one ended by nothing else, both are of one account and for one
 -- thing, one event tells both, and the audit of the old one names the new. The other way round: books_rebuilt_orders.
 CREATE OR REPLACE FUNCTION books_replacements() RETURNS TABLE (account_id uuid, subject text, problem text)
@@ -34,6 +36,3 @@ LANGUAGE sql STABLE AS $$
         ON n.user_id = l.user_id AND n.id = (l.details ->> 'replaced_by')::uuid
     WHERE n.replaces_order_id IS DISTINCT FROM l.order_id
 $$;
-
-ALTER FUNCTION books_replacements() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION books_replacements() FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- I3 of stops that trail: each order that waits for its level has a row that says where that is, and nothing else has
 -- one. What was asked for and where it was touched: books_rebuilt_orders.
 CREATE OR REPLACE FUNCTION books_trailing() RETURNS TABLE (account_id uuid, subject text, problem text)
@@ -18,6 +20,3 @@ LANGUAGE sql STABLE AS $$
     WHERE (p.account_id, p.symbol, p.trail_distance) IS DISTINCT FROM (t.account_id, t.symbol, t.trail_amount)
         OR CASE p.side WHEN 'long' THEN t.level < p.stop_loss ELSE t.level > p.stop_loss END
 $$;
-
-ALTER FUNCTION books_trailing() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION books_trailing() FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Orders rebuilt from the audit alone, in the columns of the table: what verify_books and replay_order hold against it.
 
 -- Every fill that the audit tells. `margin_added` is what the position's margin grew by, 0 where it was reduced.
@@ -132,8 +134,3 @@ LANGUAGE sql STABLE AS $$
     FROM steps AS s
     LEFT JOIN filled AS f ON s.user_id = f.user_id AND s.order_id = f.order_id
 $$;
-
-ALTER FUNCTION audited_fills() OWNER TO trading_procedures;
-ALTER FUNCTION rebuilt_orders() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION audited_fills() FROM PUBLIC;
-REVOKE ALL ON FUNCTION rebuilt_orders() FROM PUBLIC;

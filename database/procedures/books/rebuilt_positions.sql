@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Positions rebuilt from the audit alone, in the columns of the table: what verify_books and replay_order hold against
 -- it. Its state is as the last row left it; what adds up over its life is summed from its fills. A stop that trails has
 -- moved on since.
@@ -37,6 +39,3 @@ LANGUAGE sql STABLE AS $$
     FROM told AS t
     LEFT JOIN filled AS f ON t.user_id = f.user_id AND t.id = f.position_id
 $$;
-
-ALTER FUNCTION rebuilt_positions() OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION rebuilt_positions() FROM PUBLIC;

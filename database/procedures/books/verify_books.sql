@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The invariants that hold after any fault, as rows of what breaks them; none when the books are in order.
 
 -- I1: at most one order a key, and the key's stored answer is that order's.
@@ -375,17 +377,4 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     ORDER BY 1, 2, 3
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'books_keys()', 'books_ledger()', 'books_positions()', 'books_fills()', 'books_orders()', 'books_margin()', 'books_guards()',
-        'books_events()', 'books_routes()', 'verify_books()'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION verify_books() TO compliance, backup;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What accounts were worth, hour by hour: the history that drawdown is counted from.
 
 -- The value of all open positions of an account in its currency, whatever their side: longs at bid, shorts at ask, at
@@ -175,13 +177,5 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION thin_snapshots(uuid[], uuid[], timestamptz, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION thin_snapshots(uuid[], uuid[], timestamptz, timestamptz) FROM PUBLIC;
-ALTER FUNCTION account_exposures(uuid[]) OWNER TO trading_procedures;
-ALTER FUNCTION take_equity_snapshots(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION snapshot_accounts(uuid[], uuid[], timestamptz, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION account_exposures(uuid[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION take_equity_snapshots(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION snapshot_accounts(uuid[], uuid[], timestamptz, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION account_exposures(uuid[]) TO trading_readers;
 GRANT EXECUTE ON FUNCTION take_equity_snapshots(jsonb) TO function_end_of_day;

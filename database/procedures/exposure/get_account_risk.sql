@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- An account's risk for its owner and for reports: the named account, else the user's only one (TR001 when there is
 -- none). Decimals as text, amounts in account currency; those are NULL that need a quote which is not there.
 -- -> {account_id, currency, equity, exposure {gross, net, by_symbol [{symbol, long_quantity, short_quantity,
@@ -141,20 +143,4 @@ LANGUAGE sql STABLE AS $$
         ON d.user_id = p_account.user_id AND d.account_id = p_account.id AND d.starts_at <= n.at AND d.ends_at > n.at
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'get_account_risk(uuid, uuid)',
-        'readable_exposure(accounts)',
-        'currency_exposures(uuid)',
-        'readable_drawdown(accounts, numeric)',
-        'readable_day(accounts, numeric)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_readers', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION get_account_risk(uuid, uuid) TO function_trader, function_operator, compliance;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Value at risk: what an account's open positions lose in a day no more than with a given confidence, by their values
 -- now. The same in the layer: trading/value_at_risk.py, which names the sources.
 
@@ -168,22 +170,10 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'historical_var(numeric[], numeric)',
-        'parametric_var(numeric[], numeric[], numeric)',
-        'daily_returns(text[], integer)',
-        'conversion_pairs(text, text)',
-        'held_risks(uuid)',
-        'scenario_losses(held_risk[], text, integer)',
-        'account_var(uuid)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO trading_readers', v_function);
-    END LOOP;
-END
-$$;
+GRANT EXECUTE ON FUNCTION historical_var(numeric[], numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION parametric_var(numeric[], numeric[], numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION daily_returns(text[], integer) TO trading_readers;
+GRANT EXECUTE ON FUNCTION conversion_pairs(text, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION held_risks(uuid) TO trading_readers;
+GRANT EXECUTE ON FUNCTION scenario_losses(held_risk[], text, integer) TO trading_readers;
+GRANT EXECUTE ON FUNCTION account_var(uuid) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Which positions a roll has still to charge.
 
 -- One row for each unfinished roll and each position of these accounts that was open when it came and has no entry of
@@ -129,16 +131,4 @@ LANGUAGE sql STABLE AS $$
     LIMIT p_accounts_max
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'due_financing(uuid[], uuid[])', 'find_due_financing(jsonb)', 'holders_at_rolls(uuid, uuid, integer)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION find_due_financing(jsonb) TO function_end_of_day;

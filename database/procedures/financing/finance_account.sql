@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Financing of one account: what the rolls have left to charge it, in the order in which they came, with ledger, audit
 -- and event in one transaction under the account's lock. Safe to repeat, and at once from two places: who comes second
 -- finds nothing due, and the ledger takes one entry a position and roll date.
@@ -156,20 +158,4 @@ LANGUAGE sql STABLE AS $$
     )
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'finance_account(jsonb)',
-        'financing_charges(accounts)',
-        'book_financing(jsonb, accounts, jsonb, timestamptz)',
-        'financing_reason(jsonb)',
-        'financing_facts(accounts, jsonb)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION finance_account(jsonb) TO function_end_of_day;

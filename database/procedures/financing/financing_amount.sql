@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What one position is charged or paid for one roll, in account currency, rounded once; negative is charged.
 --   percent: quantity x contract size x price x (rate - markup) / 100 x days / (360 or 365), in quote currency
 --   points:  quantity x contract size x tick size x (rate - markup) x days
@@ -17,10 +19,3 @@ LANGUAGE sql IMMUTABLE AS $$
         p_currency
     )
 $$;
-
-ALTER FUNCTION financing_amount(
-    numeric, numeric, numeric, numeric, numeric, integer, text, numeric[], text
-) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION financing_amount(
-    numeric, numeric, numeric, numeric, numeric, integer, text, numeric[], text
-) FROM PUBLIC;

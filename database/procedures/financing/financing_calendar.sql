@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- When positions are rolled, and how many days each roll charges: financing_schedules and financing_days as a calendar.
 
 -- The rolls of every schedule from p_from to just before p_until, those that charge no day included.
@@ -26,8 +28,3 @@ LANGUAGE sql STABLE AS $$
         (SELECT s.days[extract(ISODOW FROM p_date)::integer] FROM financing_schedules AS s WHERE s.name = p_schedule)
     )
 $$;
-
-ALTER FUNCTION rolls_between(timestamptz, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION roll_days(text, date) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION rolls_between(timestamptz, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION roll_days(text, date) FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Rolls as rows: made when they are over, given their terms when these are known, finished when all is charged.
 
 -- Makes the rolls of each financed instrument that have come since its last one, and writes quote and rates to those
@@ -111,17 +113,5 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'open_rolls(jsonb)', 'missed_rolls(timestamptz)', 'make_rolls(timestamptz)', 'price_rolls()', 'finish_rolls(jsonb)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION open_rolls(jsonb) TO function_end_of_day;
 GRANT EXECUTE ON FUNCTION finish_rolls(jsonb) TO function_end_of_day;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The last quotes before a roll. `quotes` has one row a symbol; the one that a roll needs is kept when the first quote
 -- behind the roll takes its place (write_quotes), so that a job that comes days later still finds it.
 
@@ -52,10 +54,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION quote_before(text, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION pair_fraction_before(text, text, boolean, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION fraction_before(text, text, boolean, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION quote_before(text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION pair_fraction_before(text, text, boolean, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION fraction_before(text, text, boolean, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quote_before(text, timestamptz) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Rates of financing, as the platform's liquidity providers quote them. What was charged by an earlier rate stays: a
 -- roll keeps the rate that it was charged by.
 -- request {version: 1, rates: [{symbol, valid_from, valid_until, long_rate, short_rate, markup, basis, source}], actor,
@@ -44,6 +46,3 @@ BEGIN
     RETURN jsonb_build_object('changed', jsonb_array_length(v_changed));
 END
 $$;
-
-ALTER FUNCTION set_financing_rates(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION set_financing_rates(jsonb) FROM PUBLIC;

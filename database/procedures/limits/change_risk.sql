@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Changes limits, by a risk officer who says why: of an account, or of a tier for all its accounts that have none of
 -- their own. The only way to those columns. Holds for the next order; row, history, audit and stored answer in one
 -- transaction.
@@ -248,24 +250,5 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'change_risk_settings(jsonb)',
-        'change_risk_defaults(jsonb)',
-        'settings_with(risk_settings, jsonb)',
-        'typed_limits(jsonb)',
-        'changed_limits(jsonb, jsonb)',
-        'check_stop_distances(numeric, numeric)',
-        'write_own_limits(risk_settings, timestamptz)',
-        'write_limits_of_tier(risk_defaults, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION change_risk_settings(jsonb) TO function_risk_officer;
 GRANT EXECUTE ON FUNCTION change_risk_defaults(jsonb) TO function_risk_officer;

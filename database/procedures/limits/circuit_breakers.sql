@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Circuit breakers: trading that the platform itself reduces, until a person sets it to active again. Of a symbol when
 -- its price moves too far too fast or its spread is too wide, of an account after too many losses in a row, of the
 -- platform when too many orders are refused. What reduces stays possible throughout.
@@ -191,24 +193,5 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'next_price_range(price_range, numeric, timestamptz, interval)',
-        'quotes_that_trip(quotes[])',
-        'trip_symbol_breakers(quotes[], timestamptz)',
-        'trip_breaker(jsonb, text, timestamptz)',
-        'reject_rate(timestamptz)',
-        'accounts_losing(timestamptz)',
-        'watch_breakers(jsonb)',
-        'trip_account_breaker(jsonb)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION watch_breakers(jsonb) TO function_risk;
 GRANT EXECUTE ON FUNCTION trip_account_breaker(jsonb) TO function_risk;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- The limits of an account: {account_id, tier, currency, limits: what binds it, own: its own, as of own_limits, where
 -- they are not null, tier_limits, day: {starts_at, ends_at, start_equity, peak_equity} of the open one, else null}.
 -- Raises TR001, and TR006 where it has to be named.
@@ -53,6 +55,11 @@ BEGIN
 END
 $$;
 
+GRANT EXECUTE ON FUNCTION get_risk_settings(uuid, uuid) TO function_trader, function_risk_officer;
+GRANT EXECUTE ON FUNCTION list_risk_changes(uuid, uuid, integer) TO function_risk_officer;
+
+SET LOCAL ROLE trading_procedures;
+
 -- The tiers and their limits: [{tier, limits, updated_at, changes: the last p_limit ones}], as an officer sees them.
 CREATE OR REPLACE FUNCTION list_risk_defaults(p_limit integer) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -74,15 +81,5 @@ LANGUAGE sql STABLE AS $$
     )
 $$;
 
-ALTER FUNCTION get_risk_settings(uuid, uuid) OWNER TO trading_readers;
-ALTER FUNCTION list_risk_changes(uuid, uuid, integer) OWNER TO trading_readers;
-ALTER FUNCTION list_risk_defaults(integer) OWNER TO trading_procedures;
-ALTER FUNCTION risk_change_fact(risk_changes) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION get_risk_settings(uuid, uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION list_risk_changes(uuid, uuid, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION list_risk_defaults(integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION risk_change_fact(risk_changes) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION risk_change_fact(risk_changes) TO trading_readers;
-GRANT EXECUTE ON FUNCTION get_risk_settings(uuid, uuid) TO function_trader, function_risk_officer;
-GRANT EXECUTE ON FUNCTION list_risk_changes(uuid, uuid, integer) TO function_risk_officer;
 GRANT EXECUTE ON FUNCTION list_risk_defaults(integer) TO function_risk_officer;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The limits that bind what adds exposure. What only reduces is never asked here.
 -- A new limit is a column of effective_limits, a line in limit_refusal and a sentence in broken_limit; what it reads
 -- beside is a field of limit_facts, which asked_facts fills.
@@ -473,32 +475,20 @@ DROP FUNCTION IF EXISTS limit_violation(text, numeric, numeric, text);
 DROP FUNCTION IF EXISTS realized_since(uuid, uuid, timestamptz);
 DROP FUNCTION IF EXISTS order_figures(accounts, order_terms, limit_case, timestamptz);
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'limit_refusal(accounts, order_terms, limit_case, timestamptz)',
-        'is_limited(order_terms)',
-        'asked_facts(accounts, order_terms, limit_case, timestamptz)',
-        'with_flight(accounts, order_terms, limit_case)',
-        'collar_deviation(numeric, numeric, numeric)',
-        'collar_refusal(jsonb, accounts, order_terms)',
-        'is_sent(text, text)',
-        'recent_orders(accounts, order_terms, limit_case, timestamptz)',
-        'is_alike(orders, jsonb)',
-        'held_lots(accounts, order_terms, limit_case)',
-        'exposure_with(accounts, order_terms, limit_case, numeric, timestamptz)',
-        'day_so_far(accounts, order_terms, limit_case, timestamptz)',
-        'new_limit_case(jsonb, positions, numeric, numeric, numeric)',
-        'working_limit_case(orders, positions, numeric, numeric)',
-        'broken_limit(accounts, order_terms, limit_case, limit_facts)',
-        'limit_violation(text, numeric, numeric, text, text)',
-        'limit_refused(text, text, text, text, text)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO trading_readers', v_function);
-    END LOOP;
-END
-$$;
+GRANT EXECUTE ON FUNCTION limit_refusal(accounts, order_terms, limit_case, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION is_limited(order_terms) TO trading_readers;
+GRANT EXECUTE ON FUNCTION asked_facts(accounts, order_terms, limit_case, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION with_flight(accounts, order_terms, limit_case) TO trading_readers;
+GRANT EXECUTE ON FUNCTION collar_deviation(numeric, numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION collar_refusal(jsonb, accounts, order_terms) TO trading_readers;
+GRANT EXECUTE ON FUNCTION is_sent(text, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION recent_orders(accounts, order_terms, limit_case, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION is_alike(orders, jsonb) TO trading_readers;
+GRANT EXECUTE ON FUNCTION held_lots(accounts, order_terms, limit_case) TO trading_readers;
+GRANT EXECUTE ON FUNCTION exposure_with(accounts, order_terms, limit_case, numeric, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION day_so_far(accounts, order_terms, limit_case, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION new_limit_case(jsonb, positions, numeric, numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION working_limit_case(orders, positions, numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION broken_limit(accounts, order_terms, limit_case, limit_facts) TO trading_readers;
+GRANT EXECUTE ON FUNCTION limit_violation(text, numeric, numeric, text, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION limit_refused(text, text, text, text, text) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What limits there are, what each may be set to, and those of an account or a tier as they are told.
 
 -- kind: number and count from `lowest` to `highest`, flag, symbols, profile, zone. One that is liftable may be
@@ -116,22 +118,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'limit_kinds()',
-        'own_limits(risk_settings)',
-        'limits_of_tier(risk_defaults)',
-        'check_limits(jsonb, boolean)',
-        'check_limit(text, jsonb, text, numeric, numeric)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION limit_kinds() TO trading_readers;
 GRANT EXECUTE ON FUNCTION own_limits(risk_settings) TO trading_readers;
 GRANT EXECUTE ON FUNCTION limits_of_tier(risk_defaults) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The kill switch: who may trade, of the platform, of a symbol or of an account. The strictest of the three holds.
 --   active: everything. reducing: only what lowers exposure. halted: besides, no new order rests.
 -- Canceling and closing stay open in every state. Each order reads the states under its account's lock, so one that is
@@ -248,29 +250,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     )
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'set_trading_state(jsonb)',
-        'check_scope(jsonb)',
-        'account_of_scope(jsonb)',
-        'state_of_scope(jsonb, accounts)',
-        'locked_symbol_state(text)',
-        'kept_state_change(jsonb)',
-        'write_trading_state(jsonb, accounts, text, timestamptz)',
-        'lock_actor_key(jsonb)',
-        'refuse_key(text)',
-        'order_horizon()',
-        'orders_are_over(text)',
-        'list_trading_states()'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION set_trading_state(jsonb) TO function_risk_officer;
 GRANT EXECUTE ON FUNCTION order_horizon() TO function_risk_officer;
 GRANT EXECUTE ON FUNCTION orders_are_over(text) TO function_risk_officer;

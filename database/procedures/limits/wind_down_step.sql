@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Working off a wind-down, account by account, by whoever executes triggers.
 
 -- Take a lease on up to `limit` accounts that are due, the longest waiting first. request {version: 1, holder, limit,
@@ -217,22 +219,5 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'claim_wind_downs(jsonb)',
-        'wind_down_step(jsonb)',
-        'is_stopped(accounts, wind_downs)',
-        'cancel_for_wind_down(jsonb, accounts, wind_downs, timestamptz)',
-        'close_for_wind_down(jsonb, accounts, wind_downs, timestamptz)',
-        'left_to_flatten(accounts, wind_downs)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION claim_wind_downs(jsonb) TO function_triggers;
 GRANT EXECUTE ON FUNCTION wind_down_step(jsonb) TO function_triggers;

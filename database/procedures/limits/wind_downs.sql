@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Winding down what is left when trading was stopped: the working orders of a platform, symbol or account are canceled,
 -- and with `flatten` its positions closed. Which accounts have something is decided once and queued; each is then
 -- worked off in transactions of its own (wind_down_step).
@@ -152,23 +154,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'preview_wind_down(jsonb)',
-        'start_wind_down(jsonb)',
-        'wind_down_answer(wind_downs)',
-        'check_wind_down(jsonb)',
-        'to_wind_down(jsonb)',
-        'get_wind_down(uuid)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION preview_wind_down(jsonb) TO function_risk_officer;
 GRANT EXECUTE ON FUNCTION start_wind_down(jsonb) TO function_risk_officer;
 GRANT EXECUTE ON FUNCTION get_wind_down(uuid) TO function_risk_officer;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Hedged margin: longs and shorts of one symbol on one account cover each other. Positions keep the margin that they
 -- were booked with; what of it the account need not hold is worked out of its rows each time, and called the credit.
 -- trading/hedges.py holds the same formula for previews; a property test holds the two equal.
@@ -73,20 +75,8 @@ LANGUAGE sql STABLE AS $$
     WHERE s.symbol = p_terms.symbol
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'hedged_margin_credit(numeric, numeric, numeric, numeric, numeric, text)',
-        'uncovered_quantity(text, numeric, numeric)',
-        'symbol_sides(uuid, uuid)',
-        'account_margin_credit(uuid, uuid, text)',
-        'margin_credit_change(accounts, order_terms, text, numeric, numeric)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO trading_readers', v_function);
-    END LOOP;
-END
-$$;
+GRANT EXECUTE ON FUNCTION hedged_margin_credit(numeric, numeric, numeric, numeric, numeric, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION uncovered_quantity(text, numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION symbol_sides(uuid, uuid) TO trading_readers;
+GRANT EXECUTE ON FUNCTION account_margin_credit(uuid, uuid, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION margin_credit_change(accounts, order_terms, text, numeric, numeric) TO trading_readers;

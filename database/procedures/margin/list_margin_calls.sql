@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Who is, or was, below a margin level: episodes of all accounts, as risk officers see them.
 
 -- request {version: 1, state?: 'open' or 'left', before?: episode_id, limit}
@@ -36,6 +38,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION list_margin_calls(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION list_margin_calls(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_margin_calls(jsonb) TO function_risk_officer;

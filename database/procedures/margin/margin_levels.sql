@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Margin levels of many accounts in one statement, by the formulas of account_valuation.
 
 -- The fraction of conversion_fraction, NULL where it needs a quote that is missing or too old at p_at.
@@ -185,22 +187,4 @@ LANGUAGE sql STABLE AS $$
         -- Kept as a query of its own, so that those who are fine are not asked.
         OFFSET 0
     ) AS s ON true
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'fresh_conversion_fraction(text, text, boolean, timestamptz)',
-        'open_worths(uuid[], timestamptz)',
-        'judged_level(numeric, numeric, bigint)',
-        'level_rank(text)',
-        'standing_level(numeric, text, numeric, numeric, numeric, margin_call_episodes)',
-        'margin_levels(uuid[], timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
 $$;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The margin profiles as risk officers see and change them: levels, stop-out policy, negative balance protection. The
 -- only way to those columns. A change holds from the next look at the accounts on; row, history and audit in one
 -- transaction. It concerns many accounts, so no account's events tell it.
@@ -190,23 +192,5 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'list_margin_profiles(integer)',
-        'margin_profile_terms(margin_profiles)',
-        'change_margin_profile(jsonb)',
-        'lock_margin_profile(jsonb)',
-        'check_margin_profile_change(jsonb, margin_profiles)',
-        'check_margin_levels(jsonb, boolean)',
-        'write_margin_profile(jsonb, margin_profiles, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION list_margin_profiles(integer) TO function_risk_officer;
 GRANT EXECUTE ON FUNCTION change_margin_profile(jsonb) TO function_risk_officer;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- By which margin levels accounts are watched: those of their profile, where they have set none of their own.
 
 -- One row an account of p_account_ids (all for NULL), with its balance. A level that its profile does not have is NULL;
@@ -41,6 +43,4 @@ LANGUAGE sql STABLE AS $$
     WHERE p_account_ids IS NULL OR a.id = ANY (p_account_ids)
 $$;
 
-ALTER FUNCTION margin_terms(uuid[]) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION margin_terms(uuid[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION margin_terms(uuid[]) TO trading_readers;

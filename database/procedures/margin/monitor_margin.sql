@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The scan over all accounts: one page of those with open positions or in an open episode, in key order, behind the
 -- last account that a scan looked at. It books nothing but how far it got: record_margin_call and stop_out_step do the
 -- rest, account by account.
@@ -159,22 +161,5 @@ LANGUAGE sql STABLE AS $$
     ) AS h
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'monitor_margin(jsonb)',
-        'monitor_symbols(jsonb)',
-        'page_bounds(jsonb)',
-        'margin_page(uuid[], integer, timestamptz)',
-        'watched_accounts(uuid, uuid, integer)',
-        'holding_accounts(text[], uuid, uuid, integer)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION monitor_margin(jsonb) TO function_risk;
 GRANT EXECUTE ON FUNCTION monitor_symbols(jsonb) TO function_risk;

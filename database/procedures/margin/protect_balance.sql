@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Negative balance protection: what trading took below zero is brought back to zero, once nothing is open any more.
 
 -- Accounts that protect_balance would act on: {accounts: [{user_id, account_id}]}, at most limit of them. It reads
@@ -118,20 +120,5 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'find_unprotected_balances(jsonb)',
-        'protected_debt(accounts)',
-        'protect_balance(jsonb)',
-        'book_protection(jsonb, accounts, numeric, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION find_unprotected_balances(jsonb) TO function_risk;
 GRANT EXECUTE ON FUNCTION protect_balance(jsonb) TO function_risk;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- One account's episode below its margin levels: valued again under the account's lock, then the episode opened, moved
 -- to another level or closed, with audit and event, in one transaction. Safe to repeat, and at once from two places:
 -- who comes second finds nothing due.
@@ -87,8 +89,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION record_margin_call(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION tell_margin_call(accounts, jsonb, jsonb, text, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION record_margin_call(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION tell_margin_call(accounts, jsonb, jsonb, text, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION record_margin_call(jsonb) TO function_risk;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The smallest part of p_quantity of a position, in steps of its lot, that brings an account of p_equity on
 -- p_margin_used above p_stop_out_level and up to p_release_level when it is closed now, costs included. All of it where
 -- no part does. Found by halving: what closing more costs is far less than the margin that it sets free. Of a hedge
@@ -74,19 +76,5 @@ DECLARE
     v_level numeric := v_equity * 100 / nullif(v_margin, 0);
 BEGIN
     RETURN coalesce(v_level > p_stop_out_level AND v_level >= p_release_level, v_equity >= 0);
-END
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'smallest_part_to_close(accounts, order_terms, positions, numeric, numeric, numeric, numeric, numeric, timestamptz)',
-        'part_restores(accounts, order_terms, positions, numeric, numeric, numeric, numeric, numeric, numeric, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
 END
 $$;

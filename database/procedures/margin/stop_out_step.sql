@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Stop-out: what an account can no longer carry is closed by the platform, one position a transaction.
 
 -- One step for one account, valued again under its lock: all its working orders are canceled, then the one position
@@ -220,23 +222,4 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'stop_out_step(jsonb)',
-        'stop_out_answer(text, numeric, numeric, jsonb, jsonb)',
-        'stop_out_notice(numeric, numeric)',
-        'position_to_stop_out(accounts, text, timestamptz)',
-        'needs_closing(record, numeric)',
-        'close_stopped_out(jsonb, accounts, positions, record, numeric, jsonb, timestamptz)',
-        'stop_out_fill(accounts, order_terms, positions, numeric, timestamptz)',
-        'tell_stopped_out_orders(jsonb, accounts, jsonb, jsonb, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION stop_out_step(jsonb) TO function_risk;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Why orders of a user are refused for margin: what is owned, held, used and free, how each figure comes about, and
 -- what the last refused order would need now. Reads only. Figures are marked at the newest quotes, whatever their age;
 -- `quotes` says which of them are too old to trade on.
@@ -311,26 +313,4 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'diagnose_margin(text)',
-        'diagnosed_account(accounts, profiles, timestamptz)',
-        'diagnosed_positions(accounts)',
-        'margin_calculation(accounts, instruments, numeric, numeric, numeric)',
-        'audited_margin(accounts)',
-        'diagnosed_orders(accounts, text[], integer)',
-        'diagnosed_quotes(accounts, timestamptz)',
-        'diagnosed_states(accounts, profiles, jsonb)',
-        'margin_verdict(accounts, numeric, numeric)',
-        'need_verdict(accounts, numeric, numeric, timestamptz)',
-        'needed_margin(accounts, text, text, numeric, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION diagnose_margin(text) TO compliance;

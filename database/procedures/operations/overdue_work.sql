@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Since when what the platform owes its accounts has been waiting, for alerts: each is NULL where nothing waits. They
 -- value and join what trading_watchers may not read, so they are the procedures' own, and say no more than a time.
 
@@ -55,17 +57,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WHERE r.finished_at IS NULL AND r.basis IS NULL AND r.rolled_at <= p_until
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'stop_out_due_since(timestamptz)', 'wind_down_due_since()', 'roll_due_since(timestamptz)',
-        'rolls_without_rate(timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO trading_watchers', v_function);
-    END LOOP;
-END
-$$;
+GRANT EXECUTE ON FUNCTION stop_out_due_since(timestamptz) TO trading_watchers;
+GRANT EXECUTE ON FUNCTION wind_down_due_since() TO trading_watchers;
+GRANT EXECUTE ON FUNCTION roll_due_since(timestamptz) TO trading_watchers;
+GRANT EXECUTE ON FUNCTION rolls_without_rate(timestamptz) TO trading_watchers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Reports of the hour: what count_orders says of the orders that ended in it, kept once the hour is over.
 
 -- Writes the reports of the hours that are over and have none: since the last that has one, else of the last hour; of
@@ -37,6 +39,10 @@ BEGIN
 END
 $$;
 
+GRANT EXECUTE ON FUNCTION keep_performance_reports(jsonb) TO function_alerts;
+
+SET LOCAL ROLE trading_readers;
+
 -- The newest first. request {version: 1, before?: id, limit}
 -- -> {reports: [{id, hour_start, total_orders, executed_orders, refused_orders, failed_orders, error_rate: failed of
 --   all in percent with 2 decimals, latency_ms: {average, p50, p95, p99} of market orders, orders_per_hour,
@@ -71,9 +77,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION keep_performance_reports(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION list_performance_reports(jsonb) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION keep_performance_reports(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION list_performance_reports(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION keep_performance_reports(jsonb) TO function_alerts;
 GRANT EXECUTE ON FUNCTION list_performance_reports(jsonb) TO function_incidents;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- How the price feed stands, and by answering at all, that the database does: {open, fresh, newest_age_ms}.
 -- `open` counts active instruments whose market is open, `fresh` those of them with a quote within its age limit;
 -- newest_age_ms is of the newest quote among them, NULL without one.
@@ -17,6 +19,4 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     ))
 $$;
 
-ALTER FUNCTION probe_health() OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION probe_health() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION probe_health() TO function_trader;

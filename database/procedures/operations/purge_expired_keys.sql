@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Removes idempotency keys past their expiry, at most `limit` of them; a key answers until it is removed.
 -- request {version: 1, limit} -> {purged}
 CREATE OR REPLACE FUNCTION purge_expired_keys(request jsonb) RETURNS jsonb
@@ -19,6 +21,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION purge_expired_keys(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION purge_expired_keys(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION purge_expired_keys(jsonb) TO function_relay;

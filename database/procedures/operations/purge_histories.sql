@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Removes what histories have kept for long enough (platform_settings), at most `limit` rows of each.
 --   roll_quotes: but of each symbol the one that stands for the oldest roll that is not charged yet, and all behind it.
 --   price_outages: those that are over.
@@ -53,8 +55,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION purge_histories(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION purge_roll_quotes(timestamptz, bigint) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION purge_histories(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION purge_roll_quotes(timestamptz, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION purge_histories(jsonb) TO function_end_of_day;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Accepts a market order for an instrument whose venue is not ours: judged like one that is executed here, at the
 -- present quote, then booked as pending_new with its margin reserved. What it fills at is the venue's to say.
 --
@@ -286,25 +288,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'accept_order(jsonb)',
-        'accept_routed_order(jsonb, accounts, text, timestamptz)',
-        'position_left(accounts, text, text)',
-        'quantity_left(accounts, positions, text)',
-        'judge_routed_exposure(accounts, order_terms, order_fill, limit_case, timestamptz)',
-        'credit_behind(accounts, order_terms, text, numeric, numeric)',
-        'book_accepted_order(jsonb, accounts, order_terms, text, order_fill, numeric, numeric, uuid, timestamptz)',
-        'routed_order_fact(orders)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION accept_order(jsonb) TO function_trader;
 -- What judges an order judges its preview.
 GRANT EXECUTE ON FUNCTION quantity_left(accounts, positions, text) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Writes an order's outcome under its account's lock: order, fill, position, ledger, audit, event, the stored answer.
 
 -- The order that is asked for, as a row without an outcome: only what a caller may say is taken from the request.
@@ -433,33 +435,5 @@ DECLARE
     END;
 BEGIN
     RETURN round_money(convert_amount(v_pnl, p_terms.quote_currency, p_currency), p_currency);
-END
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'requested_order(jsonb, accounts, timestamptz)',
-        'order_facts(orders)',
-        'submitted_entry(jsonb)',
-        'book_denied_order(jsonb, accounts, order_terms, jsonb, timestamptz)',
-        'book_filled_order(jsonb, accounts, order_terms, order_fill, positions, jsonb, timestamptz)',
-        'write_fill(jsonb, accounts, order_fill, positions, timestamptz)',
-        'settle_fill(accounts, order_fill, text, text, text, text, timestamptz)',
-        'write_position(jsonb, accounts, order_fill, positions, timestamptz)',
-        'remaining_margin(numeric, numeric, numeric, text)',
-        'filled_answer(jsonb, accounts, order_fill, bigint, text)',
-        'realized_pnl(accounts, order_terms, positions, numeric, numeric, timestamptz)',
-        'submitted_details(jsonb)',
-        'execution_details(order_terms, order_fill)',
-        'fill_details(order_fill, positions)',
-        'filled_payload(jsonb, order_terms, order_fill, positions, jsonb, text)',
-        'position_pnl(positions, order_terms, text)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
 END
 $$;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Writes an order that rests, or whose rest ends, under its account's lock: order, audit, event, the stored answer.
 
 -- The order that is asked for, with the prices that only orders other than market orders have.
@@ -259,29 +261,5 @@ BEGIN
         (request ->> 'idempotency_key_days')::integer, p_at
     );
     RETURN v_answer;
-END
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'priced_order(jsonb, accounts, timestamptz)',
-        'insert_priced_order(orders)',
-        'order_fact(orders)',
-        'particular_fact(orders)',
-        'insert_resting_order(jsonb, accounts, order_terms, timestamptz)',
-        'resting_entries(jsonb, orders, order_fill)',
-        'is_touched_now(orders, order_terms, timestamptz)',
-        'book_resting_order(jsonb, accounts, order_terms, order_fill, timestamptz)',
-        'settle_at_once(jsonb, accounts, orders, order_terms, audit_entry[], boolean, timestamptz)',
-        'settled_answer(accounts, orders, timestamptz)',
-        'told_last(accounts, uuid)',
-        'book_order_state(jsonb, accounts, orders, audit_entry[], timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
 END
 $$;

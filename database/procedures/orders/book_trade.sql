@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Books a trade of an order that works, under its account's lock: what a venue says it traded, or what a price that
 -- touched the order comes to here.
 
@@ -263,28 +265,4 @@ CREATE OR REPLACE FUNCTION present_worth(p_account accounts) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT account_fact(p_account, w.balance, w.unrealized_pnl, w.margin_used, w.hedged_margin_credit)
     FROM account_valuation(p_account.user_id, p_account.id) AS w
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'write_trade(jsonb, accounts, orders, order_terms, timestamptz, timestamptz)',
-        'write_fill_part(jsonb, accounts, orders, order_terms, numeric, numeric, timestamptz, timestamptz)',
-        'opening_trade_id(text)',
-        'order_after_part(orders, fills, positions, order_fill)',
-        'position_of_fill(accounts, orders)',
-        'commission_of_part(accounts, orders, order_terms, numeric, timestamptz)',
-        'update_filled_order(orders, timestamptz)',
-        'finish_trade(jsonb, accounts, orders, audit_entry[], jsonb, timestamptz)',
-        'fill_entry(jsonb, orders, fills, positions, numeric)',
-        'fill_fact(orders, fills)',
-        'position_fact(positions, order_terms, text)',
-        'present_worth(accounts)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
 $$;

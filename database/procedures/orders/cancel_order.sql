@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Cancels a working order at its owner's wish: order, audit, event and stored answer in one transaction. Anybody may
 -- cancel, also who may not trade; what must stay is only the stop loss that an account's limits require.
 -- request {version: 1, user_id, order_id, idempotency_key, request_hash, idempotency_key_days, request_id?,
@@ -105,14 +107,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION cancel_order(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION refuse_required_exit(uuid, uuid) OWNER TO trading_procedures;
-ALTER FUNCTION is_required_exit(orders) OWNER TO trading_procedures;
-ALTER FUNCTION account_of_order(uuid, uuid) OWNER TO trading_procedures;
-ALTER FUNCTION refuse_cancellation(uuid, uuid) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION cancel_order(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION refuse_required_exit(uuid, uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION is_required_exit(orders) FROM PUBLIC;
-REVOKE ALL ON FUNCTION account_of_order(uuid, uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION refuse_cancellation(uuid, uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cancel_order(jsonb) TO function_trader;

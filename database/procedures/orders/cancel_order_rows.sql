@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Cancels the working orders of an account among p_order_ids and returns them as they are then, in key order. An order
 -- that is in flight to a venue (pending_new) is not ours to cancel and stays. The caller holds the account's lock, and
 -- writes audit and event.
@@ -74,10 +76,3 @@ LANGUAGE sql STABLE AS $$
         ORDER BY o.id
     )
 $$;
-
-ALTER FUNCTION orders_to_call_off(accounts, text) OWNER TO trading_procedures;
-ALTER FUNCTION cancel_order_rows(accounts, uuid[], timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION cancel_audited_orders(accounts, uuid[], jsonb, text, timestamptz, jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION orders_to_call_off(accounts, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION cancel_order_rows(accounts, uuid[], timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION cancel_audited_orders(accounts, uuid[], jsonb, text, timestamptz, jsonb) FROM PUBLIC;

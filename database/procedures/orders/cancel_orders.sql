@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Cancels the working orders of an account, all or those that the filters leave, at their owner's wish: orders, audit,
 -- one event and the stored answer in one transaction. The oldest go first, at most c_orders_max of them; a call with
 -- another key goes on. What is in flight to a venue, and a stop loss that is required, stays and is not counted.
@@ -91,12 +93,6 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION cancel_orders(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION check_known_symbol(text) OWNER TO trading_procedures;
-ALTER FUNCTION orders_to_cancel(jsonb, accounts) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION cancel_orders(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION check_known_symbol(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION orders_to_cancel(jsonb, accounts) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cancel_orders(jsonb) TO function_trader;
 
 -- What refuses a closing of many positions, or cancels, judges its preview.

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The commission of a fill in account currency, rounded once; converted as what it is, an amount that goes out.
 CREATE OR REPLACE FUNCTION charged_commission(
     p_account accounts, p_terms order_terms, p_quantity numeric, p_at timestamptz
@@ -10,6 +12,3 @@ BEGIN
     );
 END
 $$;
-
-ALTER FUNCTION charged_commission(accounts, order_terms, numeric, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION charged_commission(accounts, order_terms, numeric, timestamptz) FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Orders that are held until prices have come to where their conditions say, of whatever symbols. A condition that is
 -- met stays met; with the last of them the order works, as if it were placed at that moment.
 
@@ -260,31 +262,6 @@ BEGIN
         RETURN '{}';
     END IF;
     RETURN jsonb_build_object('conditions', p_order.conditions, 'held_quantity', p_order.held_quantity);
-END
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'conditions_of(jsonb, jsonb)',
-        'unmet_conditions(jsonb)',
-        'awaits_conditions(jsonb)',
-        'check_conditions(jsonb)',
-        'check_new_conditions(jsonb, text)',
-        'check_condition(text, jsonb, numeric)',
-        'held_for_conditions(orders)',
-        'await_conditions(orders)',
-        'meet_conditions_now(jsonb, accounts, orders, timestamptz)',
-        'execute_met_condition(jsonb, accounts, trigger_queue, timestamptz)',
-        'meet_condition(jsonb, accounts, orders, order_conditions, jsonb, timestamptz)',
-        'begin_to_work(jsonb, accounts, orders, timestamptz)',
-        'conditions_fact(orders)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
 END
 $$;
 

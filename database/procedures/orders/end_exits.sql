@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The exits of a bracket end with the position that they protect, however it was closed: in the transaction that closes
 -- it, after its event, each with an audit row and an event of its own. What an exit still holds waits on for its entry,
 -- whose next fill opens a position anew.
@@ -41,8 +43,3 @@ BEGIN
     RETURN cardinality(v_closed) > 0;
 END
 $$;
-
-ALTER FUNCTION end_exits(jsonb, accounts, uuid, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION end_exits_of_trade(jsonb, accounts, jsonb, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION end_exits(jsonb, accounts, uuid, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION end_exits_of_trade(jsonb, accounts, jsonb, timestamptz) FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Executes a market order in one call and one transaction; returns the stored answer of its key.
 --
 -- request {version: 1, user_id, account_id?, idempotency_key, request_hash, idempotency_key_days, symbol, side,
@@ -303,25 +305,4 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'execute_order_atomic(jsonb)',
-        'execute_market_order(jsonb, accounts, timestamptz)',
-        'as_a_caller_may_say(jsonb)',
-        'refuse_unless_market(jsonb)',
-        'terms_of_order(jsonb, accounts)',
-        'check_optional_fields(jsonb, accounts)',
-        'quote_is_fresh(order_terms, timestamptz)',
-        'slippage_refusal(jsonb, order_fill)',
-        'check_exit_prices(jsonb, order_terms, numeric, boolean)',
-        'opening_pnl(accounts, order_terms, text, numeric, numeric, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION execute_order_atomic(jsonb) TO function_trader;

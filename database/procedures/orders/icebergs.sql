@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Orders that show only a part of themselves: each quote fills at most the part that is shown then.
 
 -- The part that is shown after what is filled already: display_quantity, moved by up to display_variance either way by
@@ -57,10 +59,3 @@ BEGIN
     END IF;
 END
 $$;
-
-ALTER FUNCTION displayed_slice(orders, order_terms) OWNER TO trading_procedures;
-ALTER FUNCTION offered_quantity(orders, order_terms) OWNER TO trading_procedures;
-ALTER FUNCTION check_display(jsonb, order_terms) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION displayed_slice(orders, order_terms) FROM PUBLIC;
-REVOKE ALL ON FUNCTION offered_quantity(orders, order_terms) FROM PUBLIC;
-REVOKE ALL ON FUNCTION check_display(jsonb, order_terms) FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What a keyed change of a known account begins with: the key looked up without a lock, the account's lock, the key
 -- again. `answer` is what the key keeps, NULL for a new one; only then is `account` the locked row. Raises TR003,
 -- TR006.
@@ -20,6 +22,3 @@ BEGIN
     END IF;
 END
 $$;
-
-ALTER FUNCTION lock_or_replay(jsonb, uuid) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION lock_or_replay(jsonb, uuid) FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- When markets trade. Plain functions, run as whoever calls them, so that the procedures can use them inside.
 
 -- True while p_calendar is open at p_at: from the opening instant to just before the closing one. A calendar with no
@@ -28,10 +30,6 @@ AS $$
     SELECT min(s.opens_at) FROM market_sessions s WHERE s.calendar = p_calendar AND s.opens_at > p_at
 $$;
 
-ALTER FUNCTION market_is_open(text, timestamptz) OWNER TO trading_readers;
-ALTER FUNCTION next_open(text, timestamptz) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION market_is_open(text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION next_open(text, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION market_is_open(text, timestamptz)
 TO trading_procedures, trading_readers, trading_watchers;
 GRANT EXECUTE ON FUNCTION next_open(text, timestamptz) TO trading_procedures, trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Why an order is denied. Each function returns NULL for a fine order, else {code, message, details}.
 
 CREATE OR REPLACE FUNCTION refusal(
@@ -178,26 +180,4 @@ LANGUAGE sql IMMUTABLE AS $$
         || to_char(abs(round(p_amount, 2)), CASE
             WHEN round(p_amount, 2) = trunc(p_amount) THEN 'FM999,999,999,999,999,990' ELSE 'FM999,999,999,999,999,990.00'
         END)
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'refusal(text, text, text, text, text, jsonb)',
-        'eligibility_refusal(accounts, order_terms, boolean, boolean, timestamptz)',
-        'waiting_refusal(accounts, order_terms, boolean, timestamptz)',
-        'is_halted(accounts, order_terms)',
-        'held_against(positions, text)',
-        'quantity_to_fill(jsonb, numeric)',
-        'position_refusal(accounts, text, numeric, numeric, boolean)',
-        'larger_refusal(text, numeric, numeric)',
-        'margin_refusal(accounts, order_fill, numeric, numeric, numeric)',
-        'money_text(numeric, text)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
 $$;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Places orders that depend on each other, in one call and one transaction: all of them, or the first that is refused
 -- as denied and none; returns the stored answer of the key.
 --
@@ -354,29 +356,6 @@ LANGUAGE sql STABLE AS $$
     INNER JOIN orders AS o ON o.user_id = p_account.user_id AND o.id = x.id
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'place_linked_orders(jsonb)',
-        'place_group(jsonb, accounts, timestamptz)',
-        'group_legs(jsonb)',
-        'check_group(jsonb, jsonb[])',
-        'judge_group(jsonb, accounts, jsonb[], timestamptz)',
-        'check_exits_of_entry(jsonb, order_terms, numeric)',
-        'group_size_refusal(accounts, order_terms, jsonb[])',
-        'contingency_of(text, boolean)',
-        'link_group(text, orders, uuid[])',
-        'book_group(accounts, jsonb[], order_fill[], uuid[], timestamptz)',
-        'touch_group(jsonb, accounts, order_terms[], uuid[], timestamptz)',
-        'group_answer(accounts, uuid[], timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION place_linked_orders(jsonb) TO function_trader;
 -- What judges a group judges its preview.
 GRANT EXECUTE ON FUNCTION judge_group(jsonb, accounts, jsonb[], timestamptz) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Places an order that waits for a price, in one call and one transaction; returns the stored answer of its key.
 --
 -- request as of execute_order_atomic, but order_type 'limit', 'stop', 'stop_limit', 'market_if_touched' or
@@ -260,28 +262,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'place_order(jsonb)',
-        'place_resting_order(jsonb, accounts, timestamptz)',
-        'judge_resting_order(jsonb, accounts, order_terms, timestamptz)',
-        'netting_position(accounts, text)',
-        'check_resting_form(jsonb, timestamptz)',
-        'check_expiry(jsonb, timestamptz)',
-        'check_price_given(jsonb, text, boolean)',
-        'check_resting_prices(jsonb, order_terms)',
-        'check_stop_side(jsonb, order_terms, timestamptz)',
-        'working_orders_refusal(accounts, order_terms, bigint)',
-        'judge_exposure(accounts, order_terms, limit_case, order_fill, positions, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 -- What judges an order judges its preview.
 GRANT EXECUTE ON FUNCTION judge_resting_order(jsonb, accounts, order_terms, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION place_order(jsonb) TO function_trader;

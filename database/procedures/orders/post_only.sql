@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- An order that only rests: refused where the quote of now, or while the market is closed the session's last, would
 -- fill it. Behind the API's own check also: only a limit order that may rest is one.
 CREATE OR REPLACE FUNCTION check_post_only(request jsonb, p_terms order_terms, p_at timestamptz) RETURNS void
@@ -22,6 +24,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION check_post_only(jsonb, order_terms, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION check_post_only(jsonb, order_terms, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION check_post_only(jsonb, order_terms, timestamptz) TO trading_readers;

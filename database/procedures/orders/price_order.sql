@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What a fill costs: slippage, commission and margin, computed here for every procedure that fills.
 -- trading/pricing.py and trading/margin.py hold the same formulas for previews; a property test holds them equal.
 
@@ -93,16 +95,6 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION slippage_draw(text) OWNER TO trading_procedures;
-ALTER FUNCTION price_order(order_terms, text, numeric, text, boolean) OWNER TO trading_procedures;
-ALTER FUNCTION order_commission(order_terms, numeric) OWNER TO trading_procedures;
-ALTER FUNCTION order_margin(accounts, order_terms, numeric, numeric, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION slippage_draw(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION price_order(order_terms, text, numeric, text, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION order_commission(order_terms, numeric) FROM PUBLIC;
-REVOKE ALL ON FUNCTION order_margin(accounts, order_terms, numeric, numeric, timestamptz) FROM PUBLIC;
-ALTER FUNCTION exposure_amount(text, text, text, numeric, numeric, text, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION exposure_amount(text, text, text, numeric, numeric, text, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION exposure_amount(
     text, text, text, numeric, numeric, text, timestamptz
 ) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Replaces a working order: a new order takes its place, for what of the new quantity is not filled, judged as if it
 -- were placed now. Both orders, audit, one event and the stored answer in one transaction. Refused, the old one works
 -- on, and a denied order that names it is kept.
@@ -241,22 +243,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'replace_order(jsonb)',
-        'replace_working_order(jsonb, accounts, orders, timestamptz)',
-        'replacing_order(jsonb, orders)',
-        'check_replaceable(jsonb, orders)',
-        'book_replacement(jsonb, accounts, order_terms, orders, order_fill, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION replace_order(jsonb) TO function_trader;
 
 -- preview_replacement asks them the same, and reads the rows of app.user_id alone.

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What every state-changing procedure does first: version, account and lock, replay of the key.
 
 CREATE OR REPLACE FUNCTION check_request_version(request jsonb) RETURNS void
@@ -97,18 +99,6 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION check_request_version(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION refuse_value(text, text, text) OWNER TO trading_procedures;
-ALTER FUNCTION resolve_account(uuid, uuid) OWNER TO trading_procedures;
-ALTER FUNCTION lock_account(uuid, uuid) OWNER TO trading_procedures;
-ALTER FUNCTION replayed_answer(uuid, uuid, text, text) OWNER TO trading_procedures;
-ALTER FUNCTION keep_answer(accounts, text, text, jsonb, integer, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION check_request_version(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION refuse_value(text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION resolve_account(uuid, uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION lock_account(uuid, uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION replayed_answer(uuid, uuid, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION keep_answer(accounts, text, text, jsonb, integer, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION resolve_account(uuid, uuid) TO trading_readers;
 GRANT EXECUTE ON FUNCTION refuse_value(text, text, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION check_request_version(jsonb) TO trading_watchers;

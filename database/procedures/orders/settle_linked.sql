@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What a fill or an end of an order does to those that are linked with it, in the same transaction and under the same
 -- lock of the account: of two that cancel each other, a fill takes its quantity off the other; children follow their
 -- parent.
@@ -230,29 +232,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'settle_linked(jsonb, accounts, orders, numeric, timestamptz)',
-        'settle_canceled(jsonb, accounts, uuid[], timestamptz)',
-        'settle_own_rest(jsonb, accounts, orders, timestamptz)',
-        'follow_parent(jsonb, accounts, orders, orders, timestamptz)',
-        'share_of_child(orders, orders)',
-        'released_quantity(orders, orders)',
-        'workable_quantity(orders)',
-        'forgo_exits(jsonb, accounts, orders, timestamptz)',
-        'forgo_quantity(jsonb, accounts, orders, numeric, text, timestamptz)',
-        'change_working(jsonb, accounts, orders, numeric, numeric, text, text, timestamptz)',
-        'book_changed_order(jsonb, accounts, orders, audit_entry, timestamptz)',
-        'linked_fact(orders)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 -- What settles orders tells what would become of them.
 GRANT EXECUTE ON FUNCTION share_of_child(orders, orders) TO trading_readers;
 GRANT EXECUTE ON FUNCTION released_quantity(orders, orders) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Changes the levels at which an open position is to end, at its owner's wish; open to who may not trade, because it
 -- protects and opens nothing.
 -- request {version: 1, user_id, position_id, levels, expected_version?, idempotency_key, request_hash,
@@ -319,28 +321,4 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'change_position(jsonb)',
-        'change_levels(jsonb, accounts, uuid, timestamptz)',
-        'judge_change(jsonb, accounts, positions, timestamptz)',
-        'check_stop_loss_kept(positions, positions, order_terms)',
-        'refuse_limit(text, text, text, text, text)',
-        'refuse_position_version(positions, text)',
-        'check_level_forms(jsonb)',
-        'position_with_levels(positions, jsonb, order_terms, text, timestamptz)',
-        'mark_of(text, order_terms)',
-        'checked_level(positions, text, text, order_terms, text, timestamptz)',
-        'level_price(positions, text, numeric, order_terms, text, timestamptz)',
-        'better_ticks(numeric, numeric, boolean)',
-        'book_position_change(jsonb, accounts, positions, positions, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION change_position(jsonb) TO function_trader;

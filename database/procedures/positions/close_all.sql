@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Closing many positions: which ones is decided and kept once, then each is closed by an order and in a transaction of
 -- its own, so that no transaction is long. What becomes of each is kept too, refusals included: whoever repeats the
 -- request, after a crash or at the same time, closes what is left of the same positions and is told the same.
@@ -112,13 +114,5 @@ LANGUAGE sql STABLE AS $$
     SELECT 'close-all:' || encode(sha256(convert_to(p_key, 'UTF8')), 'hex') || ':' || p_position_id
 $$;
 
-ALTER FUNCTION plan_closes(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION positions_meant(jsonb, accounts) OWNER TO trading_procedures;
-ALTER FUNCTION close_planned(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION planned_key(text, uuid) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION plan_closes(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION positions_meant(jsonb, accounts) FROM PUBLIC;
-REVOKE ALL ON FUNCTION close_planned(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION planned_key(text, uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION plan_closes(jsonb) TO function_trader;
 GRANT EXECUTE ON FUNCTION close_planned(jsonb) TO function_trader;

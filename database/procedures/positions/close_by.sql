@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Closes two opposite positions of one symbol against each other, without the market: both are reduced by one quantity
 -- at one price, the entry price of the opposite one. So all that comes of it is realized on the position that is named,
 -- the difference of the two entry prices, and the spread is paid by neither. No venue fills it, so that it costs no
@@ -248,25 +250,4 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'close_by(jsonb)',
-        'account_of_pair(jsonb)',
-        'execute_close_by(jsonb, accounts, timestamptz)',
-        'judge_pair(jsonb, accounts, positions, positions)',
-        'check_pair_quantity(numeric, order_terms, numeric)',
-        'book_close_by(jsonb, accounts, order_terms, positions, positions, numeric, timestamptz)',
-        'close_by_order(jsonb, positions, numeric)',
-        'filled_pair_order(jsonb, accounts, numeric, timestamptz)',
-        'pair_fill(orders, positions, numeric, numeric, numeric)',
-        'closed_pair_payload(accounts, orders, order_fill, order_fill, positions, positions)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION close_by(jsonb) TO function_trader;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Closing a position where it is held: here, or at a venue, by an order that goes there like any
 -- other and is booked by what the venue reports. Until it has reported, the position is open and its rest is not sent
 -- again.
@@ -83,22 +85,5 @@ BEGIN
         FROM positions AS p
         WHERE p.user_id = p_account.user_id AND p.account_id = p_account.id AND p.status = 'open'
     );
-END
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'close_or_send(jsonb, accounts, order_terms, order_fill, positions, timestamptz)',
-        'holding_venue(accounts, order_terms, positions)',
-        'lots_in_flight(accounts, positions)',
-        'lots_to_close(accounts, positions, timestamptz)',
-        'margin_in_flight(accounts)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
 END
 $$;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Closes a position or a part of it at the market, by an order of its own that can only reduce: never refused for
 -- margin, and open to who may not trade.
 -- request {version: 1, user_id, position_id, quantity? (the whole), max_slippage?, idempotency_key, request_hash,
@@ -170,23 +172,4 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'close_position(jsonb)',
-        'execute_closing_order(jsonb, accounts, uuid, timestamptz)',
-        'position_to_close(accounts, uuid)',
-        'check_none_in_flight(accounts, positions)',
-        'in_flight_refusal(accounts, positions)',
-        'check_position_open(positions)',
-        'closing_order(jsonb, positions)',
-        'check_closing_values(jsonb, order_terms, positions)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION close_position(jsonb) TO function_trader;

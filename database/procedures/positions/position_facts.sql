@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- An open or closed position as requests find it, and as audit, events and answers tell it.
 
 -- The account whose position it is. p_field: the member of the request that names it. Raises TR001.
@@ -64,12 +66,3 @@ LANGUAGE sql STABLE AS $$
     )
     FROM (SELECT marked_fact(p_position) AS fact) AS f
 $$;
-
-ALTER FUNCTION account_of_position(uuid, uuid, text) OWNER TO trading_procedures;
-ALTER FUNCTION audited_position(positions) OWNER TO trading_procedures;
-ALTER FUNCTION marked_fact(positions) OWNER TO trading_procedures;
-ALTER FUNCTION marked_position(positions) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION account_of_position(uuid, uuid, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION audited_position(positions) FROM PUBLIC;
-REVOKE ALL ON FUNCTION marked_fact(positions) FROM PUBLIC;
-REVOKE ALL ON FUNCTION marked_position(positions) FROM PUBLIC;

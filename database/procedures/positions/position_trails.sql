@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The trailing stop of a position: its owner sets and ends it (change_position), the feed moves it (trailing_levels);
 -- the row of the position keeps where it stood when it was set.
 
@@ -29,11 +31,6 @@ LANGUAGE sql AS $$
     ON CONFLICT (user_id, subject_id) DO UPDATE SET
         trail_amount = excluded.trail_amount, mark = excluded.mark, level = excluded.level
 $$;
-
-ALTER FUNCTION at_present_trail(positions) OWNER TO trading_procedures;
-ALTER FUNCTION keep_position_trail(positions) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION at_present_trail(positions) FROM PUBLIC;
-REVOKE ALL ON FUNCTION keep_position_trail(positions) FROM PUBLIC;
 
 -- What judges an order judges its preview.
 GRANT EXECUTE ON FUNCTION at_present_trail(positions) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- An order that is larger than the position it takes from turns it round: the position closes whole at the fill price,
 -- the rest opens one of its own, in one trade of two parts. And one that may only reduce is cut to the position.
 
@@ -133,22 +135,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'worth_before_opening(accounts, order_terms, text, positions, numeric, timestamptz)',
-        'turn_position(jsonb, accounts, order_terms, order_fill, positions, timestamptz)',
-        'book_cut_order(jsonb, accounts, order_terms, order_fill, numeric, timestamptz)',
-        'book_market_trade(jsonb, accounts, orders, order_terms, order_fill, timestamptz)',
-        'keep_settled_answer(jsonb, accounts, orders, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 -- What judges an order judges its preview.
 GRANT EXECUTE ON FUNCTION worth_before_opening(
     accounts, order_terms, text, positions, numeric, timestamptz

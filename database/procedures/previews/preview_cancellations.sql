@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- What a cancellation would end and what goes with it or stays, read at one moment; nothing is written. Each answers
 --   {account {id, currency, kind, leverage}, canceled [order], linked [order and leaves_after]: those that work and are
 --   linked with these, both by id, left: how many that fit would work on, in_flight: how many that fit are on their way
@@ -130,25 +132,11 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'preview_cancel(uuid, jsonb)',
-        'preview_cancel_all(uuid, jsonb)',
-        'cancellation_facts(accounts, uuid[], timestamptz)',
-        'ending_order(accounts, orders)',
-        'linked_with_canceled(accounts, uuid[])',
-        'leaves_without(orders, orders)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_readers', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION preview_cancel(uuid, jsonb) TO function_trader;
 GRANT EXECUTE ON FUNCTION preview_cancel_all(uuid, jsonb) TO function_trader;
+
+SET LOCAL ROLE trading_procedures;
+
 -- What cancels judges the preview. It reads as whoever calls it: here the rows of app.user_id alone.
 GRANT EXECUTE ON FUNCTION refuse_cancellation(uuid, uuid) TO trading_readers;
 GRANT EXECUTE ON FUNCTION refuse_required_exit(uuid, uuid) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- Everything by which the closing of positions would be judged and priced, read at one moment; nothing is written.
 -- Each answers
 --   {account {id, currency, kind, leverage}, worth {balance, unrealized_pnl, margin_used}: at quotes of any age,
@@ -165,43 +167,23 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'preview_close(uuid, jsonb)',
-        'preview_close_by(uuid, jsonb)',
-        'preview_close_all(uuid, jsonb)',
-        'account_to_preview(uuid, uuid)',
-        'position_to_preview(accounts, uuid)',
-        'closing_fact(jsonb, accounts, positions, timestamptz)',
-        'bare_closing_fact(accounts, positions, order_terms, timestamptz)',
-        'closing_facts(accounts, jsonb, integer, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_readers', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-    -- What judges a close judges its preview. They read as whoever calls them: here the rows of app.user_id alone.
-    FOREACH v_function IN ARRAY ARRAY[
-        'account_of_position(uuid, uuid, text)',
-        'account_of_pair(jsonb)',
-        'judge_pair(jsonb, accounts, positions, positions)',
-        'check_pair_quantity(numeric, order_terms, numeric)',
-        'check_position_open(positions)',
-        'check_none_in_flight(accounts, positions)',
-        'in_flight_refusal(accounts, positions)',
-        'lots_in_flight(accounts, positions)',
-        'closing_order(jsonb, positions)',
-        'check_closing_values(jsonb, order_terms, positions)',
-        'positions_meant(jsonb, accounts)',
-        'valued_positions(uuid, uuid, timestamptz)',
-        'refuse_stale_quote(text)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO trading_readers', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION preview_close(uuid, jsonb) TO function_trader;
 GRANT EXECUTE ON FUNCTION preview_close_by(uuid, jsonb) TO function_trader;
 GRANT EXECUTE ON FUNCTION preview_close_all(uuid, jsonb) TO function_trader;
+
+SET LOCAL ROLE trading_procedures;
+
+-- What judges a close judges its preview. They read as whoever calls them: here the rows of app.user_id alone.
+GRANT EXECUTE ON FUNCTION account_of_position(uuid, uuid, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION account_of_pair(jsonb) TO trading_readers;
+GRANT EXECUTE ON FUNCTION judge_pair(jsonb, accounts, positions, positions) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_pair_quantity(numeric, order_terms, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_position_open(positions) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_none_in_flight(accounts, positions) TO trading_readers;
+GRANT EXECUTE ON FUNCTION in_flight_refusal(accounts, positions) TO trading_readers;
+GRANT EXECUTE ON FUNCTION lots_in_flight(accounts, positions) TO trading_readers;
+GRANT EXECUTE ON FUNCTION closing_order(jsonb, positions) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_closing_values(jsonb, order_terms, positions) TO trading_readers;
+GRANT EXECUTE ON FUNCTION positions_meant(jsonb, accounts) TO trading_readers;
+GRANT EXECUTE ON FUNCTION valued_positions(uuid, uuid, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION refuse_stale_quote(text) TO trading_readers;

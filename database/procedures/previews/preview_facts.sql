@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- Everything by which a new order of an account would be judged and priced, read at one moment; nothing is written.
 --
 -- p_order {symbol, order_type, side, quantity, stop_price?, trail_amount?, trail_percent?, limit_offset?,
@@ -162,15 +164,9 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION preview_facts(uuid, uuid, jsonb) OWNER TO trading_readers;
-ALTER FUNCTION sides_of(accounts, text) OWNER TO trading_readers;
-ALTER FUNCTION previewed_account(accounts) OWNER TO trading_readers;
-ALTER FUNCTION preview_rates(accounts, text[], timestamptz) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION preview_facts(uuid, uuid, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION sides_of(accounts, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION previewed_account(accounts) FROM PUBLIC;
-REVOKE ALL ON FUNCTION preview_rates(accounts, text[], timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION preview_facts(uuid, uuid, jsonb) TO function_trader;
+
+SET LOCAL ROLE trading_procedures;
 
 -- What judges an order judges its preview. They read as whoever calls them: here the rows of app.user_id alone.
 GRANT EXECUTE ON FUNCTION terms_of_order(jsonb, accounts) TO trading_readers;

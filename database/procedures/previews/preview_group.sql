@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- How orders that depend on each other would be judged if they were placed now, up to the first that is refused;
 -- nothing is written.
 -- request as of place_linked_orders, without its key
@@ -63,36 +65,26 @@ LANGUAGE sql STABLE AS $$
     LEFT JOIN instruments AS i ON i.symbol = x.leg ->> 'symbol'
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'preview_group(uuid, jsonb)',
-        'group_previewed(jsonb, jsonb[])'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_readers', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-    -- What judges a group judges its preview. They read as whoever calls them: here the rows of app.user_id alone.
-    FOREACH v_function IN ARRAY ARRAY[
-        'group_legs(jsonb)',
-        'check_group(jsonb, jsonb[])',
-        'check_exits_of_entry(jsonb, order_terms, numeric)',
-        'group_size_refusal(accounts, order_terms, jsonb[])',
-        'contingency_of(text, boolean)',
-        'check_resting_form(jsonb, timestamptz)',
-        'check_resting_prices(jsonb, order_terms)',
-        'check_display(jsonb, order_terms)',
-        'check_exit_prices(jsonb, order_terms, numeric, boolean)',
-        'judge_exposure(accounts, order_terms, limit_case, order_fill, positions, timestamptz)',
-        'charged_commission(accounts, order_terms, numeric, timestamptz)',
-        'margin_refusal(accounts, order_fill, numeric, numeric, numeric)',
-        'money_text(numeric, text)',
-        'realized_pnl(accounts, order_terms, positions, numeric, numeric, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO trading_readers', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION preview_group(uuid, jsonb) TO function_trader;
+
+SET LOCAL ROLE trading_procedures;
+
+-- What judges a group judges its preview. They read as whoever calls them: here the rows of app.user_id alone.
+GRANT EXECUTE ON FUNCTION group_legs(jsonb) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_group(jsonb, jsonb[]) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_exits_of_entry(jsonb, order_terms, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION group_size_refusal(accounts, order_terms, jsonb[]) TO trading_readers;
+GRANT EXECUTE ON FUNCTION contingency_of(text, boolean) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_resting_form(jsonb, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_resting_prices(jsonb, order_terms) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_display(jsonb, order_terms) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_exit_prices(jsonb, order_terms, numeric, boolean) TO trading_readers;
+GRANT EXECUTE ON FUNCTION judge_exposure(
+    accounts, order_terms, limit_case, order_fill, positions, timestamptz
+) TO trading_readers;
+GRANT EXECUTE ON FUNCTION charged_commission(accounts, order_terms, numeric, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION margin_refusal(accounts, order_fill, numeric, numeric, numeric) TO trading_readers;
+GRANT EXECUTE ON FUNCTION money_text(numeric, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION realized_pnl(
+    accounts, order_terms, positions, numeric, numeric, timestamptz
+) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- Where a change of a position's levels would leave them, and everything by which the money at them is worked out, read
 -- at one moment; nothing is written.
 -- request {position_id, levels, expected_version?}, as of change_position
@@ -48,36 +50,22 @@ LANGUAGE sql STABLE AS $$
     )
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'preview_position_change(uuid, jsonb)',
-        'previewed_levels(positions, numeric)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_readers', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-    -- What judges a change judges its preview. They read as whoever calls them: here the rows of app.user_id alone.
-    FOREACH v_function IN ARRAY ARRAY[
-        'judge_change(jsonb, accounts, positions, timestamptz)',
-        'refuse_position_version(positions, text)',
-        'check_level_forms(jsonb)',
-        'position_with_levels(positions, jsonb, order_terms, text, timestamptz)',
-        'check_stop_loss_kept(positions, positions, order_terms)',
-        'refuse_limit(text, text, text, text, text)',
-        'mark_of(text, order_terms)',
-        'checked_level(positions, text, text, order_terms, text, timestamptz)',
-        'level_price(positions, text, numeric, order_terms, text, timestamptz)',
-        'better_ticks(numeric, numeric, boolean)',
-        'at_present_trail(positions)',
-        'marked_position(positions)',
-        'marked_fact(positions)',
-        'audited_position(positions)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO trading_readers', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION preview_position_change(uuid, jsonb) TO function_trader;
+
+SET LOCAL ROLE trading_procedures;
+
+-- What judges a change judges its preview. They read as whoever calls them: here the rows of app.user_id alone.
+GRANT EXECUTE ON FUNCTION judge_change(jsonb, accounts, positions, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION refuse_position_version(positions, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_level_forms(jsonb) TO trading_readers;
+GRANT EXECUTE ON FUNCTION position_with_levels(positions, jsonb, order_terms, text, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION check_stop_loss_kept(positions, positions, order_terms) TO trading_readers;
+GRANT EXECUTE ON FUNCTION refuse_limit(text, text, text, text, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION mark_of(text, order_terms) TO trading_readers;
+GRANT EXECUTE ON FUNCTION checked_level(positions, text, text, order_terms, text, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION level_price(positions, text, numeric, order_terms, text, timestamptz) TO trading_readers;
+GRANT EXECUTE ON FUNCTION better_ticks(numeric, numeric, boolean) TO trading_readers;
+GRANT EXECUTE ON FUNCTION at_present_trail(positions) TO trading_readers;
+GRANT EXECUTE ON FUNCTION marked_position(positions) TO trading_readers;
+GRANT EXECUTE ON FUNCTION marked_fact(positions) TO trading_readers;
+GRANT EXECUTE ON FUNCTION audited_position(positions) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- The order that replace_order would make of an order of the user, as a request of place_order with account_id, for a
 -- preview of it; nothing is written.
 -- p_request {order_id, order_version?, and what changes, as in replace_order}
@@ -16,6 +18,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION preview_replacement(uuid, jsonb) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION preview_replacement(uuid, jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION preview_replacement(uuid, jsonb) TO function_trader;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- A page of a user's orders, newest first: {orders: [...], next: id of the last one, or null at the end}.
 -- Each filter that is NULL does not narrow; p_from <= created_at < p_to. p_before: the `next` of the page before. The
 -- key makes pages stable while orders come in.
@@ -64,12 +66,6 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION find_orders(
-    uuid, uuid, text[], text, text, text, timestamptz, timestamptz, text, uuid, integer
-) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION find_orders(
-    uuid, uuid, text[], text, text, text, timestamptz, timestamptz, text, uuid, integer
-) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION find_orders(
     uuid, uuid, text[], text, text, text, timestamptz, timestamptz, text, uuid, integer
 ) TO function_trader;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- An account with its worth now, decimals as text: the named one, else the user's only one (TR001 when there is none).
 -- margin_level is percent, NULL while no margin is used. `sequence` is the account's last event.
 CREATE OR REPLACE FUNCTION get_account(p_user_id uuid, p_account_id uuid) RETURNS jsonb
@@ -34,6 +36,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION get_account(uuid, uuid) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION get_account(uuid, uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION get_account(uuid, uuid) TO function_trader;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- One order of a user with the rest of what was asked for and its fills in their order; NULL when the user has no such
 -- order.
 CREATE OR REPLACE FUNCTION get_order(p_user_id uuid, p_order_id uuid) RETURNS jsonb
@@ -39,6 +41,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION get_order(uuid, uuid) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION get_order(uuid, uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION get_order(uuid, uuid) TO function_trader;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- What happened to an order of a user, in the order of the chain; NULL when the user has no such order.
 CREATE OR REPLACE FUNCTION get_order_audit(p_user_id uuid, p_order_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -24,6 +26,10 @@ BEGIN
 END
 $$;
 
+GRANT EXECUTE ON FUNCTION get_order_audit(uuid, uuid) TO function_trader;
+
+SET LOCAL ROLE trading_procedures;
+
 -- Whose order it is, for those who may read anybody's; NULL for none. Only the key's second column is known, so this
 -- looks once for each user: for compliance, never on the path of an order.
 CREATE OR REPLACE FUNCTION get_order_owner(p_order_id uuid) RETURNS uuid
@@ -31,9 +37,4 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT user_id FROM orders WHERE id = p_order_id
 $$;
 
-ALTER FUNCTION get_order_audit(uuid, uuid) OWNER TO trading_readers;
-ALTER FUNCTION get_order_owner(uuid) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION get_order_audit(uuid, uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION get_order_owner(uuid) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION get_order_audit(uuid, uuid) TO function_trader;
 GRANT EXECUTE ON FUNCTION get_order_owner(uuid) TO function_trader;

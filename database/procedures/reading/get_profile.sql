@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- A user with their accounts and limits, decimals as text; NULL when there is no such user. A limit that is null does
 -- not bind; sizes are lots of one symbol, the loss is in account currency. The threshold, in percent, is the account's
 -- own or its profile's; null where that has no margin call.
@@ -43,6 +45,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION get_profile(uuid) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION get_profile(uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION get_profile(uuid) TO function_trader;

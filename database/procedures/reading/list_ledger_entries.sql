@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- A page of an account's ledger, newest first: {entries: [...], next: the entry_number of the last one, or null at the
 -- end}; amounts are signed, decimals as text. The named account, else the user's only one (TR001 when there is none).
 -- p_before: the `next` of the page before.
@@ -39,6 +41,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION list_ledger_entries(uuid, uuid, bigint, integer) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION list_ledger_entries(uuid, uuid, bigint, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_ledger_entries(uuid, uuid, bigint, integer) TO function_trader, function_operator;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- find_orders as the last release called it.
 CREATE OR REPLACE FUNCTION list_orders(
     p_user_id uuid, p_account_id uuid, p_statuses text[], p_before uuid, p_limit integer
@@ -8,6 +10,4 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     )
 $$;
 
-ALTER FUNCTION list_orders(uuid, uuid, text[], uuid, integer) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION list_orders(uuid, uuid, text[], uuid, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_orders(uuid, uuid, text[], uuid, integer) TO function_trader;

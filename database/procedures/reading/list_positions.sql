@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- A user's open positions, oldest first, marked at the newest quotes.
 CREATE OR REPLACE FUNCTION list_positions(p_user_id uuid, p_account_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -50,9 +52,5 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION list_positions(uuid, uuid) OWNER TO trading_readers;
-ALTER FUNCTION page_positions(uuid, uuid, boolean, uuid, integer) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION list_positions(uuid, uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION page_positions(uuid, uuid, boolean, uuid, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_positions(uuid, uuid) TO function_trader;
 GRANT EXECUTE ON FUNCTION page_positions(uuid, uuid, boolean, uuid, integer) TO function_trader;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- The newest quote of each of p_symbols (all symbols when null), in the order of the symbols, as an array of
 --   {"symbol", "bid", "ask", "quoted_at", "source", "age_ms_max", "stale"}
 -- A known symbol without a quote has null prices and is stale; an unknown one is left out. Prices are text. A quote is
@@ -44,9 +46,5 @@ AS $$
     WHERE i.is_active
 $$;
 
-ALTER FUNCTION list_quotes(text[]) OWNER TO trading_readers;
-ALTER FUNCTION list_feed_instruments() OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION list_quotes(text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION list_feed_instruments() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_quotes(text[]) TO function_trader, function_prices;
 GRANT EXECUTE ON FUNCTION list_feed_instruments() TO function_prices;

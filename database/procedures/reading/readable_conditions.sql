@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- The conditions of an order as its owner reads them; NULL of one without.
 CREATE OR REPLACE FUNCTION readable_conditions(p_conditions jsonb) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
@@ -8,7 +10,5 @@ LANGUAGE sql STABLE AS $$
     INNER JOIN instruments AS i ON i.symbol = c.condition ->> 'symbol'
 $$;
 
-ALTER FUNCTION readable_conditions(jsonb) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION readable_conditions(jsonb) FROM PUBLIC;
 -- As of readable_order: who may not replace an order is shown it as it is.
 GRANT EXECUTE ON FUNCTION readable_conditions(jsonb) TO trading_procedures;

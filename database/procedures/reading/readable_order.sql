@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- An order as its owner reads it: words of the inside, decimals as text, times in UTC.
 CREATE OR REPLACE FUNCTION readable_order(p_order orders) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
@@ -47,7 +49,5 @@ LANGUAGE sql STABLE AS $$
     WHERE a.user_id = p_order.user_id AND a.id = p_order.account_id AND i.symbol = p_order.symbol
 $$;
 
-ALTER FUNCTION readable_order(orders) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION readable_order(orders) FROM PUBLIC;
 -- A refused change shows the order as it is.
 GRANT EXECUTE ON FUNCTION readable_order(orders) TO trading_procedures;

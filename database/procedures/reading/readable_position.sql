@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- What the rolls of a position have come to so far, in account currency, negative where they cost. From the entries, by
 -- an index that holds the amounts, because a figure of its own could differ from them.
 CREATE OR REPLACE FUNCTION position_financing(p_user_id uuid, p_position_id uuid) RETURNS numeric
@@ -45,9 +47,5 @@ LANGUAGE sql STABLE AS $$
     WHERE a.user_id = p_position.user_id AND a.id = p_position.account_id AND i.symbol = p_position.symbol
 $$;
 
-ALTER FUNCTION position_financing(uuid, uuid) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION position_financing(uuid, uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION position_financing(uuid, uuid) TO trading_procedures;
-ALTER FUNCTION readable_position(positions, numeric, numeric) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION readable_position(positions, numeric, numeric) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION readable_position(positions, numeric, numeric) TO trading_procedures;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- The trail of an order as its owner reads it, all null of one that does not trail. Mark and level are those of now,
 -- as long as it waits for its level; after that its stop price says at which it was triggered.
 CREATE OR REPLACE FUNCTION readable_trail(p_order orders, p_tick numeric) RETURNS jsonb
@@ -19,7 +21,5 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION readable_trail(orders, numeric) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION readable_trail(orders, numeric) FROM PUBLIC;
 -- As of readable_order: who may not replace an order is shown it as it is.
 GRANT EXECUTE ON FUNCTION readable_trail(orders, numeric) TO trading_procedures;

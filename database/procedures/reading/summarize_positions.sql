@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- What a user holds, by account and symbol: a list of {account_id, currency, symbol, positions, long_quantity,
 -- short_quantity, net_quantity (lots, of a short below zero), long_entry_price, short_entry_price (averages weighted by
 -- lots; NULL without a position of that side), unrealized_pnl (NULL while one has no price), margin_used, which
@@ -53,8 +55,4 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT price_form(round(p_price, scale(p_tick) + 2), p_tick)
 $$;
 
-ALTER FUNCTION summarize_positions(uuid, uuid) OWNER TO trading_readers;
-ALTER FUNCTION average_form(numeric, numeric) OWNER TO trading_readers;
-REVOKE ALL ON FUNCTION summarize_positions(uuid, uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION average_form(numeric, numeric) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION summarize_positions(uuid, uuid) TO function_trader;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Record what was delivered under leases, give the leases back, and forget connections that are gone.
 --
 -- request: {version: 1, holder: uuid, publish_retry_ms, post_retry_ms, post_retry_ms_max,
@@ -83,8 +85,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION advance_cursors(jsonb, uuid[]) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION advance_cursors(jsonb, uuid[]) FROM PUBLIC;
-ALTER FUNCTION advance_streams(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION advance_streams(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION advance_streams(jsonb) TO function_relay;

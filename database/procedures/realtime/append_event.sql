@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The outbox row of an account transaction. The caller holds the account's lock, has put the next sequence on the
 -- account's row and hands it over; the relay pushes it after commit. Returns the sequence.
 DROP FUNCTION IF EXISTS append_event(accounts, bigint, text, jsonb, text, timestamptz);
@@ -33,8 +35,3 @@ BEGIN
     );
 END
 $$;
-
-ALTER FUNCTION append_event(accounts, bigint, text, jsonb, text, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION account_fact(accounts, numeric, numeric, numeric, numeric) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION append_event(accounts, bigint, text, jsonb, text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION account_fact(accounts, numeric, numeric, numeric, numeric) FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Those of `p_accounts` that have something to deliver now: unpublished events, or a connection whose cursor is behind.
 -- Reads only, and locks nothing.
 CREATE OR REPLACE FUNCTION accounts_behind(p_accounts uuid[]) RETURNS uuid[]
@@ -138,13 +140,5 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     ) found
 $$;
 
-ALTER FUNCTION accounts_behind(uuid[]) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION accounts_behind(uuid[]) FROM PUBLIC;
-ALTER FUNCTION leased_streams(uuid[]) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION leased_streams(uuid[]) FROM PUBLIC;
-ALTER FUNCTION claim_streams(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION claim_streams(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION claim_streams(jsonb) TO function_relay;
-ALTER FUNCTION list_accounts_behind(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION list_accounts_behind(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_accounts_behind(jsonb) TO function_relay;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The registry of WebSocket connections. Each answer carries a `status` word that the handler turns into a frame.
 
 -- A connection that was accepted. request: {version: 1, connection_id, protocol or null, source_ip or null}
@@ -154,27 +156,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     ) found
 $$;
 
-ALTER FUNCTION register_connection(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION register_connection(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION register_connection(jsonb) TO function_relay;
-ALTER FUNCTION authenticate_connection(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION authenticate_connection(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION authenticate_connection(jsonb) TO function_relay;
-ALTER FUNCTION touch_connection(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION touch_connection(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION touch_connection(jsonb) TO function_relay;
-ALTER FUNCTION acknowledge_connection(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION acknowledge_connection(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION acknowledge_connection(jsonb) TO function_relay;
-ALTER FUNCTION drop_connections(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION drop_connections(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION drop_connections(jsonb) TO function_relay, function_prices;
-ALTER FUNCTION drop_unauthenticated_connection(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION drop_unauthenticated_connection(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION drop_unauthenticated_connection(jsonb) TO function_relay;
-ALTER FUNCTION list_expired_connections(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION list_expired_connections(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_expired_connections(jsonb) TO function_relay;
-ALTER FUNCTION list_market_data_connections(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION list_market_data_connections(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION list_market_data_connections(jsonb) TO function_prices;

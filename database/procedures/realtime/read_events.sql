@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The next events after each cursor, in order.
 --
 -- request: {version: 1, limit, reads: [{user_id, account_id, after}]}   limit: events a cursor
@@ -19,6 +21,4 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     ) found
 $$;
 
-ALTER FUNCTION read_events(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION read_events(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION read_events(jsonb) TO function_relay;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Add channels and symbols to a connection and place its cursors.
 --
 -- request: {version: 1, connection_id, channels: [text], symbols: [text], symbols_max, hold_ms,
@@ -173,14 +175,6 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION subscribe_connection(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION subscribe_connection(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION subscribe_connection(jsonb) TO function_relay;
-ALTER FUNCTION place_cursors(jsonb, uuid) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION place_cursors(jsonb, uuid) FROM PUBLIC;
-ALTER FUNCTION release_connection(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION release_connection(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION release_connection(jsonb) TO function_relay;
-ALTER FUNCTION unsubscribe_connection(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION unsubscribe_connection(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION unsubscribe_connection(jsonb) TO function_relay;

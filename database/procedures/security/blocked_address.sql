@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Addresses that may be blocked.
 
 -- The address that is counted and blocked for p_ip, as the edge makes it too: a host with IPv6 usually has a whole /64.
@@ -36,19 +38,5 @@ BEGIN
         )::text;
     END IF;
     RETURN host(v_address);
-END
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'blockable_address(text)',
-        'check_blocked_address(jsonb)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
 END
 $$;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What an intervention may be asked for: its kind, its time, its target, and what is in force already.
 
 -- The target of a request whose parts are right, as it is kept.
@@ -87,21 +89,5 @@ BEGIN
             'field', 'parameters', 'value', NULL, 'constraint', 'what is in force, or none in force'
         )::text;
     END IF;
-END
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'check_intervention(jsonb)',
-        'check_intervention_parameters(text, jsonb)',
-        'intervention_seconds_max(text)',
-        'check_alike(jsonb, interventions)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
 END
 $$;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What the edge asks before anything else: is this address blocked, is there maintenance. The tables are the truth; the
 -- edge keeps a copy in Redis, and asks here while it has none.
 
@@ -92,23 +94,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'read_edge_guard()',
-        'blocked_addresses()',
-        'maintenance_until_us()',
-        'full_maintenance_until_us()',
-        'blocked_until_us(text)',
-        'change_never_blocked(jsonb)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION read_edge_guard()
 TO function_trader, function_relay, function_operator, function_risk_officer, function_incidents, function_security,
 function_alerts;

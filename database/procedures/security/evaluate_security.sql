@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Holds what happened against security_rules. A subject that a rule finds has one finding while that lasts; a new one
 -- is told as an event of its own.
 -- request {version: 1} -> {opened, ended, due: [{finding_id, rule, severity, observed, window_seconds, response,
@@ -204,27 +206,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'evaluate_security(jsonb)',
-        'is_haste(security_rules)',
-        'security_standing()',
-        'security_measures(timestamptz)',
-        'security_correlations(timestamptz)',
-        'severities()',
-        'severity_above(integer)',
-        'note_findings(jsonb, integer, timestamptz)',
-        'due_responses(integer)',
-        'note_security_response(jsonb)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION security_standing() TO trading_watchers;
 GRANT EXECUTE ON FUNCTION evaluate_security(jsonb) TO function_security;
 GRANT EXECUTE ON FUNCTION note_security_response(jsonb) TO function_security, function_alerts;

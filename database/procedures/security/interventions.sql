@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Steps against a danger that are taken for a while, listed, and taken back by one call: by a person, or by the sweep
 -- when their time is over. start_intervention, undo_intervention, list_interventions and note_intervention.
 -- Each is one transaction. It locks the account where there is one, then the row of edge_guard, under which
@@ -306,33 +308,6 @@ LANGUAGE sql STABLE AS $$
     )
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'start_intervention(jsonb)',
-        'undo_intervention(jsonb)',
-        'list_interventions(jsonb)',
-        'note_intervention(jsonb)',
-        'lock_interventions()',
-        'find_intervention(jsonb)',
-        'replayed_intervention(jsonb)',
-        'as_started(interventions)',
-        'intervention_in_force(text, text)',
-        'end_expired_intervention(jsonb, text, text)',
-        'insert_intervention(jsonb, accounts, text)',
-        'close_intervention(interventions, text, text, jsonb)',
-        'tell_intervention(text, interventions, text, text)',
-        'note_finding(jsonb, uuid)',
-        'intervention_answer(text, interventions, boolean)',
-        'intervention_view(interventions, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION start_intervention(jsonb) TO function_security, function_incidents, function_alerts;
 GRANT EXECUTE ON FUNCTION undo_intervention(jsonb) TO function_security, function_incidents;
 GRANT EXECUTE ON FUNCTION list_interventions(jsonb) TO function_security, function_incidents, function_alerts;

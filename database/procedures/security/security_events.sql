@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What happened at the edge. It is counted there, in Redis or, without it, in security_counters, under keys
 -- 'second|type|reason|address|user' whose second is the first of ten; the watch makes rows of it once a minute, so that
 -- a flood of requests is no flood of rows.
@@ -175,24 +177,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'record_security_events(jsonb)',
-        'take_security_counters()',
-        'insert_security_events(uuid, jsonb, jsonb, bigint)',
-        'severity_of_event(text)',
-        'count_security_event(jsonb)',
-        'list_security_events(jsonb)',
-        'erase_security_data(jsonb)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION record_security_events(jsonb) TO function_security;
 GRANT EXECUTE ON FUNCTION count_security_event(jsonb)
 TO function_trader, function_relay, function_operator, function_risk_officer, function_incidents;

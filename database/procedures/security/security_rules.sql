@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_readers;
+
 -- What the watch over security goes by, as officers see and change it: rules, and networks that are never blocked.
 
 -- -> {rules: [security_rule_view, ...]} by name.
@@ -20,6 +22,12 @@ CREATE OR REPLACE FUNCTION security_rule_view(p_rule security_rules) RETURNS jso
 LANGUAGE sql STABLE AS $$
     SELECT to_jsonb(p_rule)
 $$;
+
+GRANT EXECUTE ON FUNCTION security_rule_view(security_rules) TO trading_procedures;
+GRANT EXECUTE ON FUNCTION list_security_rules() TO function_incidents;
+GRANT EXECUTE ON FUNCTION list_never_blocked() TO function_incidents;
+
+SET LOCAL ROLE trading_procedures;
 
 -- Changes what a rule finds and what follows; what it counts, and of whom, is the release's. Holds from the next run.
 -- request {version: 1, rule, changes: {threshold?: 1 to 1,000,000, window_seconds?: 10 to 86,400, severity?, enabled?,
@@ -94,25 +102,4 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'change_security_rule(jsonb)', 'changed_rule(security_rules, jsonb)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-    FOREACH v_function IN ARRAY ARRAY[
-        'list_security_rules()', 'list_never_blocked()', 'security_rule_view(security_rules)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_readers', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
-GRANT EXECUTE ON FUNCTION security_rule_view(security_rules) TO trading_procedures;
-GRANT EXECUTE ON FUNCTION list_security_rules() TO function_incidents;
-GRANT EXECUTE ON FUNCTION list_never_blocked() TO function_incidents;
 GRANT EXECUTE ON FUNCTION change_security_rule(jsonb) TO function_incidents;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The suspension of an account, begun and taken back by what operators change accounts with.
 
 -- Suspends the account's user by what operators do it with; the account is locked. -> {before: its status}
@@ -52,20 +54,4 @@ LANGUAGE sql IMMUTABLE AS $$
         'actor_id', request ->> 'actor_id', 'request_id', request ->> 'request_id',
         'ip_address', request ->> 'ip_address', 'user_agent', request ->> 'user_agent', 'email', request ->> 'email'
     ))
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'suspend_account(jsonb, accounts, uuid)',
-        'restore_account(jsonb, interventions)',
-        'status_changes_since(uuid, timestamptz)',
-        'account_request(jsonb, uuid, uuid)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
 $$;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Counts one request against sliding-window limits while Redis is gone. The limits are taken in their order; the one
 -- that refuses ends it, and its own count does not grow.
 -- Before it an address that is blocked is refused, uncounted; what a visitor is refused for is counted as an event, and
@@ -92,13 +94,5 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT (extract(epoch FROM p_at) * 1000000)::bigint
 $$;
 
-ALTER FUNCTION take_rate_limits(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION count_offence(jsonb, text) OWNER TO trading_procedures;
-ALTER FUNCTION purge_rate_limits(timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION epoch_microseconds(timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION take_rate_limits(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION count_offence(jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION purge_rate_limits(timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION epoch_microseconds(timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION take_rate_limits(jsonb)
 TO function_trader, function_relay, function_operator, function_risk_officer, function_incidents;

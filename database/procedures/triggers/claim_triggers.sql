@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The queue of what prices have touched: who executes what. A lease is of a user's rows, so that two workers do not
 -- take turns in one account; what makes a row be executed once is that it goes with its execution.
 
@@ -64,8 +66,4 @@ LANGUAGE sql AS $$
     FOR UPDATE
 $$;
 
-ALTER FUNCTION claim_triggers(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION leased_trigger(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION claim_triggers(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION leased_trigger(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION claim_triggers(jsonb) TO function_triggers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Executes what a price has touched, in one transaction: the account's lock, then whether it still holds, then the fill
 -- at the quote that touched it, whatever the price has become since. The queue's row goes with it.
 -- request {version: 1, user_id, subject_id, account_id, holder, fencing, request_id?}
@@ -173,20 +175,4 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'execute_trigger(jsonb)',
-        'execute_touched_order(jsonb, accounts, trigger_queue, timestamptz)',
-        'terms_at_touch(accounts, text, trigger_queue)',
-        'exit_of_touch(positions, trailing_levels, trigger_queue)',
-        'execute_touched_exit(jsonb, accounts, trigger_queue, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION execute_trigger(jsonb) TO function_triggers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Which copy of a feed writes. One at a time: each taking over raises the fence, and a batch under an older fence is
 -- refused by record_quotes. A copy that waits says so in a row of its own, so that the one that writes makes way.
 
@@ -61,12 +63,6 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION acquire_feed_lease(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION feed_lease_awaited(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION release_feed_lease(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION acquire_feed_lease(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION feed_lease_awaited(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION release_feed_lease(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION acquire_feed_lease(jsonb) TO function_prices;
 GRANT EXECUTE ON FUNCTION feed_lease_awaited(jsonb) TO function_prices;
 GRANT EXECUTE ON FUNCTION release_feed_lease(jsonb) TO function_prices;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- A working order at a quote that touches it: triggered, judged like a new one, filled as far as the quote's depth
 -- goes, or ended with its reason. The caller holds the account's lock; p_terms carries the quote.
 
@@ -275,29 +277,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'act_on_touch(jsonb, accounts, orders, order_terms, timestamptz)',
-        'trigger_order(jsonb, accounts, orders, order_terms, timestamptz)',
-        'account_under_lock(accounts)',
-        'unkept(jsonb)',
-        'fill_working_order(jsonb, accounts, orders, order_terms, timestamptz)',
-        'price_working_order(accounts, orders, order_terms)',
-        'price_at_quote(order_terms, text)',
-        'cost_of_opening(accounts, orders, order_terms, order_fill, numeric, timestamptz)',
-        'judge_opening(accounts, order_terms, limit_case, order_fill, positions, timestamptz)',
-        'book_working_fill(jsonb, accounts, orders, order_terms, order_fill, timestamptz)',
-        'quote_details(order_terms)',
-        'end_order(jsonb, accounts, orders, text, text, text, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION judge_opening(
     accounts, order_terms, limit_case, order_fill, positions, timestamptz
 ) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Prices that nobody can trade on. An outage is of one symbol: it begins when the quote has become too old in an open
 -- market, and ends with the next quote, or with the session.
 
@@ -153,16 +155,6 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION symbols_without_price(timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION untold_connections(timestamptz, integer) OWNER TO trading_procedures;
-ALTER FUNCTION watch_prices(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION claim_price_notices(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION record_price_notices(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION symbols_without_price(timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION untold_connections(timestamptz, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION watch_prices(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION claim_price_notices(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION record_price_notices(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION watch_prices(jsonb) TO function_relay, function_prices;
 GRANT EXECUTE ON FUNCTION claim_price_notices(jsonb) TO function_relay;
 GRANT EXECUTE ON FUNCTION record_price_notices(jsonb) TO function_relay;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Queues what the newest quotes of p_symbols have touched and what has expired by p_at; how many. It takes no lock on
 -- an order or an account: what became of them meanwhile is seen when the queue's row is executed, under the account's
 -- lock. One look-up in an index for each side of a quote, so the work follows what is touched, not what waits.
@@ -104,6 +106,3 @@ BEGIN
     RETURN v_queued;
 END
 $$;
-
-ALTER FUNCTION queue_touched(text[], timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION queue_touched(text[], timestamptz) FROM PUBLIC;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The only way in for quotes.
 
 -- The volatility after a quote: the moving average of |return of the mid|, each return scaled to a day by the square
@@ -199,12 +201,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION quote_volatility(numeric, numeric, numeric, numeric, numeric) OWNER TO trading_procedures;
-ALTER FUNCTION judge_quotes(jsonb, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION write_quotes(offered_quote[], integer, text, timestamptz) OWNER TO trading_procedures;
-ALTER FUNCTION record_quotes(jsonb) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION quote_volatility(numeric, numeric, numeric, numeric, numeric) FROM PUBLIC;
-REVOKE ALL ON FUNCTION judge_quotes(jsonb, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION write_quotes(offered_quote[], integer, text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION record_quotes(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION record_quotes(jsonb) TO function_prices;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Orders for the opening (opg) and for the close (cls): from active_at on they take one quote, the first, whatever it
 -- is; what it does not fill is canceled.
 
@@ -98,24 +100,6 @@ BEGIN
         );
     END IF;
     RETURN v_order;
-END
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'is_timed(text)',
-        'time_of_order(text, text, timestamptz)',
-        'check_timed(jsonb, order_terms, timestamptz)',
-        'check_unpriced(jsonb, order_terms, timestamptz)',
-        'is_touched(orders, trigger_queue)',
-        'act_at_its_time(jsonb, accounts, orders, order_terms, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
 END
 $$;
 

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Stops that trail the market: a mark that follows the best price since the stop was set (for a sale the highest bid,
 -- for a purchase the lowest ask), and a level that follows the mark at the trail's distance.
 
@@ -206,31 +208,6 @@ LANGUAGE sql STABLE AS $$
         FROM trailing_levels AS l
         WHERE l.user_id = p_order.user_id AND l.subject_id = p_order.id
     ), '{}')
-$$;
-
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'is_trailing(text)',
-        'level_of_mark(text, numeric, numeric, numeric, numeric)',
-        'limit_of_level(text, numeric, numeric)',
-        'level_of_request(jsonb, order_terms)',
-        'resting_price(jsonb, order_terms)',
-        'check_trail_form(jsonb)',
-        'check_trail(jsonb, order_terms, timestamptz)',
-        'begin_trailing(orders, order_terms)',
-        'move_trailing_levels(text[], timestamptz)',
-        'trailing_level(uuid, uuid)',
-        'at_trailing_level(orders)',
-        'keep_trailing_level(orders)',
-        'trail_details(orders)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
 $$;
 
 -- What judges an order judges its preview.

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- What a working order waits for, and when a price has come to it. Buys look at the ask, sells at the bid.
 
 -- The side of the quote, and from where it has to come. A stop waits for a worse price, everything else for a better
@@ -90,23 +92,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'watch_of(text, text, text)',
-        'trigger_level(orders)',
-        'touches(text, numeric, numeric, numeric)',
-        'touched_exit(positions, numeric, numeric)',
-        'venue_depth(order_terms)',
-        'trading_day_end(text, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION watch_of(text, text, text) TO trading_readers;
 GRANT EXECUTE ON FUNCTION touches(text, numeric, numeric, numeric) TO trading_readers;
 GRANT EXECUTE ON FUNCTION trading_day_end(text, timestamptz) TO trading_readers;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Books what a venue says it traded, as a fact: at its price, whatever has happened since the order was accepted. Named
 -- by (venue, trade_id), so that hearing of it again changes nothing.
 --
@@ -151,22 +153,4 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'book_venue_fill(jsonb)',
-        'check_venue_fill(jsonb)',
-        'refuse_fill(jsonb, text, text, text)',
-        'venue_fill_is_known(jsonb, orders)',
-        'write_venue_fill(jsonb, accounts, orders, venue_routes, timestamptz)',
-        'terms_of_fill(orders)',
-        'release_margin(orders, venue_routes, text, timestamptz)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION book_venue_fill(jsonb) TO function_router;

@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- Ends an order at its venue's word: refused, or ended there with a rest that will not fill. An order that has fills,
 -- or was canceled here before, is canceled and keeps them; what was reserved for the rest is free again.
 --
@@ -82,8 +84,4 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION reject_venue_order(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION end_venue_order(jsonb, accounts, orders, venue_routes, timestamptz) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION reject_venue_order(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION end_venue_order(jsonb, accounts, orders, venue_routes, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION reject_venue_order(jsonb) TO function_router;

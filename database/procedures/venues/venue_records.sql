@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The books of the venues that are simulated here (paper, mock), kept where a Lambda's end does not reach them, and the
 -- market that they trade at. A record is what a venue decided about a client id, once.
 
@@ -59,14 +61,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         AND NOT quote_is_ahead(q.quoted_at, q.received_at, clock_timestamp())
 $$;
 
-ALTER FUNCTION keep_venue_record(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION find_venue_record(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION list_venue_records(jsonb) OWNER TO trading_procedures;
-ALTER FUNCTION get_venue_market(text) OWNER TO trading_procedures;
-REVOKE ALL ON FUNCTION keep_venue_record(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION find_venue_record(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION list_venue_records(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION get_venue_market(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION keep_venue_record(jsonb) TO function_router;
 GRANT EXECUTE ON FUNCTION find_venue_record(jsonb) TO function_router;
 GRANT EXECUTE ON FUNCTION list_venue_records(jsonb) TO function_router;

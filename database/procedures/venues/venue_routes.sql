@@ -1,3 +1,5 @@
+SET LOCAL ROLE trading_procedures;
+
 -- The way of an order to its venue: who talks to the venue about it, and what came of each attempt. An attempt changes
 -- no state of the order; its fills and its end do (book_venue_fill.sql, reject_venue_order.sql).
 
@@ -207,23 +209,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOREACH v_function IN ARRAY ARRAY[
-        'claim_venue_orders(jsonb)',
-        'record_venue_attempt(jsonb)',
-        'append_attempt(jsonb, accounts, orders, text, boolean, timestamptz)',
-        'release_venue_order(jsonb)',
-        'lock_account_of_order(jsonb)',
-        'lock_route(orders)'
-    ]::regprocedure [] LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO trading_procedures', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
-END
-$$;
 GRANT EXECUTE ON FUNCTION claim_venue_orders(jsonb) TO function_router;
 GRANT EXECUTE ON FUNCTION record_venue_attempt(jsonb) TO function_router;
 GRANT EXECUTE ON FUNCTION release_venue_order(jsonb) TO function_router;
