@@ -7,7 +7,9 @@ The role of DATABASE_URL owns the database and may create roles; it is no superu
 
 import hashlib
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -20,7 +22,8 @@ from sqlalchemy.engine import make_url
 from database.load_reference_data import load
 
 HERE = Path(__file__).parent
-FUNCTION_OWNERS = sql.SQL("trading_procedures, trading_readers, trading_watchers")
+OWNERS = ("trading_procedures", "trading_readers", "trading_watchers")
+FUNCTION_OWNERS = sql.SQL(", ").join(map(sql.Identifier, OWNERS))
 # Held while a release is applied, so that two deployments at once queue up.
 APPLY_LOCK = 7_246_001
 
@@ -61,6 +64,7 @@ def apply_procedures(url: str) -> list[str]:
         connection.execute("SET LOCAL check_function_bodies = off")
         connection.execute(sql.SQL("GRANT CREATE ON SCHEMA public TO {}").format(FUNCTION_OWNERS))
         changed: list[str] = []
+        remade: list[str] = []
         for file in files:
             text = file.read_bytes()
             digest = hashlib.sha256(text).hexdigest()
@@ -69,14 +73,39 @@ def apply_procedures(url: str) -> list[str]:
             # It says itself which of the owners it is run as.
             connection.execute(text)
             connection.execute("RESET ROLE")
+            remade += functions_made_by(text)
             connection.execute(
                 "INSERT INTO applied_procedures VALUES (%s, %s) "
                 "ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256",
                 (file.name, digest),
             )
             changed.append(file.name)
+        drop_former(connection, remade, [name for file in files for name in functions_made_by(file.read_bytes())])
         connection.execute(sql.SQL("REVOKE CREATE ON SCHEMA public FROM {}").format(FUNCTION_OWNERS))
     return changed
+
+
+def functions_made_by(text: bytes) -> list[str]:
+    """The names of the functions that a file of procedures makes."""
+    return sorted(
+        {name.decode() for name in re.findall(rb"^CREATE (?:OR REPLACE )?FUNCTION (\w+)\(", text, re.MULTILINE)}
+    )
+
+
+def drop_former(connection: psycopg.Connection, remade: Sequence[str], made: Sequence[str]) -> None:
+    """Drop what an earlier release made: functions that no file makes now, and others by the names of those remade.
+
+    What a login may call stays, because that release's callers still run; it goes by name one release later.
+    """
+    rows = connection.execute(
+        "SELECT p.oid::regprocedure::text FROM pg_proc AS p INNER JOIN pg_roles AS r ON r.oid = p.proowner "
+        "WHERE p.pronamespace = 'public'::regnamespace AND r.rolname = ANY (%s) AND (p.proname <> ALL (%s) "
+        "OR p.proname = ANY (%s) AND p.xmin <> pg_current_xact_id()::xid) AND NOT EXISTS ("
+        "SELECT FROM aclexplode(p.proacl) AS a INNER JOIN pg_roles AS g ON g.oid = a.grantee WHERE g.rolcanlogin)",
+        (list(OWNERS), list(made), list(remade)),
+    ).fetchall()
+    for (signature,) in rows:
+        connection.execute(f"DROP FUNCTION {signature}".encode())
 
 
 def procedure_files() -> list[Path]:
@@ -89,8 +118,8 @@ def drop_procedures(url: str) -> None:
     with psycopg.connect(url) as connection:
         rows = connection.execute(
             "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner "
-            "WHERE p.pronamespace = 'public'::regnamespace AND "
-            "r.rolname IN ('trading_procedures', 'trading_readers', 'trading_watchers')"
+            "WHERE p.pronamespace = 'public'::regnamespace AND r.rolname = ANY (%s)",
+            (list(OWNERS),),
         ).fetchall()
         for (signature,) in rows:
             connection.execute(f"DROP FUNCTION {signature}".encode())

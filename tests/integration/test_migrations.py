@@ -7,7 +7,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from database.apply import apply, apply_procedures, drop_procedures, main, migrate
+from database.apply import (
+    apply,
+    apply_procedures,
+    drop_procedures,
+    functions_made_by,
+    main,
+    migrate,
+    procedure_files,
+)
 from tests.kit import ScratchDatabase
 
 DATABASE_FOLDER = Path(__file__).parents[2] / "database"
@@ -153,6 +161,33 @@ def test_only_procedures_that_changed_are_applied(database: ScratchDatabase) -> 
     assert set(names) <= applied
     assert apply_procedures(database.url) == ["deposit.sql"]
     assert apply_procedures(database.url) == []
+
+
+def test_what_an_earlier_release_made_goes(database: ScratchDatabase) -> None:
+    # given a function with the arguments that it had, and two that no file makes any more, one of which is still called
+    with database.connect() as connection:
+        connection.execute("GRANT CREATE ON SCHEMA public TO trading_procedures")
+        connection.execute("SET ROLE trading_procedures")
+        connection.execute("CREATE FUNCTION deposit(jsonb, text) RETURNS jsonb LANGUAGE sql AS 'SELECT $1'")
+        connection.execute("CREATE FUNCTION lend(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1'")
+        connection.execute("CREATE FUNCTION borrow(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1'")
+        connection.execute("GRANT EXECUTE ON FUNCTION borrow(jsonb) TO function_trader")
+        connection.execute("RESET ROLE")
+        connection.execute("UPDATE applied_procedures SET sha256 = 'of before' WHERE name = 'deposit.sql'")
+
+    apply_procedures(database.url)
+
+    with database.connect() as connection:
+        left = connection.execute(
+            "SELECT oid::regprocedure::text FROM pg_proc WHERE proname IN ('deposit', 'lend', 'borrow') ORDER BY 1"
+        ).fetchall()
+    assert left == [("borrow(jsonb)",), ("deposit(jsonb)",)]
+
+
+def test_a_function_is_made_by_one_file() -> None:
+    made = [name for file in procedure_files() for name in functions_made_by(file.read_bytes())]
+
+    assert len(made) == len(set(made))
 
 
 def test_a_procedure_that_does_not_load_leaves_all_as_it_was(

@@ -470,10 +470,6 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- The forms without a case were of an earlier release.
-DROP FUNCTION IF EXISTS limit_refusal(accounts, order_terms, text, numeric, boolean, bigint, numeric, timestamptz);
-DROP FUNCTION IF EXISTS limit_violation(text, numeric, numeric, text);
-DROP FUNCTION IF EXISTS realized_since(uuid, uuid, timestamptz);
-DROP FUNCTION IF EXISTS order_figures(accounts, order_terms, limit_case, timestamptz);
 
 GRANT EXECUTE ON FUNCTION limit_refusal(accounts, order_terms, limit_case, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION is_limited(order_terms) TO trading_readers;

@@ -62,7 +62,6 @@ $$;
 -- Audit row, account row and event row of a change of an episode; p_risk {type, state, level, episode_id, margin_level,
 -- threshold}, p_fact the account's worth. MARGIN_CALL_ESCALATED in the audit is margin_call.escalated among the events.
 -- The caller holds the account's lock.
-DROP FUNCTION IF EXISTS tell_margin_call(accounts, jsonb, numeric, numeric, text, timestamptz);
 CREATE OR REPLACE FUNCTION tell_margin_call(
     p_account accounts, p_risk jsonb, p_fact jsonb, p_request_id text, p_at timestamptz
 ) RETURNS void

@@ -5,9 +5,6 @@ SET LOCAL ROLE trading_procedures;
 -- no part does. Found by halving: what closing more costs is far less than the margin that it sets free. Of a hedge
 -- that holds up to what is not covered; from there on margin rises or falls steadily, so that its two ends say which.
 -- The form without p_quantity was of an earlier release.
-DROP FUNCTION IF EXISTS smallest_part_to_close(
-    accounts, order_terms, positions, numeric, numeric, numeric, numeric, timestamptz
-);
 CREATE OR REPLACE FUNCTION smallest_part_to_close(
     p_account accounts, p_terms order_terms, p_position positions, p_quantity numeric, p_equity numeric,
     p_margin_used numeric, p_stop_out_level numeric, p_release_level numeric, p_at timestamptz

@@ -85,7 +85,6 @@ $$;
 
 -- Whether an account would stand at or below its stop-out level if what is in flight had closed what it is sent to
 -- close. p_level is its row of margin_levels. One without margin is judged when nothing is in flight any more.
-DROP FUNCTION IF EXISTS needs_closing(numeric, numeric, numeric);
 CREATE OR REPLACE FUNCTION needs_closing(p_level record, p_in_flight numeric) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -122,10 +121,7 @@ LANGUAGE sql IMMUTABLE AS $$
     )
 $$;
 
-DROP FUNCTION IF EXISTS cancel_stopped_out(accounts, text, timestamptz);
-
 -- The position that is closed next; all NULL where none can be closed now.
-DROP FUNCTION IF EXISTS position_to_stop_out(accounts, timestamptz);
 CREATE OR REPLACE FUNCTION position_to_stop_out(
     p_account accounts, p_policy text, p_at timestamptz
 ) RETURNS positions
@@ -153,8 +149,6 @@ $$;
 
 -- Closes the position, or what the policy takes of it, by an order of the platform's own; the answer of
 -- close_or_send. p_level is the account's row of margin_levels, p_in_flight the margin that is on its way to be free.
-DROP FUNCTION IF EXISTS close_stopped_out(jsonb, accounts, positions, jsonb, timestamptz);
-DROP FUNCTION IF EXISTS close_stopped_out(jsonb, accounts, positions, record, jsonb, timestamptz);
 CREATE OR REPLACE FUNCTION close_stopped_out(
     request jsonb, p_account accounts, p_position positions, p_level record, p_in_flight numeric, p_notice jsonb,
     p_at timestamptz

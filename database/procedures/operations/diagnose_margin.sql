@@ -103,7 +103,6 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- order_margin in words: lots x contract size (x price) / leverage, and what is converted.
-DROP FUNCTION IF EXISTS margin_calculation(accounts, instruments, numeric, numeric);
 CREATE OR REPLACE FUNCTION margin_calculation(
     p_account accounts, p_instrument instruments, p_quantity numeric, p_price numeric, p_cap numeric
 ) RETURNS text

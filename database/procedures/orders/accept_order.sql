@@ -152,9 +152,6 @@ $$;
 
 -- Whether an order that adds exposure may go out: limits and margin, with every order in flight counted as if it had
 -- filled. required and free_margin (what would be left) are in account currency.
-DROP FUNCTION IF EXISTS judge_routed_exposure(
-    accounts, order_terms, order_fill, text, numeric, boolean, timestamptz
-);
 CREATE OR REPLACE FUNCTION judge_routed_exposure(
     p_account accounts, p_terms order_terms, p_fill order_fill, p_case limit_case, p_at timestamptz,
     OUT refusal jsonb, OUT required numeric, OUT free_margin numeric
@@ -187,8 +184,6 @@ BEGIN
 END
 $$;
 
-DROP FUNCTION IF EXISTS daily_flight_refusal(accounts, order_terms, bigint, timestamptz);
-
 -- By how much the credit grows with p_quantity lots, once those that are in flight on that side have filled.
 CREATE OR REPLACE FUNCTION credit_behind(
     p_account accounts, p_terms order_terms, p_side text, p_quantity numeric, p_margin numeric
@@ -209,9 +204,6 @@ END
 $$;
 
 -- The form without p_closes was of an earlier release.
-DROP FUNCTION IF EXISTS book_accepted_order(
-    jsonb, accounts, order_terms, text, order_fill, numeric, numeric, timestamptz
-);
 -- Order, route, audit, event and stored answer of an accepted order. p_required is reserved until the order is settled.
 -- p_closes is the position that it is to close, NULL where it goes by the symbol. A notice is as of book_filled_order.
 CREATE OR REPLACE FUNCTION book_accepted_order(

@@ -40,8 +40,6 @@ END
 $$;
 
 -- The forms without p_rates_at and without p_due were of earlier releases.
-DROP FUNCTION IF EXISTS write_fill_part(jsonb, accounts, orders, order_terms, numeric, timestamptz);
-DROP FUNCTION IF EXISTS write_fill_part(jsonb, accounts, orders, order_terms, numeric, timestamptz, timestamptz);
 -- At most p_left of a trade, for which p_due of commission is left: what the open position that it takes from can give,
 -- or all of it where it opens or adds. The account, the order and the position as they are after it, and its fill.
 CREATE OR REPLACE FUNCTION write_fill_part(
@@ -149,7 +147,6 @@ LANGUAGE sql AS $$
     FOR NO KEY UPDATE
 $$;
 
-DROP FUNCTION IF EXISTS commission_of_part(accounts, orders, order_terms, numeric);
 -- What the commission of the order grows by: in parts it costs what it would cost in one, to the cent, and its minimum
 -- once. Of the rates of now both, so that a rate that has moved charges nothing for the parts before.
 CREATE OR REPLACE FUNCTION commission_of_part(

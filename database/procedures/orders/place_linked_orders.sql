@@ -235,7 +235,6 @@ END
 $$;
 
 -- As working_orders_refusal, for all of them at once.
-DROP FUNCTION IF EXISTS group_size_refusal(accounts, jsonb[]);
 CREATE OR REPLACE FUNCTION group_size_refusal(
     p_account accounts, p_terms order_terms, p_legs jsonb[]
 ) RETURNS jsonb

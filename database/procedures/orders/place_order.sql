@@ -124,7 +124,6 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Behind the API's own check: the types that wait for a price, the prices of each, and how long each may wait.
-DROP FUNCTION IF EXISTS check_resting_form(jsonb);
 CREATE OR REPLACE FUNCTION check_resting_form(request jsonb, p_at timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -219,9 +218,6 @@ $$;
 
 -- Binds every order that rests, also one that only reduces: it bounds what each tick has to look at. p_new of them come
 -- at once.
-DROP FUNCTION IF EXISTS working_orders_refusal(accounts);
-DROP FUNCTION IF EXISTS working_orders_refusal(accounts, uuid);
-DROP FUNCTION IF EXISTS working_orders_refusal(accounts, order_terms, uuid);
 CREATE OR REPLACE FUNCTION working_orders_refusal(
     p_account accounts, p_terms order_terms, p_new bigint
 ) RETURNS jsonb
@@ -246,7 +242,6 @@ BEGIN
 END
 $$;
 
-DROP FUNCTION IF EXISTS exposure_refusal(accounts, order_terms, limit_case, order_fill, positions, timestamptz);
 -- The limits and the margin of what p_case adds to the exposure or opens, p_fill at its own price; equity as of
 -- judge_opening. p_position: what the account holds in the symbol, all NULL without.
 CREATE OR REPLACE FUNCTION judge_exposure(

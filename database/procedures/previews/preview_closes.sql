@@ -80,7 +80,6 @@ LANGUAGE sql STABLE AS $$
     SELECT * FROM accounts AS a WHERE a.user_id = p_user_id AND a.id = p_account_id
 $$;
 
-DROP FUNCTION IF EXISTS position_to_preview(uuid, uuid);
 -- As position_to_close, without its lock.
 CREATE OR REPLACE FUNCTION position_to_preview(p_account accounts, p_position_id uuid) RETURNS positions
 LANGUAGE plpgsql STABLE AS $$

@@ -122,7 +122,6 @@ LANGUAGE sql STABLE AS $$
     )
 $$;
 
-DROP FUNCTION IF EXISTS preview_rates(accounts, order_terms, timestamptz);
 -- The part of preview_facts that conversions take: quotes, stale_position and position_currencies. p_currencies: of
 -- what is not held.
 CREATE OR REPLACE FUNCTION preview_rates(p_account accounts, p_currencies text[], p_at timestamptz) RETURNS jsonb

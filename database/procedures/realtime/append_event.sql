@@ -15,7 +15,6 @@ END
 $$;
 
 -- The account as its owner is told about it, in account currency. p_margin_used: with p_hedged_margin_credit taken off.
-DROP FUNCTION IF EXISTS account_fact(accounts, numeric, numeric, numeric);
 CREATE OR REPLACE FUNCTION account_fact(
     p_account accounts, p_balance numeric, p_unrealized_pnl numeric, p_margin_used numeric,
     p_hedged_margin_credit numeric

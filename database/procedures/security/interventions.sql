@@ -241,8 +241,6 @@ BEGIN
 END
 $$;
 
-DROP FUNCTION IF EXISTS end_interventions_of_target(text, text);
-
 CREATE OR REPLACE FUNCTION close_intervention(
     p_open interventions, p_by text, p_reason text, p_outcome jsonb
 ) RETURNS interventions

@@ -152,7 +152,6 @@ BEGIN
 END
 $$;
 
-DROP FUNCTION IF EXISTS cost_of_opening(accounts, orders, order_terms, order_fill, timestamptz);
 -- What a fill that adds exposure takes of the free margin, in account currency, once it has closed the p_held that it
 -- is against.
 CREATE OR REPLACE FUNCTION cost_of_opening(
