@@ -62,8 +62,6 @@ DECLARE
     v_held numeric := 0;
     v_open boolean;
     v_fill order_fill;
-    v_worth record;
-    v_case limit_case;
     v_refusal jsonb;
 BEGIN
     IF request ->> 'order_type' IS DISTINCT FROM 'market' OR request ->> 'time_in_force' IN ('gtd', 'opg', 'cls')
@@ -120,39 +118,55 @@ BEGIN
             ELSE turn_position(request, p_account, v_terms, v_fill, v_position, p_at)
         END;
     END IF;
+    RETURN open_at_market(request, p_account, v_terms, v_fill, v_position, p_at);
+END
+$$;
 
-    v_fill.margin := order_margin(p_account, v_terms, v_quantity, v_fill.price, p_at);
-    v_fill.unrealized_pnl := opening_pnl(p_account, v_terms, v_side, v_quantity, v_fill.price, p_at);
+-- An order that takes from no position: what it would reserve and owe at p_fill, held against the account's worth and
+-- limits. p_position: what it adds to, all NULL where it opens one.
+CREATE OR REPLACE FUNCTION open_at_market(
+    request jsonb, p_account accounts, p_terms order_terms, p_fill order_fill, p_position positions, p_at timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_side text := request ->> 'side';
+    v_quantity numeric := (request ->> 'quantity')::numeric;
+    v_worth record;
+    v_case limit_case;
+    v_refusal jsonb;
+BEGIN
+    p_fill.margin := order_margin(p_account, p_terms, v_quantity, p_fill.price, p_at);
+    p_fill.unrealized_pnl := opening_pnl(p_account, p_terms, v_side, v_quantity, p_fill.price, p_at);
     SELECT * INTO v_worth FROM account_worth(p_account, p_at);
     IF v_worth.stale IS NOT NULL THEN
         PERFORM refuse_stale_quote(v_worth.stale);
     END IF;
-    v_fill.hedged_margin_credit := CASE
+    p_fill.hedged_margin_credit := CASE
         WHEN CASE v_side WHEN 'buy' THEN v_worth.coverable_shorts ELSE v_worth.coverable_longs END
-            THEN margin_credit_change(p_account, v_terms, v_side, v_quantity, v_fill.margin)
+            THEN margin_credit_change(p_account, p_terms, v_side, v_quantity, p_fill.margin)
         ELSE 0
     END;
-    IF is_limited(v_terms) THEN
-        v_case := new_limit_case(request, v_position, v_quantity, v_quantity, v_fill.price);
+    IF is_limited(p_terms) THEN
+        v_case := new_limit_case(request, p_position, v_quantity, v_quantity, p_fill.price);
         v_case.open_positions := v_worth.open_positions;
         v_case.equity := v_worth.equity;
-        IF v_terms.max_drawdown_percent IS NOT NULL THEN
+        IF p_terms.max_drawdown_percent IS NOT NULL THEN
             PERFORM raise_peak_equity(p_account, v_worth.equity);
         END IF;
-        v_refusal := limit_refusal(p_account, v_terms, v_case, p_at);
+        v_refusal := limit_refusal(p_account, p_terms, v_case, p_at);
     END IF;
     v_refusal := coalesce(
         v_refusal,
-        margin_refusal(p_account, v_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
+        margin_refusal(p_account, p_fill, v_worth.free_margin, v_worth.margin_used, v_worth.margin_level)
     );
     IF v_refusal IS NOT NULL THEN
-        RETURN book_denied_order(request, p_account, v_terms, v_refusal, p_at);
+        RETURN book_denied_order(request, p_account, p_terms, v_refusal, p_at);
     END IF;
     RETURN book_filled_order(
-        request, p_account, v_terms, v_fill, v_position, account_fact(
-            p_account, p_account.balance - v_fill.commission, v_worth.unrealized_pnl + v_fill.unrealized_pnl,
-            v_worth.margin_used + v_fill.margin - v_fill.hedged_margin_credit,
-            v_worth.hedged_margin_credit + v_fill.hedged_margin_credit
+        request, p_account, p_terms, p_fill, p_position, account_fact(
+            p_account, p_account.balance - p_fill.commission, v_worth.unrealized_pnl + p_fill.unrealized_pnl,
+            v_worth.margin_used + p_fill.margin - p_fill.hedged_margin_credit,
+            v_worth.hedged_margin_credit + p_fill.hedged_margin_credit
         ), p_at
     );
 END
