@@ -397,11 +397,12 @@ READ_BY = {
     "start_triggers": {"TRIGGER_QUEUE_URL"},
     "watch_holders": {"RISK_QUEUE_URL"},
     "broker": {"VENUES", "ALLOW_MOCK_VENUE", "VENUE_TIMEOUT_MS", "MOCK_LATENCY_MS", "MOCK_FAILURE_PERCENT"},
-    "Routing": {"VENUES", "ALLOW_MOCK_VENUE"},
     "send_connection_task": {"AUTHENTICATION_TIMEOUT_QUEUE_URL"},
     "send_price_watch": {"AUTHENTICATION_TIMEOUT_QUEUE_URL"},
     "sockets": {"CONNECTIONS_ENDPOINT"},
 }
+# What the settings judge a variable by.
+READ_WITH = {"VENUES": {"ALLOW_MOCK_VENUE"}}
 
 
 def read_by(folder: str) -> set[str]:
@@ -415,7 +416,8 @@ def read_by(folder: str) -> set[str]:
             case ast.keyword(arg="state_changing", value=ast.Constant(value=True)):
                 read |= READ_BY_CHANGES
             case ast.Attribute(value=ast.Call(func=ast.Name(id="settings")), attr=field):
-                read.add(Settings.model_fields[field].alias or field)
+                variable = Settings.model_fields[field].alias or field
+                read |= {variable} | READ_WITH.get(variable, set())
     return read
 
 

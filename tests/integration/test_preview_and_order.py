@@ -11,7 +11,7 @@ import pytest
 from tests.kit import MigratedTemplate, User, order_request
 from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market, send
-from tests.kit.venues import PAIR, VenueWorld
+from tests.kit.venues import PAIR, VENUE, VenueWorld
 from trading.errors import CODE_BY_SQLSTATE, ErrorCode, TradingError
 from trading.order_entry import OrderEntry
 from trading.previews.orders import preview_order
@@ -230,6 +230,7 @@ def told_by_preview(previews: Previews, user: User, fields: Fields) -> Told:
             order,
             user.user_id,
             instruments=previews.instruments,
+            venues={VENUE},
             read_facts=previews.store.preview_facts,
         )
     except TradingError as error:

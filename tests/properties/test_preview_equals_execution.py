@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.kit import MigratedTemplate, User
 from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market, keyed_request, send
+from tests.kit.venues import VENUE
 from trading.accounts import round_money
 from trading.edge.preview_dialects import change_preview_body, closes_body, group_preview_body, preview_body
 from trading.errors import TradingError
@@ -64,7 +65,13 @@ class Books:
     def preview(self, user: User, **fields: object) -> dict[str, Any]:
         given_fields = {"idempotency_key": str(uuid.uuid4()), "order_type": "market"} | fields
         order = OrderEntry.model_validate(given_fields)
-        found = preview_order(order, user.user_id, instruments=self._catalogue, read_facts=self._store.preview_facts)
+        found = preview_order(
+            order,
+            user.user_id,
+            instruments=self._catalogue,
+            venues={VENUE},
+            read_facts=self._store.preview_facts,
+        )
         return preview_body(order, found)
 
     def preview_close(self, how: str, user: User, **asked: object) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What an order would come to now, computed by the formulas that book one; nothing is written."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -10,7 +10,7 @@ from uuid import UUID
 from trading.accounts import Account, Worth
 from trading.conversion import NoRateError, Rates
 from trading.errors import TradingError, validation_failed
-from trading.execution import Instruments, check_against_instrument, check_conditions
+from trading.execution import Instruments, check_order
 from trading.hedges import Sides
 from trading.instruments import Instrument
 from trading.margin import required_margin
@@ -111,6 +111,7 @@ def preview_order(
     user_id: UUID,
     *,
     instruments: Instruments,
+    venues: Collection[str],
     read_facts: ReadFacts,
     replaces: UUID | None = None,
 ) -> Preview:
@@ -119,11 +120,10 @@ def preview_order(
     The working order that it `replaces` does not count.
 
     A market order's price is the touched side of the quote with the modelled slippage in the middle of its random
-    part, or without it where the order waits for a time or for conditions. Raises what `read_facts` does, and
-    MARKET_DATA_UNAVAILABLE when a price that it takes is not fresh.
+    part, or without it where the order waits for a time or for conditions. Raises what `check_order` and `read_facts`
+    do, and MARKET_DATA_UNAVAILABLE when a price that it takes is not fresh.
     """
-    check_against_instrument(order, instruments.find(order.symbol))
-    check_conditions(order.conditions or (), instruments)
+    check_order(order, instruments, venues)
     replaced = {} if replaces is None else {"replaces_order_id": str(replaces)}
     return judge_order(order, read_facts_of(read_facts(user_id, order.account_id, _asked(order) | replaced)))
 
