@@ -48,7 +48,8 @@ class Facts:
     """What an order is judged and priced by, at one moment.
 
     `quantity` is what would be filled of the order: one that may only reduce is cut to what is held. `sides` is what a
-    hedging account holds of the symbol, None without. `worth` is None while something held has no quote at all,
+    hedging account holds of the symbol, None without, and `lots_ahead` what orders in flight to its venue open on its
+    side before it does. `worth` is None while something held has no quote at all,
     `margin_reserved` is kept for orders in flight to a venue.
     `stale_position` names a symbol held whose quote is too old, and `position_currencies` are those of what is held.
     """
@@ -64,6 +65,7 @@ class Facts:
     market_open: bool
     position: Position | None
     sides: Sides | None
+    lots_ahead: Decimal
     quantity: Decimal
     reduces: bool
     rates: Rates
@@ -162,6 +164,7 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         market_open=answer["market_open"],
         position=position and position_of(position),
         sides=answer["sides"] and Sides.from_fact(answer["sides"]),
+        lots_ahead=Decimal(answer["lots_ahead"]),
         quantity=Decimal(answer["quantity"]),
         reduces=answer["reduces"],
         rates=rates_of(answer),
@@ -273,8 +276,8 @@ def _cost(order: OrderEntry, fill: FillPrice, facts: Facts, *, marked: bool) -> 
     if opened:
         margin = required_margin(account, facts.instrument, opened, fill.price, rates)
         if facts.sides:
-            credit = facts.sides.with_more(side, opened, margin).credit(account.currency)
-            credit -= facts.sides.credit(account.currency)
+            before = facts.sides.with_more(side, facts.lots_ahead, margin * facts.lots_ahead / opened)
+            credit = before.with_more(side, opened, margin).credit(account.currency) - before.credit(account.currency)
         if marked:
             part = Position(side, opened, fill.price, margin)
             opening_pnl = unrealized_pnl(part, facts.instrument, facts.market, account.currency, rates)
