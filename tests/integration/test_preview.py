@@ -239,13 +239,14 @@ class TestRefusals:
         # given
         api.market.execute("UPDATE instruments SET venue = 'nowhere' WHERE symbol = 'AAPL'")
         market: dict[str, Any] = {"symbol": "AAPL", "order_type": "market", "side": "buy", "quantity": 10}
-        limit = market | {"order_type": "limit", "price": "100"}
+        too_fine: dict[str, Any] = market | {"quantity": "0.00001"}
+        limit: dict[str, Any] = market | {"order_type": "limit", "price": "100"}
         execute = load_function("execute_order")
 
         # when each order is previewed, then sent
         asked = [
             (api.preview(user, **fields), call(execute, order_event(user, route_key=ORDER, **fields)))
-            for fields in (market, market | {"quantity": "0.00001"}, limit)
+            for fields in (market, too_fine, limit)
         ]
         api.market.execute("UPDATE instruments SET venue = 'internal' WHERE symbol = 'AAPL'")
 
