@@ -221,6 +221,23 @@ def test_a_preview_counts_what_is_on_its_way_out_to_a_venue(
     }
 
 
+def test_a_preview_cuts_nothing_that_goes_to_a_venue(world: VenueWorld, market: Market, previews: Previews) -> None:
+    # given two lots held at a venue, and no exposure that may be added
+    user = market.user(position_mode="netting", balance=100_000)
+    world.fill(world.sent(user, symbol=PAIR, quantity="2"), "2", "1.1002")
+    market.execute("UPDATE accounts SET trading_state = 'reducing' WHERE user_id = %s", (user.user_id,))
+
+    # when as much, or more than is held, may only reduce it
+    told: list[tuple[Told, Told]] = []
+    for quantity in ("2", "5"):
+        sale: Fields = {"symbol": PAIR, "side": "sell", "quantity": quantity, "reduce_only": True}
+        told.append((told_by_preview(previews, user, sale), told_by_order(market, user, sale, "accept_order")))
+
+    # then
+    taken, halted = ("taken", None), (ErrorCode.TRADING_HALTED, None)
+    assert told == [(taken, taken), (halted, halted)]
+
+
 def test_a_preview_covers_behind_what_is_in_flight_to_a_venue(
     world: VenueWorld, market: Market, previews: Previews
 ) -> None:

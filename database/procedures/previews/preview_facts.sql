@@ -56,7 +56,9 @@ BEGIN
     IF v_routed AND v_held > 0 THEN
         v_held := quantity_left(v_account, v_position, v_side);
     END IF;
-    v_quantity := quantity_to_fill(p_order, v_held);
+    v_quantity := CASE
+        WHEN v_routed THEN (p_order ->> 'quantity')::numeric ELSE quantity_to_fill(p_order, v_held)
+    END;
     v_reduces := v_held >= v_quantity;
     v_open := market_is_open(v_terms.calendar, v_at);
     SELECT * INTO v_worth FROM account_valuation(v_account.user_id, v_account.id);
