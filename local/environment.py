@@ -44,6 +44,9 @@ ROLE_OF_SECRET = {
     "EndOfDayDatabaseSecret": "function_end_of_day",
 }
 
+# The keys, each made at the first start.
+KEYS = ("JwtSecret", "CsrfSecret")
+
 # Variable -> parameter of template.yaml.
 QUOTE_PARAMETERS = {
     "QUOTE_PROVIDER": "QuoteProvider",
@@ -224,10 +227,16 @@ def quote_parameters(variables: Mapping[str, str], started_at: datetime) -> dict
             raise ConfigurationError(f"QUOTE_PROVIDER is {' or '.join(PROVIDERS)}, not {read.quote_provider!r}")
         if read.quote_provider == "replay":
             open_recording(Path(required(read.quote_replay_file, "QUOTE_REPLAY_FILE")))
-            given["QUOTE_REPLAY_START"] = started_at.isoformat()
+            given.setdefault("QUOTE_REPLAY_START", started_at.isoformat())
     except ConfigurationError as error:
         raise StartError(str(error)) from None
     return {QUOTE_PARAMETERS[name]: value for name, value in given.items()}
+
+
+def with_quotes_of(variables: Mapping[str, str], overrides: Mapping[str, str]) -> dict[str, str]:
+    """The variables, and what the template parameters `overrides` say of quotes, which wins."""
+    said = {variable: overrides[name] for variable, name in QUOTE_PARAMETERS.items() if name in overrides}
+    return {**variables, **said}
 
 
 def parameter_overrides(variables: Mapping[str, str]) -> dict[str, str]:
@@ -241,23 +250,9 @@ def parameter_overrides(variables: Mapping[str, str]) -> dict[str, str]:
     return overrides
 
 
-def write_gateway_file(
-    state: State,
-    *,
-    port: int,
-    role_urls: Mapping[str, str],
-    redis_url: str,
-    workers: int,
-    ip_requests_per_minute: int = IP_REQUESTS_PER_MINUTE,
-    overrides: Mapping[str, str] | None = None,
-) -> None:
-    """Write the secrets that functions read, and gateway.json that names them; `overrides` set template parameters."""
-    references = {secret: state.write_secret(secret, role_urls[role]) for secret, role in ROLE_OF_SECRET.items()}
-    references["RedisSecret"] = state.write_secret("RedisSecret", redis_url)
-    for name in ("JwtSecret", "CsrfSecret"):
-        state.secret(name)
-        references[name] = f"file:{state.secrets / name}"
-    parameters = {
+def local_parameters(ip_requests_per_minute: int, overrides: Mapping[str, str]) -> dict[str, str]:
+    """The template's parameters on this machine; `overrides` win."""
+    return {
         "Stage": "local",
         "JwtAlgorithm": "HS256",
         "JwtIssuer": JWT_ISSUER,
@@ -270,8 +265,27 @@ def write_gateway_file(
         "AllowMockVenue": "true",
         "AlertSink": "log",
         "AlertCloudWatch": "false",
-        **(overrides or {}),
+        **overrides,
     }
+
+
+def write_gateway_file(
+    state: State,
+    *,
+    port: int,
+    role_urls: Mapping[str, str],
+    redis_url: str,
+    workers: int,
+    ip_requests_per_minute: int = IP_REQUESTS_PER_MINUTE,
+    overrides: Mapping[str, str] | None = None,
+) -> None:
+    """Write the secrets that functions read, and gateway.json that names them; `overrides` set template parameters."""
+    parameters = local_parameters(ip_requests_per_minute, overrides or {})
+    references = {secret: state.write_secret(secret, role_urls[role]) for secret, role in ROLE_OF_SECRET.items()}
+    references["RedisSecret"] = state.write_secret("RedisSecret", redis_url)
+    for name in KEYS:
+        state.secret(name)
+        references[name] = f"file:{state.secrets / name}"
     content = {"host": HOST, "port": port, "secrets": references, "parameters": parameters, "workers_max": workers}
     write_private(state.gateway, json.dumps(content, indent=2) + "\n")
 

@@ -29,6 +29,7 @@ from local.demo_rates import load_demo_rates
 from local.environment import State
 from local.gateway_server import Gateway
 from local.launching_parent import LaunchingParent
+from local.parameters import check_forms, check_settings
 from local.processes import StartError
 from local.servers import Postgres, Redis, Server, port_is_free
 
@@ -108,8 +109,11 @@ class Supervisor:
     def _start(self) -> None:
         state = self._state
         ip_requests_per_minute = environment.address_limit(self._variables)
-        overrides = environment.quote_parameters(self._variables, datetime.now(UTC))
-        overrides |= environment.parameter_overrides(self._variables)
+        asked = environment.parameter_overrides(self._variables)
+        check_forms(asked)
+        quotes = environment.with_quotes_of(self._variables, asked)
+        overrides = asked | environment.quote_parameters(quotes, datetime.now(UTC))
+        check_settings(environment.local_parameters(ip_requests_per_minute, overrides))
         self._port_must_be_free()
         state.env.unlink(missing_ok=True)
         owner_url = self._start_postgres()

@@ -45,6 +45,7 @@ from trading.queue import start_routing
 from trading.reading import may_read_any_audit, read_order, read_order_audit, read_profile
 from trading.replacement import replace_order
 from trading.secrets import csrf_secret
+from trading.settings import settings
 from trading.store import orders, positions
 from trading.store.connection import database
 from trading.store.reading import ReadingStore
@@ -82,6 +83,7 @@ def preview_order(request: Request) -> Response:
                 order,
                 caller.user_id,
                 instruments=instrument_catalogue(),
+                venues=settings().venues,
                 read_facts=_store().preview_facts,
                 replaces=replaces,
             )
@@ -89,7 +91,11 @@ def preview_order(request: Request) -> Response:
     with faults_as_sent(body):
         order = preview_entry(request, body)
         found = order_previews.preview_order(
-            order, caller.user_id, instruments=instrument_catalogue(), read_facts=_store().preview_facts
+            order,
+            caller.user_id,
+            instruments=instrument_catalogue(),
+            venues=settings().venues,
+            read_facts=_store().preview_facts,
         )
     return Response(body=preview_body(order, found))
 

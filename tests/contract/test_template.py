@@ -16,7 +16,7 @@ from tests.kit.functions import deployed_handler
 from trading.collectors.from_cloudwatch import ORDER_ROUTES
 from trading.quotes.feed import REMAINING_MS_MIN
 from trading.quotes.single_flight import WAIT_SECONDS
-from trading.settings import Settings
+from trading.settings import CLAIMS, ConfigurationError, Settings
 from trading.store.database import CONNECT_SECONDS_MAX
 
 ROOT = Path(__file__).parents[2]
@@ -397,11 +397,12 @@ READ_BY = {
     "start_triggers": {"TRIGGER_QUEUE_URL"},
     "watch_holders": {"RISK_QUEUE_URL"},
     "broker": {"VENUES", "ALLOW_MOCK_VENUE", "VENUE_TIMEOUT_MS", "MOCK_LATENCY_MS", "MOCK_FAILURE_PERCENT"},
-    "Routing": {"VENUES", "ALLOW_MOCK_VENUE"},
     "send_connection_task": {"AUTHENTICATION_TIMEOUT_QUEUE_URL"},
     "send_price_watch": {"AUTHENTICATION_TIMEOUT_QUEUE_URL"},
     "sockets": {"CONNECTIONS_ENDPOINT"},
 }
+# What the settings judge a variable by.
+READ_WITH = {"VENUES": {"ALLOW_MOCK_VENUE"}}
 
 
 def read_by(folder: str) -> set[str]:
@@ -415,7 +416,8 @@ def read_by(folder: str) -> set[str]:
             case ast.keyword(arg="state_changing", value=ast.Constant(value=True)):
                 read |= READ_BY_CHANGES
             case ast.Attribute(value=ast.Call(func=ast.Name(id="settings")), attr=field):
-                read.add(Settings.model_fields[field].alias or field)
+                variable = Settings.model_fields[field].alias or field
+                read |= {variable} | READ_WITH.get(variable, set())
     return read
 
 
@@ -462,6 +464,53 @@ class TestEnvironment:
         # When / then
         settings = Settings.from_environment(variables)
         assert settings.service == folder_of(FUNCTIONS[name]).replace("_", "-")
+
+    @pytest.mark.parametrize(
+        ("parameter", "variable", "right", "wrong"),
+        [
+            (
+                "Venues",
+                "VENUES",
+                ["", "paper:paper", "paper:paper,b_2:paper"],
+                ["paper", "paper=paper", "x:nobody", "internal:paper", "a:paper,", "a:paper,internal:paper"],
+            ),
+            (
+                "JwtClaimNames",
+                "JWT_CLAIM_NAMES",
+                ["{}", *(f'{{"{claim}": "its:{claim}"}}' for claim in CLAIMS), '{"sub":"id", "tier": "t"}'],
+                ["{", "[]", '{"exp": "x"}', '{"tier": 5}', '{"sub": "id",}', '{"sub": "id" "tier": "t"}'],
+            ),
+            (
+                "AlertSink",
+                "ALERT_SINK",
+                ["", "log", "http://127.0.0.1:9000/", "http://[::1]:9000/"],
+                ["LOG", "https://127.0.0.1:9000/", "http://alerts.example.com/"],
+            ),
+        ],
+    )
+    def test_a_deployment_refuses_what_its_functions_would(
+        self, parameter: str, variable: str, right: list[str], wrong: list[str]
+    ) -> None:
+        pattern = PARAMETERS[parameter]["AllowedPattern"]
+        for value in right:
+            assert re.fullmatch(pattern, value), value
+            Settings.from_environment({variable: value})
+        for value in wrong:
+            assert not re.fullmatch(pattern, value), value
+            with pytest.raises(ConfigurationError, match=variable):
+                Settings.from_environment({variable: value})
+
+    @pytest.mark.parametrize(
+        ("parameter", "right", "wrong"),
+        [
+            ("JwtAudience", ["a", "a,b", "a, b"], ["", "a,", "a b", "a,,b"]),
+            ("ApiClientIds", ["", "one", "one, two"], [",", "one,", "one two"]),
+            ("AlertEmailTo", ["", "a@b.example", "a@b.example,c@d.example"], ["a", "a@b.example c@d.example"]),
+        ],
+    )
+    def test_a_list_has_commas_between(self, parameter: str, right: list[str], wrong: list[str]) -> None:
+        pattern = PARAMETERS[parameter]["AllowedPattern"]
+        assert [value for value in right + wrong if re.fullmatch(pattern, value)] == right
 
     def test_stages_of_one_account_measure_apart(self) -> None:
         shared = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]

@@ -11,10 +11,19 @@ from typing import Any
 import pytest
 
 from tests.kit import MigratedTemplate, TestServers, User, order_request
-from tests.kit.functions import Answer, bearer, call, function_environment, http_event, load_function, make_token
+from tests.kit.functions import (
+    Answer,
+    bearer,
+    call,
+    function_environment,
+    http_event,
+    load_function,
+    make_token,
+    order_event,
+)
 from tests.kit.orders import Market, raises_sqlstate, send, stale_time
 
-PREVIEW = "POST /api/v1/orders/preview"
+PREVIEW, ORDER = "POST /api/v1/orders/preview", "POST /api/v1/orders"
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,8 @@ def api(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: Market, servers: TestServers, redis_url: str
 ) -> Iterator[Api]:
     shared.prepare()
-    with function_environment(monkeypatch, tmp_path, database=shared.database, redis_url=redis_url):
+    venues = {"VENUES": "mock:mock", "ALLOW_MOCK_VENUE": "true"}
+    with function_environment(monkeypatch, tmp_path, database=shared.database, redis_url=redis_url, **venues):
         yield Api(shared, load_function("manage_orders"))
 
 
@@ -224,6 +234,28 @@ class TestRefusals:
 
         assert denied["code"] == "INSUFFICIENT_POSITION"
         assert answer.body["refusal"] == {name: denied[name] for name in ("code", "message", "details")}
+
+    def test_a_venue_that_is_not_served_takes_what_waits_here_alone(self, api: Api, user: User) -> None:
+        # given
+        api.market.execute("UPDATE instruments SET venue = 'nowhere' WHERE symbol = 'AAPL'")
+        market: dict[str, Any] = {"symbol": "AAPL", "order_type": "market", "side": "buy", "quantity": 10}
+        too_fine: dict[str, Any] = market | {"quantity": "0.00001"}
+        limit: dict[str, Any] = market | {"order_type": "limit", "price": "100"}
+        execute = load_function("execute_order")
+
+        # when each order is previewed, then sent
+        asked = [
+            (api.preview(user, **fields), call(execute, order_event(user, route_key=ORDER, **fields)))
+            for fields in (market, too_fine, limit)
+        ]
+        api.market.execute("UPDATE instruments SET venue = 'internal' WHERE symbol = 'AAPL'")
+
+        # then it is refused in the same words
+        codes = [(preview.status, preview.body.get("error"), order.status) for preview, order in asked]
+        assert codes == [(503, "VENUE_UNAVAILABLE", 503), (400, "VALIDATION_FAILED", 400), (200, None, 201)]
+        (preview, order), *_ = asked
+        assert preview.body == order.body
+        assert preview.headers["Retry-After"] == order.headers["Retry-After"] == "60"
 
     def test_a_closed_market_refuses_what_cannot_wait(self, api: Api, user: User) -> None:
         api.market.close("FX")

@@ -11,10 +11,10 @@ import pytest
 from tests.kit import MigratedTemplate, User, order_request
 from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market, send
-from tests.kit.venues import PAIR, VenueWorld
+from tests.kit.venues import PAIR, VENUE, VenueWorld, required_by
 from trading.errors import CODE_BY_SQLSTATE, ErrorCode, TradingError
 from trading.order_entry import OrderEntry
-from trading.previews.orders import preview_order
+from trading.previews.orders import Preview, preview_order
 from trading.pricing import depth
 from trading.store.database import Database
 from trading.store.instruments import InstrumentCatalogue
@@ -142,6 +142,17 @@ class Previews:
     instruments: InstrumentCatalogue
     store: ReadingStore
 
+    def ask(self, user: User, fields: Fields) -> Preview:
+        """What an order would come to, by default one lot of EURUSD bought at the market."""
+        request = {"symbol": "EURUSD", "side": "buy", "quantity": "1", "order_type": "market", "idempotency_key": "key"}
+        return preview_order(
+            OrderEntry.model_validate(request | fields),
+            user.user_id,
+            instruments=self.instruments,
+            venues={VENUE},
+            read_facts=self.store.preview_facts,
+        )
+
 
 @pytest.fixture(scope="module")
 def previews(shared: Market) -> Iterator[Previews]:
@@ -210,6 +221,51 @@ def test_a_preview_counts_what_is_on_its_way_out_to_a_venue(
     }
 
 
+def test_a_preview_cuts_nothing_that_goes_to_a_venue(world: VenueWorld, market: Market, previews: Previews) -> None:
+    # given two lots held at a venue, and no exposure that may be added
+    user = market.user(position_mode="netting", balance=100_000)
+    world.fill(world.sent(user, symbol=PAIR, quantity="2"), "2", "1.1002")
+    market.execute("UPDATE accounts SET trading_state = 'reducing' WHERE user_id = %s", (user.user_id,))
+
+    # when as much, or more than is held, may only reduce it
+    told: list[tuple[Told, Told]] = []
+    for quantity in ("2", "5"):
+        sale: Fields = {"symbol": PAIR, "side": "sell", "quantity": quantity, "reduce_only": True}
+        told.append((told_by_preview(previews, user, sale), told_by_order(market, user, sale, "accept_order")))
+
+    # then
+    taken, halted = ("taken", None), (ErrorCode.TRADING_HALTED, None)
+    assert told == [(taken, taken), (halted, halted)]
+
+
+def test_a_preview_covers_behind_what_is_in_flight_to_a_venue(
+    world: VenueWorld, market: Market, previews: Previews
+) -> None:
+    """Lots of 0.75 sold at 1.09994 against two bought at 1.1002, where hedges need half.
+
+    margin  75,000 / 100 x 1.09994 = 824.96, and 19.50 of spread
+    credit  (2,200.40 x 0.75 / 2 + 824.96) / 2 = 825.06, of two (1,650.30 + 1,649.92) / 2 = 1,650.11,
+            of three, which the two lots cover in part, (2,200.40 + 2,474.88 x 2 / 2.25) / 2 = 2,200.15
+    """
+    # given a hedging trader with that long, and a purchase on its way, which covers nothing of a sale
+    market.execute("UPDATE instruments SET hedged_margin_percent = 50 WHERE symbol = %s", (PAIR,))
+    user = market.user(balance=100_000)
+    world.fill(world.sent(user, symbol=PAIR, quantity="2"), "2", "1.1002")
+    world.accept(user, PAIR, side="buy", quantity="1")
+
+    # when one sale after the other is previewed, then sent
+    told: list[Decimal] = []
+    reserved: list[Decimal] = []
+    for _ in range(3):
+        sale: Fields = {"symbol": PAIR, "side": "sell", "quantity": "0.75"}
+        told.append(required_by(previews.ask(user, sale)))
+        reserved.append(world.route(world.sent(user, **sale))["margin_required"])
+    market.execute("UPDATE instruments SET hedged_margin_percent = 100 WHERE symbol = %s", (PAIR,))
+
+    # then each needs what was told
+    assert told == reserved == [Decimal("19.40"), Decimal("19.41"), Decimal("294.42")]
+
+
 def given_trader(market: Market, situation: Situation, mode: str) -> User:
     user = market.user(position_mode=mode, balance=20_000)
     assert market.trade(user, quantity="2")["outcome"] == "filled"
@@ -223,15 +279,8 @@ def given_trader(market: Market, situation: Situation, mode: str) -> User:
 
 
 def told_by_preview(previews: Previews, user: User, fields: Fields) -> Told:
-    request = {"symbol": "EURUSD", "side": "buy", "quantity": "1", "order_type": "market", "idempotency_key": "key"}
-    order = OrderEntry.model_validate(request | fields)
     try:
-        found = preview_order(
-            order,
-            user.user_id,
-            instruments=previews.instruments,
-            read_facts=previews.store.preview_facts,
-        )
+        found = previews.ask(user, fields)
     except TradingError as error:
         return error.code, None
     if found.refusal is None:

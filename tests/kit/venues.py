@@ -14,7 +14,9 @@ from psycopg.types.json import Jsonb
 from tests.kit.builders import User, order_request
 from tests.kit.orders import Market, Outcome
 from tests.kit.servers import ScratchDatabase
+from trading.accounts import round_money
 from trading.brokers.protocol import VenueFill
+from trading.previews.orders import Preview
 from trading.store.database import Database
 from trading.store.venues import OrderId, RoutedOrder, VenueStore
 
@@ -126,6 +128,13 @@ class VenueWorld:
     def reserved(self, user: User) -> Decimal:
         """What the account has reserved for orders in flight."""
         return self.market.account(user)["margin_reserved"]
+
+
+def required_by(preview: Preview) -> Decimal:
+    """What an order for a venue has to find free, and reserves."""
+    cost = preview.cost
+    needed = cost.margin - cost.hedged_margin_credit + cost.commission - cost.opening_pnl
+    return max(Decimal(0), round_money(needed, preview.facts.account.currency))
 
 
 def fill_of(quantity: str, price: str, trade_id: str | None = None) -> VenueFill:

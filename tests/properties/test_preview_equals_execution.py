@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.kit import MigratedTemplate, User
+from tests.kit import MigratedTemplate, User, order_request
 from tests.kit.operators import act, operator_request
-from tests.kit.orders import Market, keyed_request, send
+from tests.kit.orders import Market, Outcome, keyed_request, send
+from tests.kit.venues import VENUE, required_by
 from trading.accounts import round_money
 from trading.edge.preview_dialects import change_preview_body, closes_body, group_preview_body, preview_body
 from trading.errors import TradingError
@@ -21,7 +22,7 @@ from trading.linked_orders import LinkedEntry, LinkKind, StopLoss, TakeProfit, a
 from trading.order_entry import OrderEntry
 from trading.previews.closes import preview_close
 from trading.previews.groups import preview_linked
-from trading.previews.orders import preview_order
+from trading.previews.orders import Preview, preview_order
 from trading.previews.position_changes import preview_change
 from trading.store.database import Database
 from trading.store.instruments import InstrumentCatalogue
@@ -62,10 +63,21 @@ class Books:
         self.instruments = self._catalogue.all()
 
     def preview(self, user: User, **fields: object) -> dict[str, Any]:
+        order, found = self.ask(user, **fields)
+        return preview_body(order, found)
+
+    def ask(self, user: User, **fields: object) -> tuple[OrderEntry, Preview]:
+        """An order, and what it would come to."""
         given_fields = {"idempotency_key": str(uuid.uuid4()), "order_type": "market"} | fields
         order = OrderEntry.model_validate(given_fields)
-        found = preview_order(order, user.user_id, instruments=self._catalogue, read_facts=self._store.preview_facts)
-        return preview_body(order, found)
+        found = preview_order(
+            order,
+            user.user_id,
+            instruments=self._catalogue,
+            venues={VENUE},
+            read_facts=self._store.preview_facts,
+        )
+        return order, found
 
     def preview_close(self, how: str, user: User, **asked: object) -> dict[str, Any]:
         """`how` is the reading function that the facts come from."""
@@ -92,9 +104,17 @@ class Books:
         )
         return made
 
+    def accept(self, user: User, **fields: object) -> Outcome:
+        """An order for its venue."""
+        return send(self.market.trader, order_request(user, **fields), "accept_order")
+
     def let_hedges_need(self, percent: int) -> None:
         """Of the margin of both sides."""
         self.market.execute("UPDATE instruments SET hedged_margin_percent = %s", (percent,))
+
+    def execute_at(self, symbol: str, venue: str) -> None:
+        """Where the instrument is traded from now on."""
+        self.market.execute("UPDATE instruments SET venue = %s WHERE symbol = %s", (venue, symbol))
 
     def move(self, symbol: str, percent: Decimal, volatility: Decimal) -> None:
         """The mid a little elsewhere, on the tick, and the market more or less restless."""
@@ -343,6 +363,49 @@ def test_an_order_that_may_cover_positions(
     # and none is less than nothing
     figures = ("margin_used", "hedged_margin_credit", "free_margin")
     assert min(Decimal(worth[name]) for name in figures) >= 0
+
+
+@settings(EXAMPLES, max_examples=30)
+@given(
+    case=cases,
+    percent=hedged_percents,
+    shares=st.lists(st.decimals("-1", "1", places=2), min_size=1, max_size=2),
+    ahead=st.lists(st.decimals("-1", "1", places=2), max_size=2),
+    spare=st.decimals("-0.2", "0.6", places=2),
+)
+def test_an_order_behind_others_in_flight_to_a_venue(
+    books: Books, case: Given, percent: int, shares: list[Decimal], ahead: list[Decimal], spare: Decimal
+) -> None:
+    # given a hedging trader who holds longs or shorts of what is traded elsewhere by now, and has sent orders there
+    instrument = books.instruments[case.symbol]
+    books.let_hedges_need(percent)
+    user = books.market.user(currency=case.currency, tier=case.tier, balance=10_000_000_000, risk=UNBOUND)
+    books.move(case.symbol, case.percent, case.volatility)
+    lots = case.quantity(instrument)
+
+    def order_of(share: Decimal) -> dict[str, object]:
+        part = max(instrument.quantity_min, abs(share) * lots // instrument.quantity_step * instrument.quantity_step)
+        return {"symbol": case.symbol, "side": "buy" if share > 0 else "sell", "quantity": str(part)}
+
+    for share in shares:
+        assert books.market.trade(user, **order_of(share))["outcome"] == "filled"
+    books.execute_at(case.symbol, VENUE)
+    for share in ahead:
+        assert books.accept(user, **order_of(share))["outcome"] == "pending_new"
+    keep_margin(books.market, user, spare)
+    order = {"symbol": case.symbol, "side": case.side, "quantity": str(lots)}
+    # when one more is previewed, then sent
+    entry, found = books.ask(user, **order)
+    answer = books.accept(user, **order).answer
+    books.execute_at(case.symbol, "internal")
+    # then it leaves, with what was told reserved, or is refused in the same words
+    preview = preview_body(entry, found)
+    assert preview["accepted"] == (answer["outcome"] == "pending_new")
+    if not preview["accepted"]:
+        assert preview["refusal"] == {name: answer[name] for name in ("code", "message", "details")}
+        return
+    (route,) = [row for row in books.market.rows("venue_routes", user) if str(row["order_id"]) == answer["order_id"]]
+    assert route["margin_required"] == required_by(found)
 
 
 @EXAMPLES

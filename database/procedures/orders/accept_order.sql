@@ -184,19 +184,28 @@ BEGIN
 END
 $$;
 
+-- The lots that orders in flight to a venue open on p_side before one that is sent now does.
+CREATE OR REPLACE FUNCTION lots_ahead(p_account accounts, p_symbol text, p_side text) RETURNS numeric
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(sum(o.quantity - o.filled_quantity), 0)
+        FROM venue_routes AS r
+        INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
+        WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done' AND r.adds_exposure
+            AND o.symbol = p_symbol AND o.side = p_side
+    );
+END
+$$;
+
 -- By how much the credit grows with p_quantity lots, once those that are in flight on that side have filled.
 CREATE OR REPLACE FUNCTION credit_behind(
     p_account accounts, p_terms order_terms, p_side text, p_quantity numeric, p_margin numeric
 ) RETURNS numeric
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_before numeric;
+    v_before CONSTANT numeric := lots_ahead(p_account, p_terms.symbol, p_side);
 BEGIN
-    SELECT coalesce(sum(o.quantity - o.filled_quantity), 0) INTO v_before
-    FROM venue_routes AS r
-    INNER JOIN orders AS o ON r.user_id = o.user_id AND r.order_id = o.id
-    WHERE r.user_id = p_account.user_id AND r.account_id = p_account.id AND r.state <> 'done' AND r.adds_exposure
-        AND o.symbol = p_terms.symbol AND o.side = p_side;
     RETURN margin_credit_change(
         p_account, p_terms, p_side, v_before + p_quantity, p_margin * (v_before + p_quantity) / p_quantity
     ) - margin_credit_change(p_account, p_terms, p_side, v_before, p_margin * v_before / p_quantity);
@@ -283,3 +292,4 @@ $$;
 GRANT EXECUTE ON FUNCTION accept_order(jsonb) TO function_trader;
 -- What judges an order judges its preview.
 GRANT EXECUTE ON FUNCTION quantity_left(accounts, positions, text) TO trading_readers;
+GRANT EXECUTE ON FUNCTION lots_ahead(accounts, text, text) TO trading_readers;

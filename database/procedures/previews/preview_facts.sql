@@ -12,7 +12,7 @@ SET LOCAL ROLE trading_readers;
 --   margin_reserved: for orders in flight to a venue, quotes [{symbol, bid, ask, volatility, fresh}]: of the pairs
 --   between the currencies concerned, stale_position: a symbol held whose quote is too old, else null,
 --   position_currencies [...]: what its P&L is in, sides: what a hedging account holds of the symbol, as sides_of
---   tells it, else null}
+--   tells it, else null, lots_ahead: what orders in flight open on its side before it does, where it goes to a venue}
 -- Raises TR001 no such account, TR002 unknown symbol, TR004 no price to tell a stop's side by, TR005 client_order_id
 -- taken, TR006 a value out of its bounds.
 CREATE OR REPLACE FUNCTION preview_facts(p_user_id uuid, p_account_id uuid, p_order jsonb) RETURNS jsonb
@@ -56,7 +56,9 @@ BEGIN
     IF v_routed AND v_held > 0 THEN
         v_held := quantity_left(v_account, v_position, v_side);
     END IF;
-    v_quantity := quantity_to_fill(p_order, v_held);
+    v_quantity := CASE
+        WHEN v_routed THEN (p_order ->> 'quantity')::numeric ELSE quantity_to_fill(p_order, v_held)
+    END;
     v_reduces := v_held >= v_quantity;
     v_open := market_is_open(v_terms.calendar, v_at);
     SELECT * INTO v_worth FROM account_valuation(v_account.user_id, v_account.id);
@@ -100,7 +102,8 @@ BEGIN
             'balance', v_worth.balance, 'unrealized_pnl', v_worth.unrealized_pnl, 'margin_used', v_worth.margin_used
         ),
         'margin_reserved', v_account.margin_reserved,
-        'sides', CASE v_account.position_mode WHEN 'hedging' THEN sides_of(v_account, v_terms.symbol) END
+        'sides', CASE v_account.position_mode WHEN 'hedging' THEN sides_of(v_account, v_terms.symbol) END,
+        'lots_ahead', CASE WHEN v_routed THEN lots_ahead(v_account, v_terms.symbol, v_side) ELSE 0 END
     ) || preview_rates(v_account, ARRAY[v_terms.base_currency, v_terms.quote_currency], v_at);
 END
 $$;

@@ -100,20 +100,12 @@ def execute_order(
     Then wake who goes on from there. Raises what the procedures of store.orders raise, and VENUE_UNAVAILABLE for a
     venue that is not served.
     """
-    instrument = check_against_instrument(order, instruments.find(order.symbol))
-    check_conditions(order.conditions or (), instruments)
+    instrument = check_order(order, instruments, routing.venues)
     asked = order.model_dump(mode="python", exclude_none=True) | origin_fields(origin, request_hash, key_days)
     if order.waits:
         return settled(place(asked), wake_relay)
     if instrument.venue == INTERNAL:
         return settled(execute(asked), wake_relay)
-    if instrument.venue not in routing.venues:
-        raise TradingError(
-            ErrorCode.VENUE_UNAVAILABLE,
-            f"The venue of {order.symbol} is not connected at the moment. Send the same request again later.",
-            {"field": "symbol", "value": order.symbol, "constraint": "an instrument whose venue is connected"},
-            retry_after=60,
-        )
     return sent_on(settled(routing.procedure(asked), wake_relay), origin, routing.start)
 
 
@@ -130,6 +122,23 @@ def settled(kept: Mapping[str, Any], wake_relay: RelayWaker) -> Execution:
     if not kept["replayed"]:
         wake_relay(UUID(answer["account_id"]))
     return Execution(answer, kept["replayed"], _refusal(answer))
+
+
+def check_order(order: OrderEntry, instruments: Instruments, venues: Collection[str]) -> Instrument:
+    """The instrument of an order that is fit to be judged; UNKNOWN_SYMBOL, VALIDATION_FAILED, VENUE_UNAVAILABLE.
+
+    What waits is held here, whatever venue its instrument has: it needs none of the `venues` that are served.
+    """
+    instrument = check_against_instrument(order, instruments.find(order.symbol))
+    check_conditions(order.conditions or (), instruments)
+    if order.waits or instrument.venue == INTERNAL or instrument.venue in venues:
+        return instrument
+    raise TradingError(
+        ErrorCode.VENUE_UNAVAILABLE,
+        f"The venue of {order.symbol} is not connected at the moment. Send the same request again later.",
+        {"field": "symbol", "value": order.symbol, "constraint": "an instrument whose venue is connected"},
+        retry_after=60,
+    )
 
 
 def check_against_instrument(order: OrderEntry, instrument: Instrument | None) -> Instrument:

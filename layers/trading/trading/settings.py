@@ -57,6 +57,8 @@ def _venues(value: object) -> object:
         venue, separator, provider = entry.strip().partition(":")
         if not separator or venue == "internal" or provider not in PROVIDERS:
             raise ValueError(f"must be venue:provider with commas between, the provider one of {', '.join(PROVIDERS)}")
+        if venue in named:
+            raise ValueError(f"names the venue {venue} twice")
         named[venue] = provider
     return named
 
@@ -165,7 +167,10 @@ class Settings(BaseModel):
             return cls.model_validate(given)
         except ValidationError as error:
             # The value itself is left out: it may be a secret put into the wrong variable.
-            faults = "; ".join(": ".join((*map(str, fault["loc"][:1]), fault["msg"])) for fault in error.errors())
+            faults = "; ".join(
+                ": ".join((*map(str, fault["loc"][:1]), fault["msg"].removeprefix("Value error, ")))
+                for fault in error.errors()
+            )
             raise ConfigurationError(f"the environment is wrong: {faults}") from None
 
 

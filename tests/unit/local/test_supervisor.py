@@ -54,6 +54,27 @@ def test_a_wrong_address_limit_stops_the_start(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "state" / "postgres").exists()
 
 
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        # A form that the template knows, one that functions know, and one that only the quotes' file shows.
+        ("Venues=paper", "Venues has to be of the form"),
+        ("AllowMockVenue=false", "VENUES names the mock venue"),
+        ("QuoteProvider=replay", "QUOTE_REPLAY_FILE is not set"),
+    ],
+)
+def test_a_wrong_parameter_stops_the_start(
+    parameters: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # when a start is told a parameter that functions could not read
+    code = main(["--state", str(tmp_path / "state")], {"PARAMETERS": parameters})
+    # then it exits 1 and says so in one line, with nothing started
+    assert code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line
+    assert not (tmp_path / "state" / "postgres").exists()
+
+
 def test_an_address_limit_reaches_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given a start whose servers are somebody else's, and which ends before its gateway
     from local import environment, supervisor

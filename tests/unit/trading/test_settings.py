@@ -80,7 +80,7 @@ def test_venues_have_their_providers() -> None:
     assert Settings.from_environment(given).venues == {"paper": "paper", "tests": "mock"}
 
 
-@pytest.mark.parametrize("venues", ["paper", "paper=paper", "x:nobody", "internal:paper", "a:paper,"])
+@pytest.mark.parametrize("venues", ["paper", "paper=paper", "x:nobody", "internal:paper", "a:paper,", "a:paper,a:mock"])
 def test_venues_of_another_form_are_refused(venues: str) -> None:
     with pytest.raises(ConfigurationError, match="VENUES"):
         Settings.from_environment({"VENUES": venues})

@@ -187,6 +187,7 @@ OPERATIONS = (
                 ErrorCode.CONFLICT,
                 ErrorCode.ORDER_NOT_CANCELABLE,
                 ErrorCode.MARKET_DATA_UNAVAILABLE,
+                ErrorCode.VENUE_UNAVAILABLE,
             }
         ),
         answers={200: Answer("What it would come to.", ref("OrderPreview"), PREVIEWED)},

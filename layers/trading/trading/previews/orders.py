@@ -1,6 +1,6 @@
 """What an order would come to now, computed by the formulas that book one; nothing is written."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -10,7 +10,7 @@ from uuid import UUID
 from trading.accounts import Account, Worth
 from trading.conversion import NoRateError, Rates
 from trading.errors import TradingError, validation_failed
-from trading.execution import Instruments, check_against_instrument, check_conditions
+from trading.execution import Instruments, check_order
 from trading.hedges import Sides
 from trading.instruments import Instrument
 from trading.margin import required_margin
@@ -48,7 +48,8 @@ class Facts:
     """What an order is judged and priced by, at one moment.
 
     `quantity` is what would be filled of the order: one that may only reduce is cut to what is held. `sides` is what a
-    hedging account holds of the symbol, None without. `worth` is None while something held has no quote at all,
+    hedging account holds of the symbol, None without, and `lots_ahead` what orders in flight to its venue open on its
+    side before it does. `worth` is None while something held has no quote at all,
     `margin_reserved` is kept for orders in flight to a venue.
     `stale_position` names a symbol held whose quote is too old, and `position_currencies` are those of what is held.
     """
@@ -64,6 +65,7 @@ class Facts:
     market_open: bool
     position: Position | None
     sides: Sides | None
+    lots_ahead: Decimal
     quantity: Decimal
     reduces: bool
     rates: Rates
@@ -111,6 +113,7 @@ def preview_order(
     user_id: UUID,
     *,
     instruments: Instruments,
+    venues: Collection[str],
     read_facts: ReadFacts,
     replaces: UUID | None = None,
 ) -> Preview:
@@ -119,11 +122,10 @@ def preview_order(
     The working order that it `replaces` does not count.
 
     A market order's price is the touched side of the quote with the modelled slippage in the middle of its random
-    part, or without it where the order waits for a time or for conditions. Raises what `read_facts` does, and
-    MARKET_DATA_UNAVAILABLE when a price that it takes is not fresh.
+    part, or without it where the order waits for a time or for conditions. Raises what `check_order` and `read_facts`
+    do, and MARKET_DATA_UNAVAILABLE when a price that it takes is not fresh.
     """
-    check_against_instrument(order, instruments.find(order.symbol))
-    check_conditions(order.conditions or (), instruments)
+    check_order(order, instruments, venues)
     replaced = {} if replaces is None else {"replaces_order_id": str(replaces)}
     return judge_order(order, read_facts_of(read_facts(user_id, order.account_id, _asked(order) | replaced)))
 
@@ -162,6 +164,7 @@ def read_facts_of(answer: Mapping[str, Any]) -> Facts:
         market_open=answer["market_open"],
         position=position and position_of(position),
         sides=answer["sides"] and Sides.from_fact(answer["sides"]),
+        lots_ahead=Decimal(answer["lots_ahead"]),
         quantity=Decimal(answer["quantity"]),
         reduces=answer["reduces"],
         rates=rates_of(answer),
@@ -273,8 +276,8 @@ def _cost(order: OrderEntry, fill: FillPrice, facts: Facts, *, marked: bool) -> 
     if opened:
         margin = required_margin(account, facts.instrument, opened, fill.price, rates)
         if facts.sides:
-            credit = facts.sides.with_more(side, opened, margin).credit(account.currency)
-            credit -= facts.sides.credit(account.currency)
+            before = facts.sides.with_more(side, facts.lots_ahead, margin * facts.lots_ahead / opened)
+            credit = before.with_more(side, opened, margin).credit(account.currency) - before.credit(account.currency)
         if marked:
             part = Position(side, opened, fill.price, margin)
             opening_pnl = unrealized_pnl(part, facts.instrument, facts.market, account.currency, rates)
