@@ -469,8 +469,6 @@ LANGUAGE sql IMMUTABLE AS $$
     )
 $$;
 
--- The forms without a case were of an earlier release.
-
 GRANT EXECUTE ON FUNCTION limit_refusal(accounts, order_terms, limit_case, timestamptz) TO trading_readers;
 GRANT EXECUTE ON FUNCTION is_limited(order_terms) TO trading_readers;
 GRANT EXECUTE ON FUNCTION asked_facts(accounts, order_terms, limit_case, timestamptz) TO trading_readers;

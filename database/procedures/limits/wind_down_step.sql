@@ -147,7 +147,6 @@ BEGIN
 END
 $$;
 
--- The form that returned the position's id was of an earlier release.
 DO $$
 BEGIN
     IF to_regprocedure('close_for_wind_down(jsonb, accounts, wind_downs, timestamptz)') IS NOT NULL THEN

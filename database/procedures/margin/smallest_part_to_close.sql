@@ -4,7 +4,6 @@ SET LOCAL ROLE trading_procedures;
 -- p_margin_used above p_stop_out_level and up to p_release_level when it is closed now, costs included. All of it where
 -- no part does. Found by halving: what closing more costs is far less than the margin that it sets free. Of a hedge
 -- that holds up to what is not covered; from there on margin rises or falls steadily, so that its two ends say which.
--- The form without p_quantity was of an earlier release.
 CREATE OR REPLACE FUNCTION smallest_part_to_close(
     p_account accounts, p_terms order_terms, p_position positions, p_quantity numeric, p_equity numeric,
     p_margin_used numeric, p_stop_out_level numeric, p_release_level numeric, p_at timestamptz

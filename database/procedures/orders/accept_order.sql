@@ -212,7 +212,6 @@ BEGIN
 END
 $$;
 
--- The form without p_closes was of an earlier release.
 -- Order, route, audit, event and stored answer of an accepted order. p_required is reserved until the order is settled.
 -- p_closes is the position that it is to close, NULL where it goes by the symbol. A notice is as of book_filled_order.
 CREATE OR REPLACE FUNCTION book_accepted_order(

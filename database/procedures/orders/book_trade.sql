@@ -39,7 +39,6 @@ BEGIN
 END
 $$;
 
--- The forms without p_rates_at and without p_due were of earlier releases.
 -- At most p_left of a trade, for which p_due of commission is left: what the open position that it takes from can give,
 -- or all of it where it opens or adds. The account, the order and the position as they are after it, and its fill.
 CREATE OR REPLACE FUNCTION write_fill_part(

@@ -98,7 +98,6 @@ BEGIN
 END
 $$;
 
--- The form with the position was of an earlier release.
 -- What cannot be done without p_held to take from: a cash account is never short, and what only reduces never opens.
 -- Any other order turns a position that is too small for it round.
 CREATE OR REPLACE FUNCTION position_refusal(
