@@ -187,7 +187,7 @@ BEGIN
         );
     END IF;
     IF v_response.state = 'failed' THEN
-        PERFORM tell_alert(a, 'worsened', 1, first_addressee(r), r.channels, v_at)
+        PERFORM tell_worsening(r, a.id, v_at)
         FROM alerts AS a
         INNER JOIN alert_rules AS r ON a.rule = r.name
         WHERE a.id = v_response.alert_id AND a.state = 'open';

@@ -30,7 +30,8 @@ BEGIN
 END
 $$;
 
--- Tells of an open alert that is worse than it was at the run before whom its opening was told, acknowledged or not.
+-- Tells of an open alert that is worse than it was at the run before, or whose response has failed, whom its opening
+-- was told, acknowledged or not.
 CREATE OR REPLACE FUNCTION tell_worsening(p_rule alert_rules, p_alert_id uuid, p_at timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
