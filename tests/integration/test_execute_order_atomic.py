@@ -424,7 +424,8 @@ class TestDenial:
         assert audit[1]["reason"] == denied["message"]
         event = max(market.rows("events", user), key=lambda row: row["sequence"])
         assert (event["event_type"], event["sequence"]) == ("order.denied", denied["sequence"])
-        assert event["payload"]["orders"][0]["failure_code"] == code
+        (fact,) = event["payload"]["orders"]
+        assert (fact["failure_code"], fact["failure_reason"]) == (code, denied["message"])
         assert order["request_id"] == event["request_id"] is not None
         after = market.account(user)
         moved = {name for name in after if after[name] != before[name]}

@@ -95,6 +95,7 @@ class TestTurning:
         event = market.last_event(trader)
         assert (event["event_type"], event["sequence"]) == ("order.filled", answer["sequence"])
         assert [fact["status"] for fact in event["payload"]["orders"]] == ["pending_new", "filled"]
+        assert str(event["payload"]["orders"][1]["average_price"]) == "1.09994"
         assert [fact["status"] for fact in event["payload"]["positions"]] == ["closed", "open"]
         assert [
             (Decimal(str(fact["realized_pnl"])), Decimal(str(fact["unrealized_pnl"])))

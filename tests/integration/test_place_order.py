@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -118,14 +119,18 @@ class TestResting:
 
     def test_everything_that_was_asked_is_kept(self, market: Market) -> None:
         user = market.user()
+        parent = market.place(user)["order_id"]
+        asked: dict[str, object] = {
+            "client_order_id": "mine", "parent_order_id": parent, "execution_instructions": {"note": "a"},
+            "strategy_id": "s", "signal_id": "i", "component_name": "c", "metadata": {"a": 1},
+        }  # fmt: skip
 
-        market.place(
-            user, stop_loss="1.0400", take_profit="1.0600", max_slippage="0.0002", strategy_id="s", metadata={"a": 1}
-        )
+        market.place(user, stop_loss="1.0400", take_profit="1.0600", max_slippage="0.0002", **asked)
 
-        (order,) = market.rows("orders", user)
+        (order,) = [row for row in market.rows("orders", user) if row["client_order_id"]]
         assert (order["stop_loss"], order["take_profit"]) == (Decimal("1.04"), Decimal("1.06"))
-        assert (order["max_slippage"], order["strategy_id"], order["metadata"]) == (Decimal("0.0002"), "s", {"a": 1})
+        assert order["max_slippage"] == Decimal("0.0002")
+        assert {name: order[name] for name in asked} == asked | {"parent_order_id": UUID(parent)}
 
     def test_nothing_is_reserved(self, market: Market) -> None:
         # given margin for one order of 1050

@@ -345,6 +345,8 @@ class TestAttempts:
                 routed, "EXECUTED", retry_attempt=attempt, step="look_up", error_code="TIMEOUT", unresolved=True
             )
         assert world.events(user) == ["order.pending_new", "order.in_flight"]
+        (fact,) = world.market.last_event(user)["payload"]["orders"]
+        assert (fact["status"], fact["failure_code"]) == ("pending_new", "VENUE_UNAVAILABLE")
         assert world.order(routed)["status"] == "pending_new"
 
 
