@@ -89,21 +89,25 @@ class TestChildren:
         assert ticker.tick(EURUSD, "1.0898", "1.0900") == ["filled"]
 
     def test_they_follow_its_fills_in_proportion(self, market: Market, ticker: Ticker, user: User) -> None:
-        ids = placed(market, linked_request(user, "oto", leg(quantity="50"), stop_leg(quantity="5")))
+        # given one that waits above and one that waits below
+        children = stop_leg(quantity="5"), stop_leg(side="sell", quantity="5", stop_price="1.0960")
+        above, below = ("1.1050", "1.1052"), ("1.0960", "1.0962")
+        ids = placed(market, linked_request(user, "oto", leg(quantity="50"), *children))
 
         ticker.tick(EURUSD, *ENTERED)
-        part = states(market, user, ids)[1]
-        stopped = ticker.tick(EURUSD, "1.1050", "1.1052")
-        between = states(market, user, ids)[1]
+        part = states(market, user, ids)[1:]
+        stopped = ticker.tick(EURUSD, *above) + ticker.tick(EURUSD, *below)
+        between = states(market, user, ids)[1:]
         ticker.tick(EURUSD, *ENTERED)
-        whole = states(market, user, ids)[1]
+        whole = states(market, user, ids)[1:]
 
         # 5 x 28.93 / 50 in steps of 0.01
         released = Decimal("2.89")
-        assert part == ("new", 0, 5, 5 - released)
-        assert (stopped, between) == (["partially_filled"], ("partially_filled", released, 5 - released, 5 - released))
-        assert whole == ("partially_filled", released, 5 - released, 0)
-        assert ticker.tick(EURUSD, "1.1050", "1.1052") == ["filled"]
+        assert part == [("new", 0, 5, 5 - released)] * 2
+        assert stopped == ["partially_filled"] * 2
+        assert between == [("partially_filled", released, 5 - released, 5 - released)] * 2
+        assert whole == [("partially_filled", released, 5 - released, 0)] * 2
+        assert ticker.tick(EURUSD, *above) + ticker.tick(EURUSD, *below) == ["filled"] * 2
 
     def test_a_parent_that_ends_without_a_fill_takes_them_with_it(self, market: Market, user: User) -> None:
         ids = placed(market, linked_request(user, "oto", leg(), leg(), stop_leg()))
@@ -176,10 +180,15 @@ class TestChildren:
         assert states(market, user, ids) == [("filled", 1, 0, 0), ("canceled", 0, 0, 0), ("new", 0, 1, 0)]
 
     def test_a_parent_at_the_market_is_filled_at_once(self, market: Market, user: User) -> None:
-        ids = placed(market, linked_request(user, "oto", market_leg(), stop_leg()))
+        request = linked_request(user, "oto", market_leg(), stop_leg())
+
+        ids = placed(market, request)
 
         assert states(market, user, ids) == [("filled", 1, 0, 0), ("new", 0, 1, 0)]
         assert events(market, user)[-2:] == ["order.filled", "order.linked"]
+        # it slips by the key of the group, so that a repeat of what was rolled back slips the same
+        executed = market.audit(user, ids[0])[2]
+        assert executed["details"]["slippage"]["seed"] == f"{user.account_id}:{request['idempotency_key']}"
 
     def test_a_parent_that_is_cut_to_what_is_held_takes_the_rest_of_them_with_it(self, market: Market) -> None:
         user = market.user(position_mode="netting")

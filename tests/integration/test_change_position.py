@@ -389,15 +389,18 @@ class TestBooks:
     def test_the_audit_tells_before_and_after(self, market: Market, trader: User, long: str) -> None:
         change(market, trader, long, stop_loss="1.09")
 
-        change(market, trader, long, trailing_distance="0.002")
+        change(market, trader, long, trailing_distance="0.002", request_id="request-7")
+        change(market, trader, long, take_profit="1.2", request_id="request-8")
 
-        row = max(market.rows("order_audit_log", trader), key=lambda row: row["version"])
+        row, last = sorted(market.rows("order_audit_log", trader), key=lambda row: row["version"])[-2:]
         details = row["details"]
         assert (row["action"], row["order_id"], row["status"]) == ("POSITION_CHANGED", None, None)
         assert details["asked"] == {"trailing_distance": "0.002"}
         assert (float(details["before"]["stop_loss"]), details["before"]["version"]) == (1.09, 2)
         assert (float(details["position"]["stop_loss"]), float(details["position"]["trail_distance"])) == (1.103, 0.002)
         assert details["position"]["position_id"] == long
+        assert (details["request_id"], last["details"]["request_id"]) == ("request-7", "request-8")
+        assert float(last["details"]["before"]["trail_distance"]) == 0.002
 
     def test_the_event_tells_position_and_account(self, market: Market, trader: User, long: str) -> None:
         change(market, trader, long, take_profit="1.2", request_id="request-7")

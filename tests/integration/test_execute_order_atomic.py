@@ -249,7 +249,9 @@ class TestRows:
     def test_each_row_tells_the_same(self, market: Market) -> None:
         user = market.user()
 
-        filled = market.trade(user, symbol="AAPL", quantity="100", stop_loss="140", take_profit="160").answer
+        filled = market.trade(
+            user, symbol="AAPL", quantity="100", stop_loss="140", take_profit="160", request_id="request-1"
+        ).answer
 
         (order,) = market.rows("orders", user)
         (fill,) = market.rows("fills", user)
@@ -269,9 +271,34 @@ class TestRows:
         ]
         assert (event["sequence"], event["event_type"]) == (filled["sequence"], "order.filled")
         assert [fact["status"] for fact in event["payload"]["orders"]] == ["pending_new", "filled"]
+        told = {name: facts[-1] for name, facts in market.last_payload(user).items() if name != "account"}
+        assert told["orders"]["average_price"] == told["fills"]["price"] == fill["price"]
+        assert (told["fills"]["total_filled"], told["fills"]["leaves_quantity"]) == (100, 0)
+        assert told["positions"]["current_price"] == Decimal("149.98")
         assert [row["action"] for row in audit] == ["SUBMITTED", "APPROVED", "EXECUTED", "FILLED"]
         assert {row["order_id"] for row in audit} == {order["id"]}
+        approved = audit[1]["details"]
+        assert (approved["margin"], approved["reduces"]) == (750, False)
+        assert Decimal(str(approved["commission"])) == order["commission"]
+        executed = audit[2]["details"]
+        assert (str(executed["bid"]), executed["ask"], executed["source"]) == ("149.98", 150, "test")
+        assert executed["slippage"]["seed"] == f"{user.account_id}:{order['idempotency_key']}"
+        assert order["request_id"] == event["request_id"] == "request-1"
         assert order["transaction_id"] == filled["transaction_id"]
+
+    def test_everything_that_was_asked_is_kept(self, market: Market) -> None:
+        user = market.user(position_mode="netting")
+        parent = market.trade(user)["order_id"]
+        asked: dict[str, object] = {
+            "client_order_id": "mine", "parent_order_id": parent, "time_in_force": "ioc", "reduce_only": True,
+            "max_slippage": Decimal("0.01"), "execution_instructions": {"note": "a"}, "strategy_id": "s",
+            "signal_id": "i", "component_name": "c", "metadata": {"a": 1}, "idempotency_key": "k", "request_id": "r",
+        }  # fmt: skip
+
+        market.trade(user, **asked | {"side": "sell", "max_slippage": "0.01"})
+
+        (order,) = [row for row in market.rows("orders", user) if row["side"] == "sell"]
+        assert {name: order[name] for name in asked} == asked | {"parent_order_id": uuid.UUID(parent)}
 
     def test_personal_data_stays_out_of_the_audit(self, market: Market) -> None:
         user = market.user()
@@ -397,7 +424,9 @@ class TestDenial:
         assert audit[1]["reason"] == denied["message"]
         event = max(market.rows("events", user), key=lambda row: row["sequence"])
         assert (event["event_type"], event["sequence"]) == ("order.denied", denied["sequence"])
-        assert event["payload"]["orders"][0]["failure_code"] == code
+        (fact,) = event["payload"]["orders"]
+        assert (fact["failure_code"], fact["failure_reason"]) == (code, denied["message"])
+        assert order["request_id"] == event["request_id"] is not None
         after = market.account(user)
         moved = {name for name in after if after[name] != before[name]}
         assert moved == {"last_sequence", "audit_version", "audit_head", "updated_at"}
@@ -421,6 +450,14 @@ class TestDenial:
         denied = market.trade(user, symbol="AAPL", quantity="100")
 
         assert denied["message"] == "Insufficient funds for $15,001.60 order; available: $15,000.50"
+
+    def test_money_reads_as_it_is_written(self, market: Market) -> None:
+        told = market.execute(
+            "SELECT money_text(amount, currency) FROM (VALUES (-400, 'USD'), (1234567.5, 'EUR'), (1000, 'JPY')) "
+            "AS m (amount, currency)"
+        )
+
+        assert told == [("-$400",), ("€1,234,567.50",), ("JPY 1,000",)]
 
     def test_exactly_enough_margin_is_enough(self, market: Market) -> None:
         user = market.user(balance="1126.26")
@@ -1081,11 +1118,12 @@ class TestReplay:
         assert not second.replayed
         assert first["order_id"] != second["order_id"]
 
-    def test_the_key_lives_as_long_as_it_is_told(self, market: Market) -> None:
-        user = market.user(balance=0)
+    @pytest.mark.parametrize("balance", [0, 100_000], ids=["denied", "filled"])
+    def test_the_key_lives_as_long_as_it_is_told(self, market: Market, balance: int) -> None:
+        user = market.user(balance=balance)
         market.trade(user, idempotency_key_days=30)
 
-        (kept,) = market.rows("idempotency_keys", user)
+        kept = max(market.rows("idempotency_keys", user), key=lambda row: row["created_at"])
 
         assert kept["expires_at"] - kept["created_at"] == timedelta(days=30)
 

@@ -114,6 +114,17 @@ class TestPlan:
 
         assert matched == [1, 1, 4]
 
+    def test_nor_does_one_that_stands_where_it_was_opened(self, market: Market, trader: User) -> None:
+        entry = Decimal(str(market.trade(trader)["execution_price"]))
+        market.quote("EURUSD", str(entry), str(entry + Decimal("0.0002")))
+
+        matched = [
+            send(market.trader, plan_request(trader, which=which), "plan_closes")["matched"]
+            for which in ("losers", "winners", "all")
+        ]
+
+        assert matched == [0, 0, 1]
+
     def test_nothing_is_changed_by_it(self, market: Market, trader: User) -> None:
         four_positions(market, trader)
         before, account = market.counts(trader), market.account(trader)

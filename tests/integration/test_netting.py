@@ -95,8 +95,15 @@ class TestTurning:
         event = market.last_event(trader)
         assert (event["event_type"], event["sequence"]) == ("order.filled", answer["sequence"])
         assert [fact["status"] for fact in event["payload"]["orders"]] == ["pending_new", "filled"]
+        assert str(event["payload"]["orders"][1]["average_price"]) == "1.09994"
         assert [fact["status"] for fact in event["payload"]["positions"]] == ["closed", "open"]
-        assert [fact["leaves_quantity"] for fact in event["payload"]["fills"]] == [2, 0]
+        assert [
+            (Decimal(str(fact["realized_pnl"])), Decimal(str(fact["unrealized_pnl"])))
+            for fact in event["payload"]["positions"]
+        ] == [(-32, 0), (0, -52)]
+        assert [(fact["total_filled"], fact["leaves_quantity"]) for fact in event["payload"]["fills"]] == [
+            (1, 2), (3, 0),
+        ]  # fmt: skip
         assert str(event["payload"]["account"]["margin_used"]) == "2199.88"
         audit = market.audit(trader, answer["order_id"])
         assert [(row["action"], row["status"]) for row in audit] == [
@@ -107,6 +114,8 @@ class TestTurning:
             ("FILLED", "filled"),
         ]
         assert [row["pii_digest"] is None for row in audit] == [False, True, True, True, True]
+        # and how much was left: 99968.00 less 2199.88 of margin and 52.00 of spread and slippage
+        assert Decimal(str(audit[2]["details"]["free_margin_after"])) == Decimal("97716.12")
 
     def test_a_repeat_gets_the_same_bytes_and_turns_nothing(self, market: Market, trader: User) -> None:
         request = order_request(trader, side="sell", quantity="3")
@@ -156,6 +165,16 @@ class TestTurning:
             assert (told["details"]["required"], told["details"]["available"]) == ("2251.88", "2251.87")
             assert told["details"]["margin_level"] is None
             assert market.account(user)["balance"] == Decimal(balance)
+
+    def test_the_level_it_is_refused_at_is_that_of_what_stays(self, market: Market) -> None:
+        """Ten shares take 75.00 of margin, 1.00 of commission and 0.20 of spread; closing the lot costs 32.00."""
+        user = long_trader(market, balance=3000)
+        market.trade(user, symbol="AAPL", quantity="10")
+
+        denied = market.trade(user, side="sell", quantity="4")
+
+        # equity 2966.80 over 75.00
+        assert (denied["details"]["available"], denied["details"]["margin_level"]) == ("2891.80", "3955.73")
 
     def test_a_realized_profit_pays_for_the_new_margin(self, market: Market) -> None:
         # given an account that holds all it can, and a price that rose by 200 pips
@@ -226,6 +245,10 @@ class TestTurningAtATouch:
         assert held(market, trader)[1] == ("open", "short", 2, price, price * 2000)
         assert market.account(trader)["balance"] == 100_000 + (price - Decimal("1.10026")) * 100_000
         assert market.last_event(trader)["event_type"] == "order.filled"
+        # and the audit tells by how much it slipped, and what it left
+        (executed,) = [row["details"] for row in market.audit(trader, order["id"]) if row["action"] == "EXECUTED"]
+        assert (executed["reduces"], Decimal(str(executed["slipped"]))) == (False, order["slippage"])
+        assert Decimal(str(executed["free_margin_after"])) == Decimal(market.worth(trader)["free_margin"])
 
     @pytest.mark.parametrize(("balance", "outcome"), [("1736.00", "new"), ("1735.99", "denied")])
     def test_its_margin_is_judged_at_its_own_price_when_it_is_placed(

@@ -1,7 +1,9 @@
 """Two orders of which one cancels the other: placed together, reduced by each other's fills."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 
@@ -47,6 +49,21 @@ class TestPlacing:
         for order in (first, second):
             assert [row["action"] for row in market.audit(user, order["order_id"])] == ["SUBMITTED", "APPROVED"]
 
+    def test_what_comes_with_them_is_kept(self, market: Market) -> None:
+        user = market.user()
+        earlier = market.place(user)["order_id"]
+        legs = (leg(parent_order_id=earlier), stop_leg())
+
+        ids = placed(market, linked_request(user, "oco", *legs, request_id="request-1", idempotency_key_days=7))
+
+        orders = {row["id"]: row for row in market.rows("orders", user)}
+        kept = max(market.rows("idempotency_keys", user), key=lambda row: row["created_at"])
+        assert [orders[order_id]["parent_order_id"] for order_id in ids] == [UUID(earlier), None]
+        assert market.last_event(user)["request_id"] == "request-1"
+        assert kept["expires_at"] - kept["created_at"] == timedelta(days=7)
+        # at 1.0950 and at 1.1050
+        assert [market.audit(user, order_id)[-1]["details"]["margin"] for order_id in ids] == [1095, 1105]
+
     def test_a_repeat_hears_the_same(self, market: Market) -> None:
         user = market.user()
         request = both(user)
@@ -80,7 +97,10 @@ class TestPlacing:
     def test_both_count_against_the_number_of_working_orders(self, market: Market) -> None:
         user = market.user(risk={"max_working_orders": 1})
 
-        assert place_linked(market, both(user))["code"] == "RISK_LIMIT_VIOLATION"
+        denied = place_linked(market, both(user))
+
+        assert denied["code"] == "RISK_LIMIT_VIOLATION"
+        assert "cancel some first" in denied["message"]
 
     def test_one_that_the_quote_of_now_touches_is_filled_and_the_other_canceled(self, market: Market) -> None:
         user = market.user()

@@ -1,12 +1,15 @@
 """place_order: what rests, what is denied with its prices, and what is refused and leaves nothing behind."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from tests.kit import MigratedTemplate, User
+from tests.kit.builders import deposit
 from tests.kit.orders import (
     ORDER_TABLES,
     Market,
@@ -39,6 +42,17 @@ def shared(migrated: MigratedTemplate) -> Iterator[Market]:
 def market(shared: Market) -> Market:
     shared.prepare()
     return shared
+
+
+def another_account(market: Market, user: User) -> User:
+    """A second account of `user`, netting, with money."""
+    ((account_id,),) = market.execute(
+        "WITH a AS (INSERT INTO accounts (user_id, currency, position_mode) VALUES (%s, 'USD', 'netting') RETURNING *) "
+        "INSERT INTO risk_settings (user_id, account_id) SELECT user_id, id FROM a RETURNING account_id",
+        (user.user_id,),
+    )
+    deposit(market.owner, user.user_id, account_id, 100_000)
+    return replace(user, account_id=account_id)
 
 
 class TestResting:
@@ -105,14 +119,18 @@ class TestResting:
 
     def test_everything_that_was_asked_is_kept(self, market: Market) -> None:
         user = market.user()
+        parent = market.place(user)["order_id"]
+        asked: dict[str, object] = {
+            "client_order_id": "mine", "parent_order_id": parent, "execution_instructions": {"note": "a"},
+            "strategy_id": "s", "signal_id": "i", "component_name": "c", "metadata": {"a": 1},
+        }  # fmt: skip
 
-        market.place(
-            user, stop_loss="1.0400", take_profit="1.0600", max_slippage="0.0002", strategy_id="s", metadata={"a": 1}
-        )
+        market.place(user, stop_loss="1.0400", take_profit="1.0600", max_slippage="0.0002", **asked)
 
-        (order,) = market.rows("orders", user)
+        (order,) = [row for row in market.rows("orders", user) if row["client_order_id"]]
         assert (order["stop_loss"], order["take_profit"]) == (Decimal("1.04"), Decimal("1.06"))
-        assert (order["max_slippage"], order["strategy_id"], order["metadata"]) == (Decimal("0.0002"), "s", {"a": 1})
+        assert order["max_slippage"] == Decimal("0.0002")
+        assert {name: order[name] for name in asked} == asked | {"parent_order_id": UUID(parent)}
 
     def test_nothing_is_reserved(self, market: Market) -> None:
         # given margin for one order of 1050
@@ -128,6 +146,8 @@ class TestResting:
         market.close("FX")
 
         assert market.place(market.user())["outcome"] == "new"
+        # what may not wait is denied
+        assert market.place(market.user(), limit_price="1.2", time_in_force="ioc")["code"] == "MARKET_CLOSED"
 
     def test_a_limit_needs_no_quote_where_nothing_is_converted(self, market: Market) -> None:
         market.execute("DELETE FROM quotes")
@@ -225,12 +245,15 @@ class TestDenial:
 
         assert held["outcome"] == "new"
         assert (more["code"], more["details"]["held_quantity"]) == ("INSUFFICIENT_POSITION", 100)
-        assert nothing["code"] == "INSUFFICIENT_POSITION"
+        assert (nothing["code"], nothing["message"]) == (
+            "INSUFFICIENT_POSITION", "You hold nothing here that you could sell to close.",
+        )  # fmt: skip
 
     def test_so_many_may_work_at_once(self, market: Market) -> None:
+        # given one in another account of theirs, which does not count
         user = market.user(risk={"max_working_orders": 2})
-        first = market.place(user)
-        market.place(user)
+        market.place(another_account(market, user))
+        first, second = market.place(user), market.place(user)
 
         third = market.place(user)
         market.cancel(user, first["order_id"])
@@ -243,7 +266,22 @@ class TestDenial:
             "constraint": "at most 2",
             "limit": "max_working_orders",
         }
-        assert after_a_cancel["outcome"] == "new"
+        assert (second["outcome"], after_a_cancel["outcome"]) == ("new", "new")
+
+    @pytest.mark.parametrize(
+        ("state", "fields"),
+        [
+            ("partially_filled", {"quantity": "50", "limit_price": "1.1002"}),
+            ("triggered", {"order_type": "limit_if_touched", "stop_price": "1.1002"}),
+        ],
+    )
+    def test_one_that_has_begun_works_on(self, market: Market, state: str, fields: dict[str, object]) -> None:
+        user = market.user(balance=10_000_000, risk={"max_working_orders": 1, "max_position_size": None})
+        assert market.place(user, **fields)["outcome"] == state
+
+        denied = market.place(user)
+
+        assert (denied["code"], "cancel one first" in denied["message"]) == ("RISK_LIMIT_VIOLATION", True)
 
     def test_no_limit_on_working_orders_does_not_bind(self, market: Market) -> None:
         user = market.user(risk={"max_working_orders": None})
@@ -278,13 +316,36 @@ class TestReduceOnly:
         market.execute("UPDATE profiles SET account_status = 'suspended' WHERE id = %s", (trader.user_id,))
         market.execute("UPDATE platform_settings SET trading_state = 'reducing'")
 
-        placed = market.place(trader, side="sell", limit_price="1.2", quantity="0.4", reduce_only=True)
+        outcomes = [
+            market.place(trader, side="sell", quantity="0.4", reduce_only=True, **fields)["outcome"]
+            for fields in ({"limit_price": "1.2"}, {"limit_price": "1.0", "time_in_force": "ioc"})
+        ]
 
-        assert placed["outcome"] == "new"
+        assert outcomes == ["new", "filled"]
+
+    @pytest.mark.parametrize(
+        "halt",
+        [
+            "UPDATE platform_settings SET trading_state = 'halted'",
+            "UPDATE instruments SET trading_state = 'halted' WHERE symbol = 'EURUSD'",
+            "UPDATE accounts SET trading_state = 'halted' WHERE user_id = %(user)s",
+        ],
+    )
+    def test_while_halted_it_may_not_wait_either(self, market: Market, trader: User, halt: str) -> None:
+        market.execute(halt, {"user": trader.user_id})
+
+        denied = market.place(trader, side="sell", limit_price="1.2", reduce_only=True)
+
+        assert (denied["code"], denied["details"]["value"]) == ("TRADING_HALTED", "halted")
 
     @pytest.mark.parametrize("fields", [{"side": "buy"}, {"side": "sell", "symbol": "GBPUSD"}])
     def test_it_must_reduce_what_is_there(self, market: Market, trader: User, fields: dict[str, object]) -> None:
         denied = market.place(trader, limit_price="1.2", reduce_only=True, **fields)
+
+        assert denied["code"] == "INSUFFICIENT_POSITION"
+
+    def test_what_another_account_holds_is_not_reduced(self, market: Market, trader: User) -> None:
+        denied = market.place(another_account(market, trader), side="sell", limit_price="1.2", reduce_only=True)
 
         assert denied["code"] == "INSUFFICIENT_POSITION"
 
@@ -299,6 +360,12 @@ class TestReduceOnly:
             market.place(market.user(), reduce_only=True)
 
         assert details_of(caught.value)["field"] == "reduce_only"
+
+    def test_a_hedging_account_opens_whatever_it_holds(self, market: Market) -> None:
+        user = market.user(balance="1126.26")
+        market.trade(user)
+
+        assert market.place(user, side="sell", limit_price="1.2")["code"] == "INSUFFICIENT_MARGIN"
 
 
 class TestRefusal:

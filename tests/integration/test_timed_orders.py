@@ -78,7 +78,9 @@ class TestItsTime:
         assert datetime.fromisoformat(placed["active_at"]) == order["active_at"]
 
     def test_the_opening_is_that_of_the_next_session(self, market: Market) -> None:
-        now = session(market, -HOUR, HOUR, 20 * HOUR, 26 * HOUR)
+        # given another exchange that opens before it
+        now = session(market, -HOUR, HOUR, 20 * HOUR, 26 * HOUR, 44 * HOUR, 50 * HOUR)
+        market.close("XTKS", now + 2 * HOUR)
         user = market.user()
 
         place(market, user, time_in_force="opg")

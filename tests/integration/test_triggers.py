@@ -32,6 +32,7 @@ SESSIONS = [
     ("FX", NEW_YORK, "2027-03-07 17:00", "2027-03-12 17:00"),
     ("FX", NEW_YORK, "2027-03-14 17:00", "2027-03-19 17:00"),
     ("FX", NEW_YORK, "2027-11-07 17:00", "2027-11-12 17:00"),
+    ("FX", NEW_YORK, "2027-11-21 17:00", "2027-11-26 13:00"),
     ("XTKS", TOKYO, "2027-03-11 09:00", "2027-03-11 11:30"),
     ("XTKS", TOKYO, "2027-03-11 12:30", "2027-03-11 15:30"),
     ("XTKS", TOKYO, "2027-03-12 09:00", "2027-03-12 11:30"),
@@ -46,6 +47,7 @@ DAYS = [
     ("FX", NEW_YORK, "2027-03-14 01:30", "03-15 17:00"),
     ("FX", NEW_YORK, "2027-03-14 17:00", "03-15 17:00"),
     ("FX", NEW_YORK, "2027-11-07 01:30", "11-08 17:00"),
+    ("FX", NEW_YORK, "2027-11-26 09:00", "11-26 13:00"),
     ("XTKS", TOKYO, "2027-03-11 08:00", "03-11 15:30"),
     ("XTKS", TOKYO, "2027-03-11 10:00", "03-11 15:30"),
     ("XTKS", TOKYO, "2027-03-11 12:00", "03-11 15:30"),
@@ -151,8 +153,8 @@ class TestWhatTouches:
         assert (late["ignored"], late["touched"]) == (1, 0)
 
     def test_a_quote_that_is_too_old_touches_nothing(self, market: Market, ticker: Ticker) -> None:
+        market.place(market.user(), limit_price="1.0950")
         market.execute("DELETE FROM quotes")
-        market.place(market.user(), symbol="AAPL", quantity="1", limit_price="140")
 
         old = ticker.record((EURUSD, "1.0900", "1.0902", datetime.now(UTC) - timedelta(hours=1)))
 
@@ -253,6 +255,8 @@ class TestDepth:
         fills = sorted(market.rows("fills", user), key=lambda row: row["transact_time"])
         assert states == ["partially_filled", "filled"]
         assert Decimal(market.last_payload(user)["orders"][0]["limit_price"]) == Decimal("1.0950")
+        told = sorted(market.rows("events", user), key=lambda row: row["sequence"])
+        assert [row["event_type"] for row in told[-2:]] == ["order.partial", "order.filled"]
         assert [(fill["quantity"], fill["price"]) for fill in fills] == [
             (Decimal("28.93"), Decimal("1.0942")), (Decimal("21.07"), Decimal("1.0940")),
         ]  # fmt: skip
@@ -477,6 +481,28 @@ class TestTime:
         assert (order["status"], order["leaves_quantity"]) == ("expired", 0)
         assert market.last_event(user)["event_type"] == "order.expired"
 
+    @pytest.mark.parametrize(
+        ("state", "fields"),
+        [
+            ("partially_filled", {"quantity": "50", "limit_price": "1.1002"}),
+            ("triggered", {"order_type": "limit_if_touched", "stop_price": "1.1002"}),
+        ],
+    )
+    def test_so_does_one_that_has_begun(
+        self, market: Market, ticker: Ticker, state: str, fields: dict[str, object]
+    ) -> None:
+        user = market.user(balance=10_000_000, risk={"max_position_size": None})
+        assert market.place(user, time_in_force="gtd", expires_at=soon(60), **fields)["outcome"] == state
+        ends_at = order_of(market, user)["expires_at"]
+
+        # when its time is up
+        market.execute("UPDATE orders SET expires_at = clock_timestamp() WHERE user_id = %s", (user.user_id,))
+        assert ticker.tick("AAPL", "149.98", "150.00") == ["expired"]
+
+        assert order_of(market, user)["leaves_quantity"] == 0
+        # as the audit has it
+        market.execute("UPDATE orders SET expires_at = %s WHERE user_id = %s", (ends_at, user.user_id))
+
     def test_the_audit_of_a_denied_order_tells_its_end_too(self, market: Market) -> None:
         placed = market.place(market.user(balance="10"), time_in_force="gtd", expires_at=soon(60))
 
@@ -578,6 +604,10 @@ class TestWork:
             # then the first reads none of them, the other a few
             assert (nothing, ticker.queued(), three[1]) == ((0, 0), len(self.DUE), 0)
             assert three[0] < 30
+
+            # and of many that end at once each look takes a thousand
+            crowd.execute("UPDATE orders SET expires_at = clock_timestamp() WHERE time_in_force = 'gtd'")
+            assert [ticker.touch(EURUSD, "1.1010", "1.1012") for _ in range(3)] == [1000, 999, 0]
 
     def test_nor_does_its_plan_look_at_more_pages_when_more_waits(self, migrated: MigratedTemplate) -> None:
         """No row is read by a plan that walks all of an index to find none, so it is pages that are counted."""

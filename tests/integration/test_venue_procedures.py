@@ -345,6 +345,8 @@ class TestAttempts:
                 routed, "EXECUTED", retry_attempt=attempt, step="look_up", error_code="TIMEOUT", unresolved=True
             )
         assert world.events(user) == ["order.pending_new", "order.in_flight"]
+        (fact,) = world.market.last_event(user)["payload"]["orders"]
+        assert (fact["status"], fact["failure_code"]) == ("pending_new", "VENUE_UNAVAILABLE")
         assert world.order(routed)["status"] == "pending_new"
 
 
@@ -490,12 +492,26 @@ class TestFills:
         with raises_conflict():
             world.fill(replace(routed, venue="paper"), "10", "150")
 
-    @pytest.mark.parametrize(("quantity", "price"), [("0", "1"), ("-1", "1"), ("1", "0"), ("NaN", "1"), ("1", "NaN")])
-    def test_a_fill_of_nothing_is_refused(self, world: VenueWorld, quantity: str, price: str) -> None:
+    @pytest.mark.parametrize(
+        ("quantity", "price", "trade_id"),
+        [
+            ("0", "1", "T"),
+            ("-1", "1", "T"),
+            ("1", "0", "T"),
+            ("NaN", "1", "T"),
+            ("1", "NaN", "T"),
+            ("1", "1", ""),
+            ("1", "1", "T" * 129),
+            ("1", "1", None),
+        ],
+    )
+    def test_a_fill_of_nothing_or_without_a_name_is_refused(
+        self, world: VenueWorld, quantity: str, price: str, trade_id: str | None
+    ) -> None:
         routed = world.sent(world.market.user())
         request = {
             "version": 1, "user_id": str(routed.id.user_id), "order_id": str(routed.id.order_id), "venue": VENUE,
-            "trade_id": "T", "quantity": quantity, "price": price,
+            "trade_id": trade_id, "quantity": quantity, "price": price,
         }  # fmt: skip
         with pytest.raises(TradingError, match="VALIDATION_FAILED"):
             world.router.call("book_venue_fill", request)
@@ -563,7 +579,8 @@ class TestEnd:
         assert order["failure_reason"] == "closed today"
         assert world.reserved(user) == 0
         assert world.audit(routed)[-1] == ("REJECTED", "rejected", None, 0)
-        assert world.events(user)[-1] == "order.rejected"
+        told = world.market.last_event(user)
+        assert (told["event_type"], told["request_id"]) == ("order.rejected", order["request_id"])
 
     def test_an_order_with_fills_is_canceled_and_keeps_them(self, world: VenueWorld) -> None:
         user = world.market.user()
@@ -592,6 +609,17 @@ class TestEnd:
         ]
         assert news == [True, False]
         assert world.events(user).count("order.rejected") == 1
+
+    @pytest.mark.parametrize("missing", ["status", "code", "reason"])
+    def test_it_says_how_and_why(self, world: VenueWorld, missing: str) -> None:
+        routed = world.sent(world.market.user())
+        request = {
+            "version": 1, "user_id": str(routed.id.user_id), "order_id": str(routed.id.order_id), "status": "rejected",
+            "code": "VENUE_REJECTED", "reason": "no", "retry_attempt": 0,
+        }  # fmt: skip
+        with pytest.raises(TradingError, match="VALIDATION_FAILED"):
+            world.router.call("reject_venue_order", request | {missing: None})
+        assert world.order(routed)["status"] == "pending_new"
 
     def test_an_order_of_ours_is_not_a_venues_to_end(self, world: VenueWorld) -> None:
         user = world.market.user()

@@ -6,8 +6,8 @@ SET LOCAL ROLE trading_procedures;
 -- Take a lease on orders that are not settled: those named, else those that are due, the longest waiting first.
 --
 -- request {version: 1, holder, orders: [{user_id, order_id}] or null, limit, lease_ms}
--- -> [{user_id, order_id, account_id, venue, symbol, side, order_type, time_in_force, quantity, filled_quantity,
---      status, worst_price, state, attempts, submitted_ms_ago, told, stopped, fencing}]
+-- -> [{user_id, order_id, account_id, venue, symbol, side, order_type, time_in_force, quantity, status,
+--      worst_price, state, attempts, submitted_ms_ago, told, stopped, fencing}]
 -- `stopped`: it would add exposure, and that is not allowed by the trading states any more.
 -- `state` is the one before this lease; an order that was `new` counts as submitted from here on, because who dies now
 -- may have sent it. An order that another holder has is left out, and so is a settled one.
@@ -57,7 +57,7 @@ BEGIN
     SELECT coalesce(jsonb_agg(jsonb_build_object(
         'user_id', l.user_id, 'order_id', l.order_id, 'account_id', l.account_id, 'venue', l.venue,
         'symbol', o.symbol, 'side', o.side, 'order_type', o.order_type, 'time_in_force', o.time_in_force,
-        'quantity', o.quantity::text, 'filled_quantity', o.filled_quantity::text, 'status', o.status,
+        'quantity', o.quantity::text, 'status', o.status,
         'worst_price', l.worst_price::text, 'state', l.state_before, 'attempts', l.attempts,
         'submitted_ms_ago', floor(extract(EPOCH FROM v_at - l.submitted_at) * 1000)::bigint,
         'told', l.told_at IS NOT NULL, 'stopped', l.adds_exposure AND NOT (
