@@ -1,7 +1,7 @@
 """The days of an account: opened by its first business, at its own boundary; what counts from them, and is verified."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -60,6 +60,8 @@ class TestBoundaries:
             ("America/New_York", 17, "2026-03-08T03:00:00", "2026-03-07", "2026-03-07T22:00:00", "2026-03-08T21:00:00"),
             # and in one in which they go back: of 25
             ("America/New_York", 17, "2026-11-01T03:00:00", "2026-10-31", "2026-10-31T21:00:00", "2026-11-01T22:00:00"),
+            # the first of two half past ones of that night, when its day begins at the second one o'clock
+            ("America/New_York", 1, "2026-11-01T05:30:00", "2026-10-31", "2026-10-31T05:00:00", "2026-11-01T06:00:00"),
         ],
     )
     def test_a_day_begins_at_its_hour_in_its_zone(
@@ -142,6 +144,25 @@ class TestOpening:
         assert new["ends_at"].astimezone(UTC).hour in (21, 22)
         assert new["starts_at"] >= old["ends_at"]
 
+    def test_a_new_boundary_that_lies_in_the_old_day_makes_no_two_days_meet(self, market: Market) -> None:
+        # given a day that ended a minute ago, and one that by its new hour began before that
+        user = market.user()
+        end_day(market, user)
+        over = datetime.now(UTC) - timedelta(minutes=1)
+        for table, column in (("account_days", "ends_at"), ("accounts", "day_ends_at")):
+            market.execute(f"UPDATE {table} SET {column} = %s WHERE user_id = %s", (over, user.user_id))
+        hour = (over - timedelta(hours=1)).hour
+        market.execute("UPDATE risk_settings SET day_start_hour = %s WHERE user_id = %s", (hour, user.user_id))
+
+        market.trade(user)
+
+        old, new = days(market, user)
+        assert old["ends_at"] == new["starts_at"] == over
+        # and the very moment in which that one ends is the next one's
+        opened = "SELECT (open_account_day(a, a.day_ends_at)).day_ends_at FROM accounts AS a WHERE a.id = %s"
+        with market.owner.transaction(force_rollback=True):
+            assert market.execute(opened, (user.account_id,))[0][0] > new["ends_at"]
+
 
 class TestWhatCounts:
     def test_a_loss_of_yesterday_does_not_count_and_one_since_does(self, market: Market) -> None:
@@ -216,7 +237,8 @@ class TestWhatCounts:
         # then the account's highest equity is what it was worth then
         assert days(market, user)[0]["peak_equity"] == (10_000 if how == "only asked about" else 11_000)
 
-    def test_the_peak_is_the_highest_equity_that_an_order_has_seen(self, market: Market) -> None:
+    @pytest.mark.parametrize("later", ["on that day", "on the next"])
+    def test_the_peak_is_the_highest_equity_that_an_order_has_seen(self, market: Market, later: str) -> None:
         user = market.user(balance=10_000, risk={"max_drawdown_percent": 20})
         market.trade(user)
         # given 10 percent of profit, seen by an order, of which 20 percent of the peak are lost
@@ -224,10 +246,19 @@ class TestWhatCounts:
         market.trade(user, quantity="0.01")
         assert days(market, user)[0]["peak_equity"] == 11_000
 
+        if later == "on the next":
+            end_day(market, user)
         market.quote("EURUSD", "1.0884", "1.0886")
         denied = market.trade(user, quantity="0.01")
 
         assert denied["details"]["limit"] == "max_drawdown_percent"
+
+        # and what is seen higher since is no peak of a day that is over
+        market.quote("EURUSD", "1.1200", "1.1202")
+        market.trade(user, quantity="0.01")
+        peaks = [day["peak_equity"] for day in days(market, user)]
+        assert peaks[-1] > 11_900
+        assert peaks[:-1] == ([11_000] if later == "on the next" else [])
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,10 @@ def test_exposure_by_symbol_and_by_currency(market: Market) -> None:
         # 100,000 x 150.010
         "JPY": "15001000",
     }
+    # and value at risk goes by what each symbol has gained for itself
+    gained = "SELECT h.symbol, h.unrealized_pnl FROM unnest(held_risks(%s)) AS h ORDER BY 1"
+    valued = "SELECT symbol, sum(unrealized_pnl) FROM valued_positions(%s, %s) GROUP BY 1 ORDER BY 1"
+    assert market.execute(gained, (user.account_id,)) == market.execute(valued, (user.user_id, user.account_id))
 
 
 def test_without_a_history_it_is_by_volatility_and_nothing_is_netted(market: Market) -> None:
@@ -137,6 +141,81 @@ def test_with_a_history_it_is_a_loss_that_was(market: Market) -> None:
     assert (found["one_day_95"], found["one_day_99"]) == (f"{at_95:.2f}", f"{at_99:.2f}")
     # by hand: ten of 200 days lost 1,100 in euros; the 190th loss of 200 is still one of the others
     assert (found["one_day_95"], found["one_day_99"]) == ("70.04", "1225.04")
+
+
+def test_no_more_than_the_last_250_days_are_looked_at(market: Market) -> None:
+    # given a fall by a half on the first of 252 days, by a tenth on the second, and nothing since
+    user = market.user()
+    opened(market.trade(user))
+    closes(market, "EURUSD", [Decimal(2), Decimal(1), Decimal("0.9"), *[Decimal("0.9")] * 250])
+
+    found = risk(market, user)["value_at_risk"]
+
+    assert (found["method"], found["scenarios"], found["one_day_99"]) == ("historical", 250, "0.00")
+    # and of 251 the second one counts
+    market.execute("DELETE FROM instrument_rolls WHERE roll_date = (SELECT max(roll_date) FROM instrument_rolls)")
+    assert market.execute("SELECT count(*), min(daily_return) FROM daily_returns(ARRAY['EURUSD'], 250)") == [
+        (250, Decimal("-0.1"))
+    ]
+
+
+@pytest.mark.parametrize(("days", "scenarios"), [((101, 130), 100), ((130, 101), 100), ((130, 100), 0)])
+def test_a_hundred_days_that_tell_of_all_that_is_held_are_enough(
+    market: Market, days: tuple[int, int], scenarios: int
+) -> None:
+    user = market.user()
+    for symbol, count in zip(("EURUSD", "GBPUSD"), days, strict=True):
+        opened(market.trade(user, symbol=symbol))
+        closes(market, symbol, [Decimal(1)] * count)
+
+    found = risk(market, user)["value_at_risk"]
+
+    assert (found["method"], found["scenarios"]) == ("historical" if scenarios else "parametric", scenarios)
+
+
+def test_a_cross_moves_with_both_of_its_pairs(market: Market) -> None:
+    # given on a euro account a position in yen, and days on which yen, dollar and euro all move
+    user = market.user(currency="EUR")
+    opened(market.trade(user, symbol="USDJPY"))
+    market.quote("USDJPY", "160.000", "160.010")
+    yen, euro = [Decimal(150)], [Decimal("1.1")]
+    for day in range(1, 121):
+        yen.append(yen[-1] * (Decimal("0.98") if day % 7 == 0 else Decimal("1.004")))
+        euro.append(euro[-1] * (Decimal("1.03") if day % 14 == 0 else Decimal("0.999")))
+    closes(market, "USDJPY", yen)
+    closes(market, "EURUSD", euro[:111])  # the last ten days tell of one pair alone
+
+    found = risk(market, user)["value_at_risk"]
+
+    # then each loss is what the layer makes of value, gain, return and rate: JPY to USD, and that to EUR
+    ((value, gained),) = market.execute(
+        "SELECT h.value, h.unrealized_pnl FROM unnest(held_risks(%s)) AS h", (user.account_id,)
+    )
+    losses = [
+        scenario_loss(value, gained, yen[d] / yen[d - 1] - 1, yen[d - 1] / yen[d] * euro[d - 1] / euro[d] - 1)
+        for d in range(1, 111)
+    ]
+    at_95, at_99 = (historical_var(losses, Decimal(level)) for level in ("0.95", "0.99"))
+    assert found["scenarios"] == 110
+    assert (found["one_day_95"], found["one_day_99"]) == (f"{at_95:.2f}", f"{at_99:.2f}")
+
+
+@pytest.mark.parametrize(
+    ("sold", "bought", "pairs"),
+    [
+        ("EUR", "EUR", []),
+        ("USD", "JPY", [("USDJPY", False)]),
+        ("EUR", "JPY", [("EURUSD", False), ("USDJPY", False)]),
+        ("JPY", "EUR", [("EURUSD", True), ("USDJPY", True)]),
+        ("CHF", "EUR", [("EURUSD", True)]),  # of which one half is not quoted
+    ],
+)
+def test_an_amount_is_at_risk_of_each_pair_that_converts_it(
+    market: Market, sold: str, bought: str, pairs: list[tuple[str, bool]]
+) -> None:
+    market.execute("DELETE FROM quotes WHERE symbol NOT IN ('EURUSD', 'USDJPY')")
+
+    assert market.execute("SELECT * FROM conversion_pairs(%s, %s) ORDER BY 1", (sold, bought)) == pairs
 
 
 def test_what_was_gained_in_another_currency_is_at_risk_of_its_rate(market: Market) -> None:
@@ -194,15 +273,46 @@ def test_an_account_that_holds_nothing(market: Market) -> None:
     }
 
 
+def test_an_account_that_never_had_anything_and_one_whose_day_is_over(market: Market) -> None:
+    nobody, user = market.user(balance=0), market.user(balance=500)
+    market.execute(
+        "UPDATE account_days SET starts_at = starts_at - interval '2 days', opened_at = opened_at - interval '2 days', "
+        "ends_at = ends_at - interval '2 days' WHERE user_id = %s",
+        (user.user_id,),
+    )
+    market.execute(
+        "UPDATE accounts SET day_ends_at = day_ends_at - interval '2 days' WHERE user_id = %s", (user.user_id,)
+    )
+
+    nothing = {"starts_at": None, "start_equity": None, "pnl": None}
+    assert [risk(market, each)["day"] for each in (nobody, user)] == [nothing, nothing]
+    assert risk(market, nobody)["drawdown"] == {
+        "peak_equity": "0.00", "current": "0.00", "current_percent": None, "max": "0.00",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("losses", [[], [-3, -2, -1], [-3, 2, 1], list(range(-99, 101))])
+def test_a_loss_that_is_not_exceeded_is_none_below_zero(market: Market, losses: list[int]) -> None:
+    asked = "SELECT historical_var(%s::numeric[], 0.95)"
+
+    assert market.execute(asked, (losses,)) == [(historical_var([Decimal(loss) for loss in losses], Decimal("0.95")),)]
+
+
 def test_without_a_quote_nothing_is_made_up(market: Market) -> None:
     user = market.user()
     opened(market.trade(user))
-    market.execute("DELETE FROM quotes")
+    opened(market.trade(user, symbol="GBPUSD", side="sell"))
+    market.execute("DELETE FROM quotes WHERE symbol = 'EURUSD'")
 
     found = risk(market, user)
 
-    assert (found["equity"], found["exposure"]["gross"]) == (None, None)
-    assert (found["value_at_risk"]["one_day_95"], found["drawdown"]["current"]) == (None, None)
+    # then a sum of which one part is not known is not known either
+    exposure, at_risk = found["exposure"], found["value_at_risk"]
+    assert (found["equity"], exposure["gross"], exposure["net"]) == (None, None, None)
+    assert (at_risk["one_day_95"], at_risk["one_day_99"], found["drawdown"]["current"]) == (None, None, None)
+    assert {entry["currency"]: entry["amount"] for entry in exposure["by_currency"]} == {
+        "EUR": "100000.00", "GBP": "-100000.00", "USD": None,
+    }  # fmt: skip
 
 
 def test_drawdown_counts_what_was_gained_not_what_came_and_went(market: Market) -> None:
@@ -212,24 +322,46 @@ def test_drawdown_counts_what_was_gained_not_what_came_and_went(market: Market) 
     database = Database(lambda: market.database.url_for(ROLE))
     store = EquityStore(database)
 
-    def hour_at(bid: str) -> None:
+    def hours_ago(hours: int, bid: str) -> None:
         market.quote("EURUSD", bid, str(Decimal(bid) + Decimal("0.0002")))
         store.take_snapshots(accounts_max=100)
-        for table in ("equity_snapshots", "snapshot_scan"):
-            market.execute(f"UPDATE {table} SET hour = hour - interval '1 hour'")
-        market.execute("UPDATE equity_snapshots SET taken_at = taken_at - interval '1 hour'")
+        market.execute("UPDATE snapshot_scan SET hour = hour - interval '1 hour'")
+        ago = timedelta(hours=hours)
+        market.execute(
+            "UPDATE equity_snapshots SET hour = hour - %s, taken_at = taken_at - %s "
+            "WHERE hour > clock_timestamp() - interval '2 hours'",
+            (ago, ago),
+        )
 
-    hour_at("1.12026")
+    hours_ago(30, "1.12026")
     act(market.owner, "withdraw", operator_request(user, amount="3000"))
-    hour_at("1.07026")
+    hours_ago(20, "1.07026")
     act(market.owner, "deposit", operator_request(user, amount="500"))
-    hour_at("1.09026")
+    hours_ago(10, "1.09026")
     database.close()
 
     # then the peak of 12,000 has moved with the money to 9,500; it was 5,000 below and is 3,000 below now
     assert risk(market, user)["drawdown"] == {
         "peak_equity": "9500.00", "current": "3000.00", "current_percent": "31.58", "max": "5000.00",
     }  # fmt: skip
+
+
+def test_what_was_lost_and_paid_for_trading_counts_as_lost(market: Market) -> None:
+    # given ten shares bought at 150.00 and sold at 140.00, for a commission each time
+    user = market.user(balance=10_000)
+    position = opened(market.trade(user, symbol="AAPL", quantity="10"))
+    market.quote("AAPL", "140.00", "140.02")
+    assert market.close_out(user, position)["outcome"] == "filled"
+    lost = 10_000 - market.account(user)["balance"]
+
+    told = risk(market, user)
+    found = told["drawdown"]
+
+    assert told["exposure"]["by_symbol"] == []
+    assert {row["entry_type"] for row in market.rows("ledger_entries", user)} == {
+        "deposit", "commission", "realized_pnl",
+    }  # fmt: skip
+    assert (found["peak_equity"], found["current"], found["max"]) == ("10000.00", f"{lost:.2f}", f"{lost:.2f}")
 
 
 def test_compliance_prints_it(

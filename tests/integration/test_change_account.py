@@ -13,6 +13,7 @@ import pytest
 
 from local.servers import LOGIN_ROLES
 from tests.kit import MigratedTemplate, User, order_request
+from tests.kit.builders import make_other_account
 from tests.kit.operators import OPERATOR_ID, Desk, act, operator_request
 from tests.kit.orders import Market, details_of, raises_sqlstate, send
 from tests.kit.venues import make_venue_instrument
@@ -88,6 +89,17 @@ class TestChanges:
         assert (event["event_type"], event["sequence"], event["request_id"]) == ("account.changed", 2, "r-1")
         assert (told["account_status"], told["leverage"], told["kyc_status"]) == ("suspended", 30, "verified")
         assert (told["account_tier"], told["balance"]) == ("gold", 100_000)
+
+    def test_terms_of_one_account_are_none_of_the_users_other_one(self, desk: Desk, user: User) -> None:
+        other = make_other_account(desk.market.owner, user)
+
+        for one, leverage in ((user, 30), (other, 50), (user, 20)):
+            desk.act("change_account", one, leverage=leverage)
+        desk.act("change_account", other, account_tier="silver")
+        desk.act("change_account", user, account_tier="gold")
+
+        assert (terms(desk, user)["leverage"], terms(desk, other)["leverage"]) == (20, 50)
+        assert desk.market.book_faults() == []
 
     def test_profile_account_audit_and_event_are_one_transaction(self, desk: Desk, user: User) -> None:
         desk.act("change_account", user, account_tier="silver", leverage=50)

@@ -206,6 +206,11 @@ class TestStopOut:
         assert (answer["state"], order["quantity"]) == ("routed", Decimal("5.1"))
         assert step(user)["order_id"] is None
 
+        # and when 5.20 are left, what is on its way needs no margin any more: 2.4 more leave 18.75 of it
+        world.market.quote(STOCK, "140.60", "140.62")
+        assert step(user)["state"] == "routed"
+        assert [row["quantity"] for row in closing_orders(world, user)] == [Decimal("5.1"), Decimal("2.4")]
+
 
 class TestOwner:
     def test_a_close_goes_to_the_venue_and_the_router_is_told(
@@ -407,6 +412,18 @@ class TestWindDown:
         assert officer.work() == ["waiting"]
         world.store.end(opening, "rejected", code="VENUE_REJECTED", reason="no", retry_attempt=0)
         assert work_again(world, officer) == ["done"]
+
+    def test_what_is_on_its_way_for_another_symbol_is_none_of_it(self, world: VenueWorld, officer: Officer) -> None:
+        # given something of a pair that is traded here, and an order for shares at the venue
+        user = world.market.user()
+        world.market.trade(user, symbol="GBPUSD")
+        world.sent(user)
+        officer.set_state("symbol", "halted", symbol="GBPUSD")
+
+        officer.wind_down("symbol", symbol="GBPUSD")
+
+        assert officer.work() == ["more", "done"]
+        officer.set_state("symbol", "active", symbol="GBPUSD")
 
 
 def progress(officer: Officer, wind_down_id: str) -> tuple[int, int, bool]:

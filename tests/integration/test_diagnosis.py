@@ -125,6 +125,25 @@ class TestFigures:
         assert position["margin_calculation"].replace(position["entry_price"], "150.02") == calculation
         assert position["margin_at_present_terms"] == position["margin_used"]
 
+    def test_by_which_leverage_a_margin_comes_about(self, market: Market) -> None:
+        cash, capped = market.user(kind="cash"), market.user(risk={"leverage_profile": "esma_retail"})
+        market.trade(cash, symbol="AAPL", quantity="10")
+        market.trade(capped)
+
+        told = [account_of(market, user)["positions"][0]["margin_calculation"] for user in (cash, capped)]
+
+        assert [line.rpartition(" / ")[2] for line in told] == ["leverage 1", "leverage 30"]
+
+    def test_what_is_closed_in_part_is_what_the_audit_told_last(self, market: Market) -> None:
+        user = market.user()
+        market.trade(user)
+        (position,) = market.rows("positions", user)
+        assert market.close_out(user, position["id"], quantity="0.4")["outcome"] == "filled"
+
+        margin = diagnose(market, user.email.upper())["accounts"][0]["margin"]
+
+        assert margin["margin_used"] == margin["margin_used_by_audit"] == "660.16"
+
     def test_a_margin_is_fixed_whatever_leverage_became(self, desk: Desk, market: Market) -> None:
         user = market.user()
         market.trade(user)
@@ -181,6 +200,18 @@ class TestVerdict:
         assert line.endswith("About 4.43 lots fit.")
         # and that is what the next orders find
         assert market.trade(user, quantity="4.43")["outcome"] == "filled"
+
+    def test_of_several_it_is_the_last_with_its_commission(self, market: Market) -> None:
+        # given 100 shares that a bronze account pays 2.00 for, refused after a lot of EURUSD
+        user = market.user(balance=700, tier="bronze")
+        for symbol, quantity in (("EURUSD", "1"), ("AAPL", "100")):
+            assert market.trade(user, symbol=symbol, quantity=quantity)["code"] == "INSUFFICIENT_MARGIN"
+
+        line = account_of(market, user)["verdict"][-1]
+
+        # then 100 x 150.00 / 20 of margin, 100 x 0.02 of spread and the commission
+        assert "(buy 100 AAPL, " in line
+        assert "would need about 754.00 USD" in line
 
     def test_an_order_that_fits_by_now(self, desk: Desk, market: Market) -> None:
         user = market.user(balance=1000)

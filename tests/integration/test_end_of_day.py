@@ -17,6 +17,8 @@ from tests.kit.financing import ROLE, financed, hold_schedules, roll, set_rate
 from tests.kit.functions import function_environment, load_function
 from tests.kit.orders import Market
 from tests.kit.risk import LongContext, opened
+from trading.store.database import Database
+from trading.store.equity import EquityStore
 
 
 @pytest.fixture
@@ -95,6 +97,32 @@ def test_the_next_hour_takes_those_that_hold_something_or_have_moved(market: Mar
     counts = Counter(account_id for account_id, *_ in snapshots(market))
     assert [counts[user.account_id] for user in (holder, saver, leaver)] == [2, 1, 2]
     assert handler({}, LongContext())["snapshots"] == {"checked": 0, "taken": 0, "complete": True}
+
+
+def test_a_scan_that_was_cut_short_begins_anew_with_the_next_hour(market: Market) -> None:
+    # given three accounts in pages of one, of which the second cannot be valued any more
+    first, unpriced, last = sorted((market.user() for _ in range(3)), key=lambda user: user.user_id)
+    opened(market.trade(unpriced, symbol="GBPUSD"))
+    market.execute("DELETE FROM quotes WHERE symbol = 'GBPUSD'")
+    database = Database(lambda: market.database.url_for(ROLE))
+    store = EquityStore(database)
+    pages = [store.take_snapshots(accounts_max=1) for _ in range(2)]
+
+    # when the hour is over before the last was looked at
+    for table in ("equity_snapshots", "snapshot_scan"):
+        market.execute(f"UPDATE {table} SET hour = hour - interval '1 hour'")
+    market.execute("UPDATE accounts SET ledger_version = ledger_version + 1")
+    pages += [store.take_snapshots(accounts_max=1) for _ in range(5)]
+    market.execute("UPDATE accounts SET ledger_version = ledger_version - 1")
+    database.close()
+
+    # then the next one has them all from the first on, each once
+    assert [(page.checked, page.taken, page.finished) for page in pages] == [
+        (1, 1, False), (1, 0, False),
+        (1, 1, False), (1, 0, False), (1, 1, False), (0, 0, True), (0, 0, True),
+    ]  # fmt: skip
+    counts = Counter(account_id for account_id, *_ in snapshots(market))
+    assert [counts[user.account_id] for user in (first, unpriced, last)] == [2, 0, 1]
 
 
 def test_days_that_have_ended_begin_anew_for_who_holds_something(market: Market, handler: Any) -> None:

@@ -24,11 +24,13 @@ from tests.kit.financing import (
     set_rate,
 )
 from tests.kit.functions import ROOT
+from tests.kit.gateway import eventually
+from tests.kit.operators import act, operator_request
 from tests.kit.orders import QUOTES, Market, deadlocks, keyed_request, send
 from tests.kit.risk import opened
 from tests.kit.ticks import Ticker
 from trading import rollover
-from trading.store.financing import FinancingStore
+from trading.store.financing import FinancingStore, Holder
 
 # 100,000 x 1.1000 (the bid) x (-2.5 - 0.5) / 100 / 360 = -9.1666...
 LONG_CHARGE = Decimal("-9.17")
@@ -399,6 +401,54 @@ def test_what_cannot_be_converted_waits_and_the_rest_is_charged(market: Market, 
 
     assert (waiting.charged, waiting.unconverted, waiting.rolls_finished) == (0, 1, 0)
     assert (charged.charged, charged.rolls_finished) == (1, 1)
+
+
+def test_pages_name_who_can_be_charged_now_and_go_on_behind_the_last(market: Market, store: FinancingStore) -> None:
+    # given one who has sold since the roll what they held, one whose roll has no rate, and one who still holds theirs
+    sold, unrated, holder = users = [market.user() for _ in range(3)]
+    position = opened(market.trade(sold))
+    opened(market.trade(unrated, symbol="GBPUSD"))
+    opened(market.trade(holder))
+    for symbol in ("EURUSD", "GBPUSD"):
+        roll(market, symbol)
+    assert market.close_out(sold, position)["outcome"] == "filled"
+    store.open_rolls()
+
+    # when they are asked for one by one
+    pages = [store.find_due(accounts_max=1, after=None)]
+    while pages[-1].next_after and len(pages) < 9:
+        pages.append(store.find_due(accounts_max=1, after=pages[-1].next_after))
+
+    # then each comes once, and who is named can be charged; what is booked to the last leaves nothing
+    keys = {user.user_id: Holder(user.user_id, user.account_id) for user in users}
+    assert [page.checked for page in pages] == [1, 1, 1, 0]
+    assert [holder for page in pages for holder in page.due] == [
+        key for _, key in sorted(keys.items()) if key.user_id != unrated.user_id
+    ]
+    financed_at_once = store.finance(keys[holder.user_id], entries_max=1, request_id="one")
+    assert (financed_at_once.booked, financed_at_once.more) == (1, False)
+
+
+def test_what_it_charges_follows_on_what_the_account_is_doing(market: Market, store: FinancingStore) -> None:
+    # given a charge that is due while money comes in
+    user = market.user(balance=1000)
+    opened(market.trade(user, quantity="0.1"))
+    roll(market)
+    store.open_rolls()
+    with (
+        market.database.connect("function_operator", autocommit=False) as operator,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        act(operator, "deposit", operator_request(user, amount="100"))
+        charging = pool.submit(store.finance, Holder(user.user_id, user.account_id), entries_max=10, request_id="one")
+        eventually(lambda: market.execute("SELECT pid FROM pg_locks WHERE NOT granted"), what="the charge behind it")
+
+        # when that is booked
+        operator.commit()
+        assert charging.result(10).booked == 1
+
+    # then both are in the balance
+    assert market.account(user)["balance"] == 1100 + financed(market, user)[0][2]
 
 
 def test_a_run_without_time_begins_nothing_and_the_next_goes_on(market: Market, store: FinancingStore) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from local.diagnosis import diagnosis_lines
 from tests.kit import MigratedTemplate, User
-from tests.kit.builders import order_request
+from tests.kit.builders import make_other_account, order_request
 from tests.kit.operators import act, operator_request
 from tests.kit.orders import Market, keyed_request, send
 from tests.kit.risk import make_profile, opened, stop_out_step, watch_by
@@ -112,6 +112,18 @@ class TestFigures:
         opened(market.trade(user))
         opened(market.trade(user, symbol="GBPUSD", side="sell"))
         assert margin_of(market, user)[1] == 0
+
+    def test_what_the_users_other_account_holds_covers_nothing(self, market: Market) -> None:
+        user = market.user()
+        accounts = (user, make_other_account(market.owner, user))
+        for account, side in zip(accounts, ("buy", "sell"), strict=True):
+            for _ in range(2):
+                opened(market.trade(account, side=side, quantity="0.5"))
+        # then neither has a credit by the watch or by what sums it
+        asked = "SELECT account_margin_credit(%s, %s, 'USD'), hedged_margin_credit FROM margin_levels(ARRAY[%s], now())"
+        for account in accounts:
+            named = (account.user_id, account.account_id, account.account_id)
+            assert market.execute(asked, named) == [(0, 0)]
 
     def test_a_percent_that_changes_counts_at_once(self, market: Market) -> None:
         user = market.user()

@@ -298,6 +298,12 @@ def test_a_rule_is_changed_for_the_next_run_and_told_in_the_audit(api: Api) -> N
     assert change("brute_force", {"threshold": 2}).body == changed.body
     told = [row for row in api.watch.platform_audit() if row["action"] == "SECURITY_RULE_CHANGED"]
     assert [(row["actor"], row["details"]["before"]["threshold"]) for row in told] == [(str(OFFICER_ID), 10)]
+    # what else there is to change is kept as well
+    terms: dict[str, object] = {"enabled": False, "severity": "critical", "window_seconds": 60}
+    assert change("enumeration", terms).body == before["enumeration"] | terms
+    listed = {row["rule"]: row for row in api.ask(f"GET {RULES}").body["data"]}
+    assert listed == before | {"brute_force": changed.body, "enumeration": before["enumeration"] | terms}
+    assert change("enumeration", {name: before["enumeration"][name] for name in terms}).status == 200
     # a response goes with its seconds, and comes with them
     assert change("brute_force", {"response": None}).body["response_seconds"] is None
     assert change("brute_force", {"response": "IP_BLOCK", "response_seconds": 60}).body["response"] == "ip_block"

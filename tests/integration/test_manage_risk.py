@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from tests.kit import MigratedTemplate, TestServers, User
 from tests.kit.functions import Answer, bearer, call, function_environment, http_event, load_function, make_token
+from tests.kit.gateway import eventually
+from tests.kit.operators import act
 from tests.kit.orders import Market
 
 OFFICER_ID = UUID("01a1fc5d-0000-7000-8000-00000000cafe")
@@ -209,6 +212,7 @@ class TestAnAccount:
             ({"stop_loss_min_percent": 3, "stop_loss_max_percent": 2}, "stop_loss_min_percent"),
             ({"restricted_symbols": ["NOPE"]}, "restricted_symbols"),
             ({"restricted_symbols": "EURUSD"}, "restricted_symbols"),
+            ({"restricted_symbols": ["EURUSD"] * 201}, "restricted_symbols"),
             ({"leverage_profile": "nobody"}, "leverage_profile"),
             ({"day_time_zone": "Mars/Olympus"}, "day_time_zone"),
             ({"day_start_hour": 24}, "day_start_hour"),
@@ -227,6 +231,9 @@ class TestAnAccount:
         assert (answer.status, answer.body["error"]) == (400, "VALIDATION_FAILED")
         assert answer.body["details"]["field"] == field
         assert api.settings_row(user) == before
+
+    def test_both_distances_of_a_stop_may_be_one(self, api: Api, user: User) -> None:
+        assert api.change(user, {"stop_loss_min_percent": 2, "stop_loss_max_percent": 2}).status == 200
 
     def test_a_limit_that_there_is_not_is_answered_with_those_that_there_are(self, api: Api, user: User) -> None:
         answer = api.change(user, {"max_pain": 1})
@@ -290,7 +297,39 @@ class TestATier:
         assert again.body == first.body
         assert again.headers["Idempotency-Replayed"] == "true"
         assert other.status == 422
-        api.change_tier("bronze", {"max_exposure": None})
+        # and the key is this tier's alone
+        assert api.change_tier("gold", {"max_exposure": 9}, idempotency_key="t1").body["tier"] == "gold"
+        for tier in ("bronze", "gold"):
+            api.change_tier(tier, {"max_exposure": None})
+
+    def test_every_limit_is_set(self, api: Api) -> None:
+        given = {name: value for name, (value, _) in EACH.items()}
+        before = api.ask(f"GET {DEFAULTS}", {}).body["data"][3]["limits"]
+
+        answer = api.change_tier("platinum", given)
+
+        told = {name: after for name, (_, after) in EACH.items()}
+        assert (answer.status, answer.body["after"]) == (200, told)
+        assert api.ask(f"GET {DEFAULTS}", {}).body["data"][3]["limits"] == told
+        assert api.change_tier("platinum", before).body["after"] == before
+
+    def test_of_two_at_once_each_keeps_what_the_other_has_set(self, api: Api) -> None:
+        def request(**limits: object) -> dict[str, object]:
+            changed = {"version": 1, "tier": "platinum", "reason": "a test", "actor": "tests", "request_hash": ""}
+            return changed | {"limits": limits, "idempotency_key": str(uuid.uuid4())}
+
+        role, procedure = "function_risk_officer", "change_risk_defaults"
+        connect = api.market.database.connect
+        with connect(role, autocommit=False) as first, connect(role) as second, ThreadPoolExecutor(1) as pool:
+            act(first, procedure, request(max_exposure=9))
+            waiting = pool.submit(act, second, procedure, request(max_positions=4))
+            eventually(lambda: api.market.execute("SELECT pid FROM pg_locks WHERE NOT granted"), what="the second one")
+            first.commit()
+            assert waiting.result(10)["after"] == {"max_positions": 4}
+
+        statement = "SELECT max_exposure, max_positions FROM risk_defaults WHERE tier = 'platinum'"
+        assert api.market.execute(statement) == [(9, 4)]
+        api.change_tier("platinum", {"max_exposure": None, "max_positions": None})
 
     @pytest.mark.parametrize(
         ("tier", "limits", "status"),
@@ -299,6 +338,7 @@ class TestATier:
             ("\0", {"max_positions": 2}, 400),
             ("gold", {"max_positions": "unlimited"}, 400),
             ("gold", {"day_time_zone": None}, 400),
+            ("gold", {"day_start_hour": None}, 400),
             ("gold", {"stop_loss_min_percent": 3, "stop_loss_max_percent": 2}, 400),
         ],
     )
@@ -360,9 +400,17 @@ def test_who_is_below_a_margin_level_is_listed(api: Api) -> None:
     page = api.ask(f"GET {MARGIN_CALLS}", {}, query={"limit": "1", "state": "left"}).body
     assert [each["account_id"] for each in page["data"]] == [str(first.account_id)]
     after = api.ask(f"GET {MARGIN_CALLS}", {}, query={"cursor": page["next_cursor"]}).body
-    assert str(second.account_id) not in {each["account_id"] for each in after["data"]}
+    assert {str(first.account_id), str(second.account_id)}.isdisjoint(each["account_id"] for each in after["data"])
+    newest = api.ask(f"GET {MARGIN_CALLS}", {}, query={"limit": "1"}).body
+    assert [each["account_id"] for each in newest["data"]] == [str(second.account_id)]
     assert api.ask(f"GET {MARGIN_CALLS}", {}, query={"state": "lost"}).body["details"]["field"] == "state"
+    # and when the other is below it anew, what it is worth now is told of that alone
     market.execute("UPDATE accounts SET balance = balance - 3000 WHERE id = %s", (first.account_id,))
+    called(market, first)
+    found = api.ask(f"GET {MARGIN_CALLS}", {}).body
+    assert [
+        (each["state"], each["equity"]) for each in found["data"] if each["account_id"] == str(first.account_id)
+    ] == [("open", "2070.26"), ("left", None)]
 
 
 def called(market: Market, user: User) -> None:

@@ -252,11 +252,14 @@ class TestWithdrawing:
         events = [row["event_type"] for row in sorted(desk.market.rows("events", user), key=lambda r: r["sequence"])]
         assert events == ["account.deposited", "account.withdrawal_refused", "account.deposited"]
 
-    @pytest.mark.parametrize("symbol", ["USDJPY", "EURUSD"])
-    def test_without_fresh_quotes_nothing_goes(self, desk: Desk, symbol: str) -> None:
+    @pytest.mark.parametrize(
+        ("currency", "held", "symbol"),
+        [("EUR", "USDJPY", "USDJPY"), ("EUR", "USDJPY", "EURUSD"), ("USD", "EURUSD", "EURUSD")],
+    )
+    def test_without_fresh_quotes_nothing_goes(self, desk: Desk, currency: str, held: str, symbol: str) -> None:
         # given a holding whose quote, or its conversion's, is too old
-        user = desk.market.user(balance=50_000, currency="EUR")
-        desk.market.trade(user, symbol="USDJPY", quantity="0.1")
+        user = desk.market.user(balance=50_000, currency=currency)
+        desk.market.trade(user, symbol=held, quantity="0.1")
         before = desk.market.counts(user)
         bid, ask = {"USDJPY": ("150.000", "150.010"), "EURUSD": ("1.1000", "1.1002")}[symbol]
         desk.market.quote(symbol, bid, ask, stale_time())

@@ -57,6 +57,7 @@ def test_the_hours_that_are_over_are_reported_once_each(world: AlertWorld) -> No
         "reports"
     ]
     assert datetime.fromisoformat(oldest["hour_start"]) == this_hour - HOURS
+    assert world.call("list_performance_reports", role="function_incidents", limit=3)["next"] is None
 
 
 def test_after_a_long_silence_only_the_last_hours_are_made_up_for(world: AlertWorld) -> None:

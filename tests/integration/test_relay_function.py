@@ -319,10 +319,17 @@ def test_the_schedule_removes_keys_that_have_expired_and_no_others(world: RelayW
             "clock_timestamp() FROM idempotency_keys WHERE user_id = %s",
             (trader.user_id,),
         )
+        # and somebody else's of the same name that has not
+        connection.execute(
+            "INSERT INTO idempotency_keys SELECT user_id, account_id, 'expired', request_hash, answer, created_at, "
+            "expires_at FROM idempotency_keys WHERE user_id = %s",
+            (make_user(world.database, balance=100).user_id,),
+        )
 
     # when
     answer = handler({"source": "schedule"}, LongContext())
 
     # then
     assert answer["keys_purged"] == 1
-    assert world.value("SELECT array_agg(idempotency_key = 'expired') FROM idempotency_keys") == [False]
+    assert world.value("SELECT count(*) FROM idempotency_keys WHERE expires_at > clock_timestamp()") == 3
+    assert world.value("SELECT count(*) FROM idempotency_keys WHERE expires_at <= clock_timestamp()") == 0

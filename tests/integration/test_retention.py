@@ -64,6 +64,11 @@ def test_a_quote_before_a_roll_stays_as_long_as_it_may_be_asked_for(
             "INSERT INTO instrument_rolls (symbol, roll_date, rolled_at, days) VALUES ('AAPL', %s, %s, 1)",
             (days_ago(unfinished).date(), days_ago(unfinished)),
         )
+    # One that has been charged needs none.
+    market.execute(
+        "INSERT INTO instrument_rolls (symbol, roll_date, rolled_at, days, finished_at) VALUES ('AAPL', %s, %s, 1, %s)",
+        (days_ago(700).date(), days_ago(700), days_ago(699)),
+    )
 
     purged = purge_histories(database)
 

@@ -145,6 +145,7 @@ class TestEpisode:
         )
         assert audit["action"] == "MARGIN_CALL_ENTERED"
         assert audit["details"]["episode_id"] == str(world.episodes(user)[0]["id"])
+        assert (audit["details"]["equity"], audit["details"]["margin_used"]) == (5000, 11000)
         assert (audit["previous_hash"], audit["hash"]) == (before["audit_head"], after["audit_head"])
         transactions = world.execute(
             "SELECT DISTINCT t.xmin::text FROM (SELECT xmin FROM accounts WHERE id = %s UNION ALL "
@@ -216,6 +217,8 @@ class TestEpisode:
         # When / then
         assert run_monitoring(store).entered == 1
         assert world.episodes(user)[0]["entered_level"] <= 0
+        # Whose positions are about to be closed hears of a call, not of a warning
+        assert world.event_types(user)[0] == "margin_call.entered"
 
     def test_the_threshold_is_the_accounts_own(self, world: World, store: RiskStore) -> None:
         # Given two accounts at 90.9 percent, one of which wants its call at 100
@@ -340,28 +343,47 @@ def test_levels_are_those_of_the_accounts_valuation(world: World) -> None:
         assert row["margin_level"] == row["one_level"]
 
 
-WARNING, CALL, STOP_OUT = LEVELS = tuple(
-    MarginLevel.of(name, action, Decimal(threshold), Decimal(105))
-    for name, action, threshold in (
-        ("warning", LevelAction.WARN, 100),
-        ("margin_call", LevelAction.CALL, 75),
-        ("stop_out", LevelAction.STOP_OUT, 50),
+def levels_at(warning: int, call: int, stop_out: int, *, call_release_percent: int = 105) -> tuple[MarginLevel, ...]:
+    return (
+        MarginLevel.of("warning", LevelAction.WARN, Decimal(warning), Decimal(105)),
+        MarginLevel.of("margin_call", LevelAction.CALL, Decimal(call), Decimal(call_release_percent)),
+        MarginLevel.of("stop_out", LevelAction.STOP_OUT, Decimal(stop_out), Decimal(105)),
     )
+
+
+RETAIL = levels_at(100, 75, 50)
+# Whose owner wants to stay called for longer, and of a profile that has the three at one level
+LONGER = levels_at(100, 75, 50, call_release_percent=120)
+AT_ONCE = levels_at(75, 75, 75)
+
+
+@pytest.mark.parametrize(
+    ("levels", "at"),
+    [
+        *((RETAIL, at) for at in (None, *RETAIL)),
+        (LONGER, LONGER[0]),
+        *((AT_ONCE, at) for at in (None, AT_ONCE[1])),
+    ],
 )
-
-
-@pytest.mark.parametrize("at", [None, *LEVELS])
-def test_the_database_decides_by_the_rules_of_the_layer(world: World, at: MarginLevel | None) -> None:
+def test_the_database_decides_by_the_rules_of_the_layer(
+    world: World, levels: tuple[MarginLevel, ...], at: MarginLevel | None
+) -> None:
     # Given retail accounts on 100 of margin whose equity is their level, around each limit
     world.quote("AAPL", "200", "200")
+    own: dict[str, object] = {"margin_call_release_percent": 120} if levels is LONGER else {}
     users = {}
-    for limit in ("50", "52.5", "75", "78.75", "100", "105", "400"):
+    for limit in sorted(
+        {limit for level in levels for limit in (level.threshold, level.release_level)} | {Decimal(400)}
+    ):
         for step in ("-0.01", "0", "0.01"):
-            level = Decimal(limit) + Decimal(step)
-            user = make_user(world.database, balance=level)
+            level = limit + Decimal(step)
+            user = make_user(world.database, balance=level, risk=own)
             make_position(world.database, user, "AAPL", "long", "1", "200", "100")
             users[user.account_id] = level
     world.execute("UPDATE accounts SET margin_profile = 'retail'")
+    for level in levels:
+        statement = "UPDATE margin_profile_levels SET threshold = %s WHERE profile = 'retail' AND name = %s"
+        world.execute(statement, level.threshold, level.name)
     if at is not None:
         world.execute(
             "INSERT INTO margin_call_episodes (user_id, account_id, level_name, level_action, threshold, "
@@ -379,15 +401,15 @@ def test_the_database_decides_by_the_rules_of_the_layer(world: World, at: Margin
     # Then
     assert len(rows) == len(users)
     for row in rows:
-        standing = standing_level(LEVELS, users[row["account_id"]], at)
+        standing = standing_level(levels, users[row["account_id"]], at)
         named = standing or at
         assert row["margin_level"] == users[row["account_id"]]
         assert row["due"] == episode_change(at, standing)
         assert (row["level_name"], row["threshold"], row["release_level"]) == (
             (named.name, named.threshold, named.release_level) if named else (None, None, None)
         )
-        assert row["breached"] == (row["margin_level"] < 100)
-        assert row["stop_out_due"] == (row["margin_level"] <= 50)
+        assert row["breached"] == any(level.begins_at(row["margin_level"]) for level in levels)
+        assert row["stop_out_due"] == levels[-1].begins_at(row["margin_level"])
 
 
 class TestScan:
@@ -556,6 +578,8 @@ class TestHovering:
             told += [due] if due else []
             # Then each change is told once, and nothing else is
             assert [event["event_type"] for event in world.risk_events(user)] == told, level
+            at = [(episode["level_name"], episode["level_action"]) for episode in world.episodes(user)]
+            assert at in ([], [("warning", "warn")], [("margin_call", "call")]), level
         (episode,) = world.episodes(user)
         assert (episode["level_name"], episode["entered_level"], episode["left_at"] is not None) == (
             "warning",

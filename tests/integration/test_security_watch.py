@@ -221,6 +221,18 @@ class TestEpisodes:
         assert watch.found() == [("privilege_escalation", "high")]
 
 
+def test_a_response_that_was_made_is_not_due_again(watch: Watch) -> None:
+    watch.happened(FORGED, 10)
+    for outcome in ("started", "already_active"):
+        (due,) = watch.run("evaluate_security")["due"]
+        response = {"kind": "ip_block", "target": due["target"], "seconds": 60, "reason": "found"}
+        by_rule = {"actor": "rule:brute_force", "rule": "brute_force", "finding_id": due["finding_id"]}
+        assert watch.run("start_intervention", **response, **by_rule)["outcome"] == outcome
+        assert watch.run("evaluate_security")["due"] == []
+        # and if nobody had noted it, the block that is there would be found
+        watch.market.execute("UPDATE security_findings SET intervention_id = NULL")
+
+
 def test_rules_are_data(watch: Watch) -> None:
     with watch.market.owner.transaction(force_rollback=True):
         watch.market.execute("UPDATE security_rules SET threshold = 4 WHERE rule = 'brute_force'")
@@ -336,6 +348,32 @@ class TestErasure:
         assert watch.ask("erase_security_data", address=STRANGER) == {"erased": 0, "kept": 1, "events_removed": 0}
         watch.undo(block["id"])
         assert watch.ask("erase_security_data", address=STRANGER)["erased"] == 1
+
+        # and so it is of one whose time is over, whether or not that has been noted
+        watch.start("ip_block", STRANGER)
+        watch.market.execute(
+            "UPDATE interventions SET started_at = started_at - interval '1 h', "
+            "expires_at = expires_at - interval '1 h'"
+        )
+        assert watch.ask("erase_security_data", address=STRANGER)["erased"] == 1
+
+    def test_what_was_counted_and_is_no_row_yet_goes_too(self, watch: Watch) -> None:
+        user, other = watch.market.user(), watch.market.user()
+        _, of_address, of_other = keys = [
+            f"10|{FORGED}|198.51.100.1|{user.user_id}",
+            f"10|{FORGED}|{STRANGER}|",
+            f"10|{FORGED}|198.51.100.1|{other.user_id}",
+        ]
+        for key in keys:
+            watch.market.execute("INSERT INTO security_counters (key, occurrences) VALUES (%s, 1)", (key,))
+
+        def left() -> set[str]:
+            return {key for (key,) in watch.market.execute("SELECT key FROM security_counters")}
+
+        watch.ask("erase_security_data", user_id=str(user.user_id))
+        assert left() == {of_address, of_other}
+        watch.ask("erase_security_data", address=STRANGER)
+        assert left() == {of_other}
 
     def test_events_past_their_days_go(self, watch: Watch) -> None:
         watch.happened(FORGED, seconds_ago=366 * 86_400)

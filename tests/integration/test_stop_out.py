@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.kit import MigratedTemplate, User
+from tests.kit.operators import act
 from tests.kit.orders import Market, details_of, raises_sqlstate, stale_time
 from tests.kit.risk import (
     ASK_AT_THE_LEVEL,
@@ -598,3 +600,46 @@ class TestBooks:
             risk.execute("SELECT stop_out_step('{\"version\": 2}')")
         with raises_sqlstate("TR001"):
             stop_out_step(risk, User(user.user_id, user.user_id, user.email))
+
+
+def test_it_has_been_due_since_the_level_or_what_was_closed_last(
+    market: Market, risk: psycopg.Connection[Any], step: Callable[[User], dict[str, Any]]
+) -> None:
+    # given two halves of five lots, in an account of which nothing is recorded yet
+    user = market.user(balance=BALANCE_AT_THE_LEVEL)
+    for _ in range(2):
+        opened(market.trade(user, quantity="2.5"))
+
+    def due_at(bid: str, *, record: bool = False, age: datetime | None = None) -> datetime | None:
+        market.quote("EURUSD", bid, str(Decimal(bid) + Decimal("0.0002")), *([age] if age else []))
+        if record:
+            act(risk, "record_margin_call", {"version": 1, "account_id": str(user.account_id)} | owner)
+        ((found,),) = market.execute("SELECT stop_out_due_since(clock_timestamp())")
+        return found
+
+    def changed_at() -> datetime:
+        return market.rows("margin_call_episodes", user)[-1]["changed_at"]
+
+    owner = {"user_id": str(user.user_id)}
+    fallen, recovered = "1.0891", "1.1000"
+
+    # then it is due from the moment in which the level is recorded, not at a mere call, be its price unknown
+    assert due_at("1.0920", record=True) is None
+    assert due_at("1.0920", age=stale_time()) is None
+    assert due_at(fallen, record=True) == changed_at()
+    # not while its price has recovered, nor while its market is closed; but while its price is unknown
+    assert due_at(recovered) is None
+    assert due_at(fallen, age=stale_time()) == changed_at()
+    with market.owner.transaction(force_rollback=True):
+        market.close("FX")
+        assert due_at(fallen) is None
+    # an order of its owner changes nothing, what is closed for them does
+    assert due_at(fallen) == changed_at()
+    market.place(user, quantity="0.01")
+    assert due_at(fallen) == changed_at()
+    assert step(user)["state"] == "more"
+    (closing,) = [row for row in market.rows("orders", user) if row["component_name"] == "stop_out"]
+    assert due_at(fallen) == closing["created_at"] > changed_at()
+    # and an episode that is over says nothing of the next
+    assert due_at(recovered, record=True) is None
+    assert due_at(fallen) is None

@@ -246,13 +246,30 @@ class TestRecord:
 
     def test_the_list_names_what_is_not_active(self, officer: Officer, trader: User) -> None:
         officer.set_state("symbol", "halted", symbol="AAPL")
+        officer.set_state("symbol", "reducing", symbol="GBPUSD")
         officer.set_state("account", "reducing", account_id=str(trader.account_id))
 
         listed = value(officer.states, "SELECT list_trading_states()")
 
         assert listed["platform"] == "active"
-        assert listed["symbols"] == [{"symbol": "AAPL", "trading_state": "halted"}]
+        assert listed["symbols"] == [
+            {"symbol": "AAPL", "trading_state": "halted"},
+            {"symbol": "GBPUSD", "trading_state": "reducing"},
+        ]
         assert {"account_id": str(trader.account_id), "trading_state": "reducing"} in listed["accounts"]
+
+    def test_only_who_sets_a_symbol_active_has_its_breaker_measure_anew(self, market: Market, officer: Officer) -> None:
+        armed = "SELECT symbol, armed_at::text FROM symbol_breakers WHERE symbol IN ('EURUSD', 'GBPUSD')"
+        before = dict(market.execute(armed))
+
+        for state in ("reducing", "halted"):
+            officer.set_state("symbol", state, symbol="EURUSD")
+            assert dict(market.execute(armed)) == before
+        officer.set_state("symbol", "active", symbol="EURUSD")
+
+        after = dict(market.execute(armed))
+        assert after["EURUSD"] != before["EURUSD"]
+        assert after["GBPUSD"] == before["GBPUSD"]
 
     def test_the_books_see_a_state_that_nobody_set(self, market: Market, officer: Officer, trader: User) -> None:
         officer.set_state("account", "halted", account_id=str(trader.account_id))

@@ -167,14 +167,22 @@ class TestWhatWaits:
         officer.set_state("account", "halted", **account(trader))
         market.quote("EURUSD", "1.1000", "1.1002", stale_time())
         started = officer.wind_down("account", **account(trader))
+        begun = market.execute("SELECT started_at FROM wind_downs ORDER BY id DESC LIMIT 1")
+        due_since = "SELECT wind_down_due_since()"
+        assert market.execute(due_since) == begun
 
-        # when
+        # when somebody is at it, it is due as long as before
+        (claimed,) = officer.claim(lease_ms=0)
+        assert market.execute(due_since) == begun
         states = officer.work()
 
         # then what can be closed is, and the rest is due again in a minute
         assert states[-1] == "waiting"
         assert held(market, trader) == {"EURUSD"}
         assert officer.claim() == []
+        due_again = market.execute("SELECT max(due_at) FROM wind_down_accounts WHERE done_at IS NULL")
+        assert market.execute(due_since) == due_again > begun
+        assert officer.step(claimed)["state"] == "lost"
         assert (progress(officer, started)["waiting"], progress(officer, started)["finished"]) == (1, False)
 
         # and when there is a price again
@@ -182,6 +190,7 @@ class TestWhatWaits:
         market.execute("UPDATE wind_down_accounts SET due_at = clock_timestamp() WHERE done_at IS NULL")
         assert officer.work() == ["more", "done"]
         assert held(market, trader) == set()
+        assert market.execute(due_since) == [(None,)]
 
     def test_a_rate_that_is_stale_keeps_up_only_what_it_converts(self, market: Market, officer: Officer) -> None:
         # given on a euro account shares in dollars, whose rate has gone stale, and behind them a pair in pounds
@@ -279,6 +288,27 @@ class TestWhatWaits:
         ]
 
         assert len({row["account_id"] for (row,) in claimed}) == count >= 2
+
+    def test_it_is_over_with_its_last_account(self, market: Market, officer: Officer) -> None:
+        market.quote("AUDUSD", "0.6500", "0.6502")
+        for user in (market.user(), market.user()):
+            market.place(user, symbol="AUDUSD", limit_price="0.6000")
+        officer.set_state("symbol", "halted", symbol="AUDUSD")
+        started = officer.wind_down("symbol", symbol="AUDUSD")
+
+        def told() -> tuple[int, int, bool]:
+            now = progress(officer, started)
+            return now["done"], now["waiting"], now["finished"]
+
+        # given both wait, nobody has looked at them yet
+        assert told() == (0, 0, False)
+        claimed = officer.claim()
+        assert told() == (0, 2, False)
+
+        # when they are worked off one after the other
+        for done, account in enumerate(claimed, start=1):
+            assert [officer.step(account)["state"] for _ in range(2)] == ["more", "done"]
+            assert told() == (done, 2 - done, done == 2)
 
     def test_two_workers_share_the_accounts(self, market: Market, officer: Officer) -> None:
         users = [market.user() for _ in range(3)]

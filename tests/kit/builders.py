@@ -72,6 +72,24 @@ def make_user(  # every argument is a fact that some test varies
     return User(user_id, account_id, email)
 
 
+def make_other_account(
+    database: ScratchDatabase | psycopg.Connection[Any], user: User, *, balance: Decimal | int | str = 100_000
+) -> User:
+    """One more account of `user`, hedging in dollars at 100 to 1, that holds `balance`; the user at that account."""
+    with _owner(database) as connection:
+        account_id = _value(
+            connection,
+            "INSERT INTO accounts (user_id, currency, kind, leverage, position_mode) "
+            "VALUES (%s, 'USD', 'margin', 100, 'hedging') RETURNING id",
+            (user.user_id,),
+        )
+        connection.execute(
+            "INSERT INTO risk_settings (user_id, account_id) VALUES (%s, %s)", (user.user_id, account_id)
+        )
+        deposit(connection, user.user_id, account_id, balance)
+    return User(user.user_id, account_id, user.email)
+
+
 def deposit(connection: psycopg.Connection[Any], user_id: UUID, account_id: UUID, amount: Decimal | int | str) -> None:
     """Book money into an account the only way there is."""
     request = {

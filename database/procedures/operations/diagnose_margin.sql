@@ -111,10 +111,6 @@ DECLARE
     v_by_base boolean := p_instrument.asset_class = 'forex' AND p_instrument.quote_currency <> p_account.currency;
     v_currency text := CASE WHEN v_by_base THEN p_instrument.base_currency ELSE p_instrument.quote_currency END;
 BEGIN
-    IF p_instrument.asset_class = 'forex' AND p_instrument.base_currency = p_account.currency THEN
-        v_by_base := true;
-        v_currency := p_account.currency;
-    END IF;
     RETURN format('%s lots x %s', number_form(p_quantity), number_form(p_instrument.contract_size))
         || CASE WHEN v_by_base THEN '' ELSE ' x ' || price_form(p_price, p_instrument.tick_size) END
         || format(' %s / leverage %s', v_currency, number_form(
