@@ -68,8 +68,9 @@ class Caller:
             "kind": ["ip_block"],
             "target": ["203.0.113.9"],
             "tier": self.ids["tiers"],
-            # One that finds nobody, and a network that nobody comes from.
+            # A rule that finds nobody, a profile that watches nobody, and a network that nobody comes from.
             "rule": self.ids["rules"],
+            "name": self.ids["margin profiles"],
             "network": ["192.0.2.0/24"],
             # Of an account that nobody trades on, never of the platform or a symbol.
             "scope": ["account"],
@@ -103,6 +104,7 @@ def new_caller(traders: Traders, tier: str) -> Caller:
         "tiers": [tier],
         "halted": [halted_account(traders)],
         "rules": [idle_rule(trader)],
+        "margin profiles": [idle_margin_profile(trader)],
         **alert_about(trader),
         # One that there is not: it would have to be started by a confirmation.
         "wind-downs": [str(uuid.uuid4())],
@@ -140,6 +142,19 @@ def idle_rule(trader: Trader) -> str:
         "VALUES ('idle', 'events', 'user', 'nothing_of_ours', 1, 10, 'low') ON CONFLICT DO NOTHING",
     )
     return "idle"
+
+
+def idle_margin_profile(trader: Trader) -> str:
+    """A margin profile that no account is watched by and no other caller has changed."""
+    name = f"idle_{trader.user_id.hex[-12:]}"
+    execute(
+        trader.system,
+        "WITH p AS (INSERT INTO margin_profiles (name, description) VALUES (%s, 'of a test') RETURNING name) "
+        "INSERT INTO margin_profile_levels SELECT p.name, l.* FROM p "
+        "CROSS JOIN (VALUES ('margin_call', 'call', 50, 105), ('stop_out', 'stop_out', 20, 105)) AS l",
+        name,
+    )
+    return name
 
 
 def alert_about(trader: Trader) -> dict[str, list[str]]:
